@@ -1,0 +1,56 @@
+# Two interface targets that only our own code links: how we compile, and what we are warned of.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+
+find_program(QCACHE_CCACHE ccache)
+if(QCACHE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${QCACHE_CCACHE})
+endif()
+
+add_library(qcache_settings INTERFACE)
+target_include_directories(qcache_settings INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_definitions(qcache_settings INTERFACE _FILE_OFFSET_BITS=64 SPDLOG_FMT_EXTERNAL)
+if(QCACHE_SANITIZE)
+  target_compile_options(qcache_settings INTERFACE -fsanitize=${QCACHE_SANITIZE} -fno-omit-frame-pointer
+                                                   -fno-sanitize-recover=all)
+  target_link_options(qcache_settings INTERFACE -fsanitize=${QCACHE_SANITIZE})
+endif()
+
+add_library(qcache_warnings INTERFACE)
+target_compile_options(
+  qcache_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wold-style-cast
+                            -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-align -Wnull-dereference
+                            -Wformat=2 -Wimplicit-fallthrough)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(qcache_warnings INTERFACE -Wthread-safety)
+endif()
+if(QCACHE_SANITIZE)
+  # GCC's flow analysis sees the sanitizers' checks as null dereferences.
+  target_compile_options(qcache_warnings INTERFACE -Wno-null-dereference -Wno-maybe-uninitialized)
+endif()
+if(QCACHE_DEV)
+  target_compile_options(qcache_warnings INTERFACE -Werror)
+endif()
+
+# qcache_library(name SOURCES a.cpp ... PUBLIC lib ... PRIVATE lib ...): one layer, one library.
+function(qcache_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(
+    ${name}
+    PUBLIC qcache_settings ${ARG_PUBLIC}
+    PRIVATE qcache_warnings ${ARG_PRIVATE})
+endfunction()
+
+# qcache_test(name SOURCES a_test.cpp ... LINK lib ...): one GoogleTest program, each test known to ctest.
+function(qcache_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE qcache_settings qcache_warnings ${ARG_LINK} GTest::gmock
+                                        GTest::gtest_main)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/base/env.h"
+#include "core/base/result.h"
+
+namespace qcache {
+
+/// A folder that holds weights, and the name the mount shows it under.
+struct FoundModel {
+  std::string name;
+  std::string path;  ///< absolute; for a hub cache, the current snapshot's folder
+};
+
+/// Finds the models below the given roots by listing directories; opens no file but `refs/main` of hub
+/// caches.
+///
+/// - A root that itself holds weights is one model, named after the folder.
+/// - A folder with weights is a model, named after the folder; its subfolders are not looked into.
+/// - `models--org--name` (a Hugging Face hub cache entry) is shown as `org--name`, at the snapshot that
+///   `refs/main` names, else the most recently changed snapshot. At any depth.
+/// - A folder without weights is looked into, two levels deep; a model inside is named `outer--inner`.
+/// - Names starting with "." are skipped. Of two models with one name the first root's (then the first by
+///   path) is shown; the other is returned in `shadowed`.
+/// A root that cannot be listed is reported in `problems` and does not hide the others.
+struct FoundModels {
+  std::vector<FoundModel> models;  ///< sorted by name, names unique
+  std::vector<FoundModel> shadowed;
+  std::vector<std::string> problems;  ///< one sentence each
+};
+FoundModels find_models(Env& env, const std::vector<std::string>& roots);
+
+/// The one model called `name`, found as find_models would, without listing more than needed to find it.
+Result<FoundModel> find_model(Env& env, const std::vector<std::string>& roots, const std::string& name);
+
+}  // namespace qcache

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/digest.h"
+#include "core/base/env.h"
+#include "core/base/result.h"
+#include "core/model/tensor.h"
+
+namespace qcache {
+
+/// The header of one safetensors file: `u64 N | N bytes of JSON | tensor bytes`.
+struct SafetensorsHeader {
+  std::vector<TensorInfo> tensors;  ///< by offset; `file` is 0 and `data` is absolute
+  Sha256Digest digest{};            ///< of the 8 + N header bytes
+};
+
+/// Checks and decodes header JSON (`json` is the N bytes) of a file of `file_bytes` bytes. Pure: no I/O.
+/// Rejects, naming the tensor: N beyond 100 MB or the file, JSON that is not one object, duplicate keys,
+/// nesting deeper than 16, names over 64 KiB or not UTF-8, unknown dtypes, shapes that overflow, offsets
+/// that are not two non-negative integers, differ from the shape's size, overlap, leave holes, or do not end
+/// at the end of the file.
+Result<std::vector<TensorInfo>> parse_safetensors_header(std::string_view json, uint64_t file_bytes);
+
+/// Reads and parses the header of an open file; `path` is for messages.
+Result<SafetensorsHeader> read_safetensors_header(Env& env, int fd, const std::string& path);
+
+/// `model.safetensors.index.json`: which shard holds which tensor.
+struct SafetensorsIndex {
+  std::vector<std::string> shards;                              ///< plain file names, sorted, unique
+  std::vector<std::pair<std::string, std::string>> weight_map;  ///< tensor name -> shard, sorted by name
+};
+/// Rejects names with a path separator or "..", duplicate tensors, and anything that is not string -> string.
+Result<SafetensorsIndex> parse_safetensors_index(std::string_view json);
+
+}  // namespace qcache

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/env.h"
+#include "core/base/result.h"
+#include "core/model/source_identity.h"
+#include "core/model/tensor.h"
+
+namespace qcache {
+
+/// What a model's config.json says that decides how its weights may be stored. Unknown or missing
+/// information stays empty: rules that need it then leave tensors dense.
+struct ModelFacts {
+  bool has_config = false;
+  std::string config_problem;  ///< why config.json could not be used, empty where it could or is absent
+  std::string model_type;      ///< "qwen2", "bert"; empty where unknown
+  std::vector<std::string> architectures;
+  std::optional<DType> declared_dtype;  ///< `dtype` or `torch_dtype`
+  bool tied_embeddings = false;
+  bool mixture_of_experts = false;  ///< by the config, or by tensor names with ".experts."
+  std::string
+      quant_method;  ///< set where the weights are quantized already, such as "awq" or "float8 weights"
+};
+
+/// A model as found on disk, from headers only: no tensor data has been read.
+///
+/// Always holds: tensor names are unique; every tensor lies inside its file; no two tensors of one file
+/// overlap; tensors are ordered by file, then by offset. Immutable after it is built, so it may be shared
+/// between threads.
+struct SourceModel {
+  std::string name;                ///< in the mount: "Qwen2.5-0.5B", "org--name"
+  std::string path;                ///< absolute folder, links resolved
+  std::vector<std::string> files;  ///< absolute paths of the weight files, each at index TensorInfo::file
+  std::vector<TensorInfo> tensors;
+  ModelFacts facts;
+  SourceIdentity identity;  ///< files first (same order as `files`), then index and config.json
+
+  /// The dtype most weight bytes have among wide floats, or the declared one where there are none: what the
+  /// layouts call "model dtype".
+  [[nodiscard]] DType model_dtype() const;
+  [[nodiscard]] uint64_t weight_bytes() const;
+};
+
+/// Reads the headers of the model in folder `path`: `model.safetensors`, else
+/// `model.safetensors.index.json` with its shards, else every `*.safetensors` in the folder (sorted by
+/// name). Fails with kInvalidModel and a sentence naming the file and the fault where a header is
+/// malformed or the files contradict each other; with kNotFound where the folder holds no weights.
+/// Cost: one read per file of its header.
+Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name);
+
+}  // namespace qcache
