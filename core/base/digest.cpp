@@ -3,6 +3,7 @@
 #include <libdeflate.h>
 #include <openssl/evp.h>
 #include <zlib.h>
+#undef crc32_combine  // zlib.h renames it for 64-bit offsets, and would rename ours
 
 #include <cstdlib>
 
@@ -23,8 +24,8 @@ struct Sha256::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   // Fetched once: EVP_sha256() looks the provider up on every init, which costs more than a small tile.
   static const EVP_MD* algorithm() {
-    static const EVP_MD* const md = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-    return md;
+    static const EVP_MD* const kFetched = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+    return kFetched;
   }
   State() { require(EVP_DigestInit_ex(context, algorithm(), nullptr)); }
   ~State() { EVP_MD_CTX_free(context); }
