@@ -20,11 +20,14 @@ struct FoundModel {
 /// - A root that itself holds weights is one model, named after the folder.
 /// - A folder with weights is a model, named after the folder; its subfolders are not looked into.
 /// - `models--org--name` (a Hugging Face hub cache entry) is shown as `org--name`, at the snapshot that
-///   `refs/main` names, else the most recently changed snapshot. At any depth.
-/// - A folder without weights is looked into, two levels deep; a model inside is named `outer--inner`.
+///   `refs/main` names, else the most recently changed snapshot. At any depth; `datasets--` and `spaces--`
+///   entries are no models. A root inside a snapshot is named after its repo too.
+/// - A folder without weights is looked into, two levels deep; a model inside is named `outer--inner`, the parts
+///   of a pipeline in a hub cache `org--name--transformer`.
 /// - Names starting with "." are skipped. Of two models with one name the first root's (then the first by
-///   path) is shown; the other is returned in `shadowed`.
-/// A root that cannot be listed is reported in `problems` and does not hide the others.
+///   path, folder by folder) is shown; the other is returned in `shadowed`.
+/// A folder that cannot be listed, and a name that is not UTF-8 or longer than 255 bytes, is reported in
+/// `problems` and does not hide the others.
 struct FoundModels {
   std::vector<FoundModel> models;  ///< sorted by name, names unique
   std::vector<FoundModel> shadowed;
@@ -32,7 +35,7 @@ struct FoundModels {
 };
 FoundModels find_models(Env& env, const std::vector<std::string>& roots);
 
-/// The one model called `name`, found as find_models would, without listing more than needed to find it.
+/// The one model called `name`, the same that find_models shows; lists folders only until it is found.
 Result<FoundModel> find_model(Env& env, const std::vector<std::string>& roots, const std::string& name);
 
 }  // namespace qcache

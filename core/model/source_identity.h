@@ -21,6 +21,8 @@ struct SourceFileIdentity {
   int64_t ctime_ns = 0;
   Sha256Digest header_digest{};
 
+  /// The file was looked for and was not there: no filesystem has an inode 0. Its coming would matter.
+  [[nodiscard]] bool absent() const { return device == 0 && inode == 0; }
   /// Whether a fresh stat still shows the same file (the header digest is not looked at).
   [[nodiscard]] bool matches(const FileStat& now) const;
 };

@@ -22,8 +22,7 @@ struct ModelFacts {
   std::optional<DType> declared_dtype;  ///< `dtype` or `torch_dtype`
   bool tied_embeddings = false;
   bool mixture_of_experts = false;  ///< by the config, or by tensor names with ".experts."
-  std::string
-      quant_method;  ///< set where the weights are quantized already, such as "awq" or "float8 weights"
+  std::string quant_method;         ///< set where the weights are quantized already, such as "awq" or "float8 weights"
 };
 
 /// A model as found on disk, from headers only: no tensor data has been read.
@@ -47,9 +46,17 @@ struct SourceModel {
 
 /// Reads the headers of the model in folder `path`: `model.safetensors`, else
 /// `model.safetensors.index.json` with its shards, else every `*.safetensors` in the folder (sorted by
-/// name). Fails with kInvalidModel and a sentence naming the file and the fault where a header is
-/// malformed or the files contradict each other; with kNotFound where the folder holds no weights.
-/// Cost: one read per file of its header.
+/// name) but variants beside what they are variants of and adapters beside a model (weight_files.h).
+///
+/// Fails with kInvalidModel and a sentence naming the file and the fault where a header is malformed, a shard is
+/// missing or the files contradict each other (the index against its shards, a tensor in two files); with
+/// kNotFound where the folder holds no weights; with kSourceChanged where a file changed while it was read (the
+/// same call may work later). Links are followed; those in a hub cache only inside their repo's folder.
+///
+/// The identity also holds files that are absent and would matter if they came: config.json, and those that
+/// come before the chosen weights. One more `*.safetensors` in a folder without an index shows only when the
+/// folder is read again: its own mtime would change with every file that is no part of the model.
+/// Cost: two reads per weight file, of its header.
 Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name);
 
 }  // namespace qcache

@@ -1,0 +1,236 @@
+#include "core/model/source_model.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/model/hub_cache.h"
+#include "core/model/model_facts.h"
+#include "core/model/safetensors.h"
+#include "core/model/source_file.h"
+#include "core/model/text.h"
+#include "core/model/weight_files.h"
+
+namespace qcache {
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxIndexBytes = 100'000'000;
+
+tl::unexpected<Error> invalid(std::string message) {
+  return fail(ErrorKind::kInvalidModel, std::move(message));
+}
+
+SourceFileIdentity absent_file(std::string path) {
+  SourceFileIdentity identity;
+  identity.path = std::move(path);
+  return identity;
+}
+
+/// Reads one model; read() is called once.
+class ModelReader {
+ public:
+  ModelReader(Env& env, std::string folder, std::string name) : env_(env), hub_(hub_location(folder)) {
+    model_.name = std::move(name);
+    model_.path = std::move(folder);
+  }
+
+  Result<SourceModel> read() {
+    SourceIdentity& identity = model_.identity;
+    identity.captured_at_ns = env_.now_ns();
+    QCACHE_TRY(read_weights());
+    QCACHE_TRY(read_config());
+    add_tensor_facts(model_.tensors, model_.facts);
+    identity.settled_at_ns = settled_at_ns();
+    return std::move(model_);
+  }
+
+ private:
+  [[nodiscard]] std::string path_of(std::string_view name) const { return model_.path + '/' + std::string(name); }
+
+  Status read_weights() {
+    QCACHE_TRY_ASSIGN(const auto names, env_.list(model_.path));
+    const auto chosen = choose_weight_files(names);
+    if (!chosen) {
+      return fail(chosen.error().with_context(model_.path));
+    }
+    auto& files = model_.identity.files;
+    switch (chosen->layout) {
+      case WeightFiles::Layout::kSingle:
+        return read_files(chosen->names);
+      case WeightFiles::Layout::kIndexed:
+        return read_indexed();
+      case WeightFiles::Layout::kLoose:
+        QCACHE_TRY(read_files(chosen->names));
+        QCACHE_TRY(check_unique());
+        files.push_back(absent_file(path_of(kSingleFileName)));
+        files.push_back(absent_file(path_of(kIndexFileName)));
+        return {};
+    }
+    return {};
+  }
+
+  Status read_indexed() {
+    const std::string path = path_of(kIndexFileName);
+    QCACHE_TRY_ASSIGN(SmallFile file, read_small_file(env_, path, kMaxIndexBytes, hub_));
+    const auto index = parse_safetensors_index(file.content);
+    if (!index) {
+      return fail(index.error().with_context(path));
+    }
+    QCACHE_TRY(read_files(index->shards));
+    QCACHE_TRY(check_unique());
+    QCACHE_TRY(check_index(*index));
+    model_.identity.files.push_back(absent_file(path_of(kSingleFileName)));
+    model_.identity.files.push_back(std::move(file.identity));
+    return {};
+  }
+
+  Status read_files(const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      const std::string path = path_of(name);
+      auto file = SourceFile::open(env_, path, hub_);
+      if (!file) {
+        return file.error().kind == ErrorKind::kNotFound
+                   ? invalid(path + " is missing, or a link to nothing: is the download complete?")
+                   : fail(file.error());
+      }
+      QCACHE_TRY_ASSIGN(SafetensorsHeader header, read_safetensors_header(env_, file->fd(), path));
+      QCACHE_TRY_ASSIGN(SourceFileIdentity identity, file->finish(env_, header.digest));
+      const auto number = static_cast<uint32_t>(model_.files.size());
+      for (TensorInfo& tensor : header.tensors) {
+        tensor.file = number;
+        model_.tensors.push_back(std::move(tensor));
+      }
+      model_.files.push_back(path);
+      model_.identity.files.push_back(std::move(identity));
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::vector<const TensorInfo*> tensors_by_name() const {
+    std::vector<const TensorInfo*> sorted;
+    sorted.reserve(model_.tensors.size());
+    for (const TensorInfo& tensor : model_.tensors) {
+      sorted.push_back(&tensor);
+    }
+    std::sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+    return sorted;
+  }
+
+  Status check_unique() const {
+    const auto sorted = tensors_by_name();
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end(),
+                                          [](const auto* a, const auto* b) { return a->name == b->name; });
+    if (twice != sorted.end()) {
+      return invalid(fmt::format("tensor {} is in both {} and {}: different models belong into folders of their own",
+                                 in_quotes((*twice)->name), file_of(**twice), file_of(**std::next(twice))));
+    }
+    return {};
+  }
+
+  // Both sides are sorted by name and free of duplicates.
+  Status check_index(const SafetensorsIndex& index) const {
+    const auto sorted = tensors_by_name();
+    auto tensor = sorted.begin();
+    for (const auto& [name, shard] : index.weight_map) {
+      if (tensor == sorted.end() || (*tensor)->name > name) {
+        return invalid(fmt::format("{}: the index names tensor {} in {}, which does not hold it",
+                                   path_of(kIndexFileName), in_quotes(name), in_quotes(shard)));
+      }
+      if ((*tensor)->name < name) {
+        break;
+      }
+      if (file_of(**tensor) != path_of(shard)) {
+        return invalid(fmt::format("{}: the index names tensor {} in {}, but it is in {}", path_of(kIndexFileName),
+                                   in_quotes(name), in_quotes(shard), file_of(**tensor)));
+      }
+      ++tensor;
+    }
+    if (tensor != sorted.end()) {
+      return invalid(fmt::format("{}: tensor {} of {} is not in the index", path_of(kIndexFileName),
+                                 in_quotes((*tensor)->name), file_of(**tensor)));
+    }
+    return {};
+  }
+
+  [[nodiscard]] const std::string& file_of(const TensorInfo& tensor) const { return model_.files[tensor.file]; }
+
+  // A config that cannot be used leaves a model that can be served, with less known of it. An I/O failure is
+  // not that: it may pass, and the same model would then be planned in another way.
+  Status read_config() {
+    const std::string path = path_of("config.json");
+    auto file = read_small_file(env_, path, kMaxConfigBytes, hub_);
+    auto& files = model_.identity.files;
+    if (file) {
+      model_.facts = parse_model_facts(file->content);
+      files.push_back(std::move(file->identity));
+      return {};
+    }
+    switch (file.error().kind) {
+      case ErrorKind::kNotFound:
+        files.push_back(absent_file(path));
+        return {};
+      case ErrorKind::kInvalidModel:
+      case ErrorKind::kPermission: {
+        model_.facts.config_problem = std::move(file.error().message);
+        QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(path));
+        files.push_back({path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns, {}});
+        return {};
+      }
+      default:
+        return fail(std::move(file.error()));
+    }
+  }
+
+  [[nodiscard]] int64_t settled_at_ns() const {
+    int64_t settled = 0;
+    for (const SourceFileIdentity& file : model_.identity.files) {
+      FileStat stat;
+      stat.mtime_ns = file.mtime_ns;
+      stat.ctime_ns = file.ctime_ns;
+      // Anyone can set an mtime, also one of the future (unpacked archives have them). Waiting for it would
+      // wait for ever; every change still shows in the ctime.
+      if (stat.mtime_ns > model_.identity.captured_at_ns && stat.ctime_ns > 0) {
+        stat.mtime_ns = stat.ctime_ns;
+      }
+      settled = std::max(settled, file.absent() ? 0 : settle_time_ns(stat));
+    }
+    return settled;
+  }
+
+  Env& env_;
+  const std::optional<HubLocation> hub_;
+  SourceModel model_;
+};
+
+}  // namespace
+
+DType SourceModel::model_dtype() const {
+  constexpr std::array kWide = {DType::kF64, DType::kF32, DType::kF16, DType::kBF16};
+  std::array<uint64_t, kWide.size()> bytes{};
+  for (const TensorInfo& tensor : tensors) {
+    const auto* wide = std::find(kWide.begin(), kWide.end(), tensor.dtype);
+    if (wide != kWide.end()) {
+      bytes[static_cast<size_t>(wide - kWide.begin())] += tensor.data.size;
+    }
+  }
+  const auto* most = std::max_element(bytes.begin(), bytes.end());
+  return *most > 0 ? kWide[static_cast<size_t>(most - bytes.begin())] : facts.declared_dtype.value_or(DType::kF32);
+}
+
+uint64_t SourceModel::weight_bytes() const {
+  uint64_t bytes = 0;
+  for (const TensorInfo& tensor : tensors) {
+    bytes += tensor.data.size;
+  }
+  return bytes;
+}
+
+Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name) {
+  QCACHE_TRY_ASSIGN(std::string folder, env.real_path(path));
+  return ModelReader(env, std::move(folder), name).read();
+}
+
+}  // namespace qcache
