@@ -1,0 +1,14 @@
+#include <array>
+
+#include "core/quant/cast_scheme.h"
+#include "core/quant/schemes.h"
+
+namespace qcache {
+
+const Scheme& scheme_fp16() {
+  static constexpr std::array<std::string_view, 2> kAliases = {"float16", "half"};
+  static const CastScheme scheme("fp16", kAliases, DType::kF16);
+  return scheme;
+}
+
+}  // namespace qcache

@@ -1,0 +1,198 @@
+#include "core/quant/scheme.h"
+
+#include <set>
+#include <string>
+
+#include "core/quant/tensor_selection.h"
+#include "gmock/gmock.h"
+#include "tests/quant/encode_tensor.h"
+
+namespace qcache {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::SizeIs;
+
+/// "name dtype [shape] bytes_per_unit" of each stored tensor, constants with "constant" for the latter.
+std::vector<std::string> described(const Encoding& encoding) {
+  std::vector<std::string> out;
+  for (const StoredTensor& tensor : encoding.stored) {
+    std::string text = tensor.name + " " + std::string(safetensors_name(tensor.dtype)) + " [";
+    for (size_t i = 0; i < tensor.shape.size(); ++i) {
+      text += (i == 0 ? "" : ",") + std::to_string(tensor.shape[i]);
+    }
+    out.push_back(text + "] " +
+                  (tensor.constant.empty() ? std::to_string(tensor.bytes_per_unit) : std::string("constant")));
+  }
+  return out;
+}
+
+Encoding encoding_of(std::string_view scheme, const TensorInfo& tensor, const SourceModel& model = {}) {
+  return find_scheme(scheme)->encoding(model, tensor);
+}
+
+TEST(Scheme, EveryNameAndAliasFindsItsScheme) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> names = {
+      {"bf16", {"bfloat16"}},
+      {"fp16", {"float16", "half"}},
+      {"fp32", {"float32", "float"}},
+      {"int8", {"w8a8", "int8-dynamic"}},
+      {"fp8", {"fp8-dynamic", "float8_e4m3fn", "fp8_e4m3", "float8"}},
+      {"nf4", {"bnb-4bit", "bnb-nf4"}},
+      {"qfloat8", {"qfloat8_e4m3fn", "quanto-float8"}},
+  };
+  ASSERT_THAT(all_schemes(), SizeIs(names.size()));
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Scheme* scheme = all_schemes()[i];
+    EXPECT_EQ(scheme->name(), names[i].first);
+    EXPECT_EQ(find_scheme(names[i].first), scheme);
+    EXPECT_GE(scheme->version(), 1U);
+    for (const std::string& alias : names[i].second) {
+      EXPECT_EQ(find_scheme(alias), scheme) << alias;
+    }
+    EXPECT_THAT(scheme->aliases(), SizeIs(names[i].second.size()));
+  }
+}
+
+TEST(Scheme, NamesIgnoreCaseAndTakeDashForUnderscore) {
+  EXPECT_EQ(find_scheme("NF4"), find_scheme("nf4"));
+  EXPECT_EQ(find_scheme("Int8_Dynamic"), find_scheme("int8"));
+  EXPECT_EQ(find_scheme("FLOAT8-E4M3FN"), find_scheme("fp8"));
+}
+
+TEST(Scheme, UnknownNamesFindNothing) {
+  for (const char* name : {"", "int", "int88", "nf 4", "q4_0", "bf16/"}) {
+    EXPECT_EQ(find_scheme(name), nullptr) << name;
+  }
+}
+
+TEST(Scheme, NoNameIsTakenTwice) {
+  std::set<std::string> seen;
+  for (const Scheme* scheme : all_schemes()) {
+    EXPECT_TRUE(seen.insert(std::string(scheme->name())).second) << scheme->name();
+    for (const std::string_view alias : scheme->aliases()) {
+      EXPECT_TRUE(seen.insert(std::string(alias)).second) << alias;
+    }
+  }
+}
+
+TEST(Scheme, AllRefuseModelsThatAreAlreadyQuantized) {
+  SourceModel model;
+  model.facts.quant_method = "awq";
+  for (const Scheme* scheme : all_schemes()) {
+    EXPECT_THAT(scheme->refusal(model).value_or(""),
+                HasSubstr("already quantized (awq): qcache serves unquantized models only"))
+        << scheme->name();
+    EXPECT_EQ(scheme->refusal(SourceModel{}), std::nullopt) << scheme->name();
+  }
+}
+
+TEST(Scheme, OnlyInt8AndQfloat8RefuseMixturesOfExperts) {
+  SourceModel model;
+  model.facts.mixture_of_experts = true;
+  for (const Scheme* scheme : all_schemes()) {
+    const bool refuses = scheme->name() == "int8" || scheme->name() == "qfloat8";
+    EXPECT_EQ(scheme->refusal(model).has_value(), refuses) << scheme->name();
+    if (refuses) {
+      EXPECT_THAT(*scheme->refusal(model), HasSubstr("use fp8"));
+    }
+  }
+}
+
+TEST(Scheme, Int8StoresCodesAndOneScalePerRowInTheWeightsDtype) {
+  EXPECT_THAT(described(encoding_of("int8", tensor_of("a.q_proj.weight", DType::kBF16, {32, 48}))),
+              ElementsAre("a.q_proj.weight I8 [32,48] 48", "a.q_proj.weight_scale BF16 [32,1] 2"));
+  EXPECT_THAT(described(encoding_of("int8", tensor_of("a.q_proj.weight", DType::kF64, {32, 48}))),
+              ElementsAre("a.q_proj.weight I8 [32,48] 48", "a.q_proj.weight_scale F32 [32,1] 4"));
+}
+
+TEST(Scheme, Fp8StoresCodesAndOneScalePerRowInTheWeightsDtype) {
+  EXPECT_THAT(described(encoding_of("fp8", tensor_of("a.q_proj.weight", DType::kF16, {32, 48}))),
+              ElementsAre("a.q_proj.weight F8_E4M3 [32,48] 48", "a.q_proj.weight_scale F16 [32,1] 2"));
+}
+
+TEST(Scheme, Qfloat8StoresWhatQuantosModulesExpect) {
+  const Encoding encoding = encoding_of("qfloat8", tensor_of("a.q_proj.weight", DType::kBF16, {32, 48}));
+  EXPECT_THAT(described(encoding),
+              ElementsAre("a.q_proj.weight._data F8_E4M3 [32,48] 48", "a.q_proj.weight._scale BF16 [32,1] 2",
+                          "a.q_proj.input_scale BF16 [] constant", "a.q_proj.output_scale BF16 [] constant"));
+  EXPECT_EQ(encoding.stored[2].constant, std::string("\x80\x3f", 2));
+  EXPECT_EQ(encoding.stored[3].constant, std::string("\x80\x3f", 2));
+}
+
+TEST(Scheme, Nf4StoresWhatBitsandbytesExpects) {
+  const Encoding encoding = encoding_of("nf4", tensor_of("a.q_proj.weight", DType::kBF16, {32, 128}));
+  EXPECT_THAT(described(encoding), ElementsAre("a.q_proj.weight U8 [2048,1] 64", "a.q_proj.weight.absmax F32 [64] 8",
+                                               "a.q_proj.weight.quant_map F32 [16] constant",
+                                               "a.q_proj.weight.quant_state.bitsandbytes__nf4 U8 [79] constant"));
+  EXPECT_EQ(encoding.stored[3].constant,
+            R"({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [32, 128]})");
+  std::string map_hex;
+  for (const char c : encoding.stored[2].constant) {
+    static constexpr std::string_view kDigits = "0123456789abcdef";
+    map_hex += kDigits[static_cast<unsigned char>(c) >> 4];
+    map_hex += kDigits[static_cast<unsigned char>(c) & 15];
+  }
+  EXPECT_EQ(map_hex,
+            "000080bfb13932bf306b06bfa032cabe4da291be3f353dbe7178babd00000000"
+            "fffaa23de3ca243edd047c3e3a03ad3eb8a4e13eab07103fb313393f0000803f");
+}
+
+TEST(Scheme, Nf4LeavesDenseWhatBitsandbytesCannotLoad) {
+  struct Case {
+    const char* name;
+    Shape shape;
+    bool quantized;
+  };
+  for (const Case& c : {Case{"a.q_proj.weight", {32, 64}, true}, Case{"a.q_proj.weight", {48, 64}, false},
+                        Case{"a.q_proj.weight", {32, 96}, false}, Case{"a.mlp.experts.0.w1.weight", {32, 64}, false}}) {
+    EXPECT_EQ(encoding_of("nf4", tensor_of(c.name, DType::kBF16, c.shape)).quantized, c.quantized)
+        << c.name << " " << c.shape[0] << "x" << c.shape[1];
+  }
+}
+
+TEST(Scheme, Fp8QuantizesExperts) {
+  SourceModel model;
+  model.facts.mixture_of_experts = true;
+  EXPECT_TRUE(encoding_of("fp8", tensor_of("a.mlp.experts.0.w1.weight", DType::kBF16, {32, 64}), model).quantized);
+}
+
+TEST(Scheme, CastsChangeWideFloatsOnly) {
+  EXPECT_THAT(described(encoding_of("bf16", tensor_of("a.weight", DType::kF32, {3, 5}))),
+              ElementsAre("a.weight BF16 [3,5] 32768"));
+  EXPECT_THAT(described(encoding_of("fp32", tensor_of("a.weight", DType::kBF16, {3, 5}))),
+              ElementsAre("a.weight F32 [3,5] 65536"));
+  for (const DType dtype : {DType::kI64, DType::kU8, DType::kBool, DType::kF8E4M3, DType::kF8E5M2}) {
+    EXPECT_EQ(encoding_of("fp16", tensor_of("a.weight", dtype, {32, 64})).stored[0].dtype, dtype);
+  }
+}
+
+TEST(Scheme, CopiesKeepEveryBit) {
+  // Signalling NaN included: a copy does not look at values.
+  const TensorInfo tensor = tensor_of("a.norm.weight", DType::kBF16, {4});
+  const std::vector<std::byte> source = {std::byte{0x01}, std::byte{0x7f}, std::byte{0x81}, std::byte{0xff},
+                                         std::byte{0xff}, std::byte{0x7f}, std::byte{0x00}, std::byte{0x80}};
+  for (const char* scheme : {"bf16", "int8", "fp8", "nf4", "qfloat8"}) {
+    const Encoding encoding = encoding_of(scheme, tensor);
+    EXPECT_FALSE(encoding.quantized);
+    EXPECT_EQ(encode_tensor(encoding, source).at(0), source) << scheme;
+  }
+}
+
+TEST(Scheme, BytesDoNotDependOnHowUnitsAreGrouped) {
+  const TensorInfo tensor = tensor_of("a.q_proj.weight", DType::kF32, {96, 576});
+  std::vector<std::byte> source(tensor.data.size);
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] = static_cast<std::byte>(i * i * 31 >> 3);
+  }
+  for (const Scheme* scheme : all_schemes()) {
+    const Encoding encoding = scheme->encoding({}, tensor);
+    const auto whole = encode_tensor(encoding, source, encoding.unit_count());
+    EXPECT_TRUE(encode_tensor(encoding, source, 1) == whole) << scheme->name();
+    EXPECT_TRUE(encode_tensor(encoding, source, 5) == whole) << scheme->name();
+  }
+}
+
+}  // namespace
+}  // namespace qcache
