@@ -48,7 +48,7 @@ struct Group {
   uint32_t tensor = 0;  ///< index into SourceModel::tensors
   Encoding encoding;
   std::vector<uint64_t> data_offsets;   ///< in the file, per stored tensor
-  std::vector<uint32_t> trailer_bytes;  ///< per stored tensor; 0 where the container has no trailer
+  std::vector<uint32_t> trailer_bytes;  ///< per stored tensor; 0 where none depends on tensor bytes
   TileSpan tiles;                       ///< this group's; empty where nothing is produced
   uint64_t units_per_tile = 1;
 };
@@ -76,8 +76,7 @@ class LayoutPlan {
   virtual void render_static(ByteRange range, std::span<std::byte> out) const = 0;
 
   /// The trailer of a stored tensor whose bytes have the CRC-32 `crc`; as long as Group::trailer_bytes says.
-  [[nodiscard]] virtual std::vector<std::byte> trailer(uint32_t group, uint32_t stored,
-                                                       uint32_t crc) const = 0;
+  [[nodiscard]] virtual std::vector<std::byte> trailer(uint32_t group, uint32_t stored, uint32_t crc) const = 0;
 
   /// The tiles that must be present before every byte of `range` can be served, merged and in order. A range
   /// that meets a trailer needs all tiles of that trailer's group.

@@ -1,0 +1,142 @@
+#include "core/layout/groups.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+
+#include "core/base/checked.h"
+
+namespace qcache {
+namespace {
+
+/// Bytes of `stored`, or nothing where they exceed kMaxFileBytes. An extent of 0 makes any shape empty, so it
+/// is looked for first: the others may multiply to anything.
+std::optional<uint64_t> bounded_bytes(const StoredTensor& stored) {
+  if (std::find(stored.shape.begin(), stored.shape.end(), 0U) != stored.shape.end()) {
+    return 0;
+  }
+  std::optional<uint64_t> bytes = item_bytes(stored.dtype);
+  for (const uint64_t extent : stored.shape) {
+    bytes = checked_mul(*bytes, extent);
+    if (!bytes || *bytes > kMaxFileBytes) {
+      return std::nullopt;
+    }
+  }
+  return bytes;
+}
+
+/// What one unit makes over all stored tensors, 0 where nothing has to be made.
+Result<uint64_t> check_encoding(const Encoding& encoding, const Scheme& scheme, const TensorInfo& tensor) {
+  const auto contradiction = [&](std::string_view what) {
+    return fail(ErrorKind::kInternal, fmt::format("scheme '{}' {} for tensor '{}'; this is a bug in qcache",
+                                                  scheme.name(), what, tensor.name));
+  };
+  uint64_t unit_bytes = 0;
+  for (const StoredTensor& stored : encoding.stored) {
+    const std::optional<uint64_t> bytes = bounded_bytes(stored);
+    if (!bytes) {
+      return fail(ErrorKind::kInvalidModel,
+                  fmt::format("tensor '{}' is too large: '{}', stored for it in dtype '{}', would exceed 2^63 bytes",
+                              tensor.name, stored.name, scheme.name()));
+    }
+    if (is_constant(stored)) {
+      if (stored.constant.size() != *bytes) {
+        return contradiction("stores a constant whose length differs from its shape");
+      }
+      continue;
+    }
+    if (*bytes == 0) {
+      continue;
+    }
+    const uint64_t units = encoding.source_bytes_per_unit > 0 ? encoding.unit_count() : 0;
+    const std::optional<uint64_t> made = checked_mul(units, stored.bytes_per_unit);
+    if (!made || *made < *bytes) {
+      return contradiction("stores bytes that no unit makes");
+    }
+    const std::optional<uint64_t> sum = checked_add(unit_bytes, stored.bytes_per_unit);
+    if (!sum) {
+      return contradiction("has units of more than 2^64 bytes");
+    }
+    unit_bytes = *sum;
+  }
+  return unit_bytes;
+}
+
+Status check_names(std::span<const Group> groups, const SourceModel& model, const Scheme& scheme) {
+  size_t count = 0;
+  for (const Group& group : groups) {
+    count += group.encoding.stored.size();
+  }
+  std::unordered_map<std::string_view, const Group*> owners;
+  owners.reserve(count);
+  for (const Group& group : groups) {
+    for (const StoredTensor& stored : group.encoding.stored) {
+      const auto [owner, is_new] = owners.try_emplace(stored.name, &group);
+      if (!is_new) {
+        return fail(ErrorKind::kInvalidModel,
+                    fmt::format("model '{}' cannot be stored in dtype '{}': the name '{}' would be stored twice, for "
+                                "its tensors '{}' and '{}'; rename one of them",
+                                model.name, scheme.name(), stored.name, model.tensors[owner->second->tensor].name,
+                                model.tensors[group.tensor].name));
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme) {
+  if (const std::optional<std::string> refusal = scheme.refusal(model)) {
+    return fail(ErrorKind::kUnsupported, *refusal);
+  }
+  constexpr uint64_t kMaxTiles = std::numeric_limits<uint32_t>::max();
+  if (model.tensors.size() > kMaxTiles) {
+    return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
+  }
+  std::vector<Group> groups;
+  groups.reserve(model.tensors.size());
+  uint64_t tiles = 0;
+  for (uint32_t index = 0; index < model.tensors.size(); ++index) {
+    const TensorInfo& tensor = model.tensors[index];
+    Group& group = groups.emplace_back();
+    group.tensor = index;
+    group.encoding = scheme.encoding(model, tensor);
+    QCACHE_TRY_ASSIGN(const uint64_t unit_bytes, check_encoding(group.encoding, scheme, tensor));
+    const uint64_t first = tiles;
+    if (unit_bytes > 0) {
+      group.units_per_tile = std::max<uint64_t>(
+          1, std::min(kTileOutputBytes / unit_bytes, kTileSourceBytes / group.encoding.source_bytes_per_unit));
+      const uint64_t needed = ceil_div(group.encoding.unit_count(), group.units_per_tile);
+      if (needed > kMaxTiles - tiles) {
+        return fail(ErrorKind::kUnsupported,
+                    fmt::format("model '{}' is too large for dtype '{}': tensor '{}' brings it beyond {} tiles",
+                                model.name, scheme.name(), tensor.name, kMaxTiles));
+      }
+      tiles += needed;
+    }
+    group.tiles = {static_cast<uint32_t>(first), static_cast<uint32_t>(tiles)};
+  }
+  QCACHE_TRY(check_names(groups, model, scheme));
+  return groups;
+}
+
+uint32_t count_tiles(std::span<const Group> groups) {
+  return groups.empty() ? 0 : groups.back().tiles.end;
+}
+
+Tile find_tile(std::span<const Group> groups, uint32_t index) {
+  // Ends never fall, and a group without tiles ends where the one before does: the first end beyond the index
+  // belongs to the tile's group.
+  const auto group =
+      std::partition_point(groups.begin(), groups.end(), [index](const Group& g) { return g.tiles.end <= index; });
+  const uint64_t first = (index - group->tiles.first) * group->units_per_tile;
+  return {static_cast<uint32_t>(group - groups.begin()),
+          {first, std::min(group->units_per_tile, group->encoding.unit_count() - first)}};
+}
+
+}  // namespace qcache

@@ -1,0 +1,120 @@
+#include "core/layout/torch_pickle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace qcache {
+namespace {
+
+using namespace std::string_literals;
+using testing::HasSubstr;
+using testing::Not;
+
+std::string pickle_of(DType dtype, const std::vector<uint64_t>& shape, uint64_t storage_bytes) {
+  TorchPickle pickle;
+  EXPECT_TRUE(pickle.add("w", dtype, shape, storage_bytes));
+  return std::move(pickle).finish();
+}
+
+TEST(TorchPickle, OfNothingIsAnEmptyDict) {
+  EXPECT_EQ(TorchPickle().finish(), "\x80\x02}(u.");
+}
+
+TEST(TorchPickle, UsesTypedStoragesWhereTorchHasThem) {
+  const struct {
+    DType dtype;
+    const char* storage;
+  } cases[] = {{DType::kF64, "DoubleStorage"}, {DType::kF32, "FloatStorage"},     {DType::kF16, "HalfStorage"},
+               {DType::kI64, "LongStorage"},   {DType::kBF16, "BFloat16Storage"}, {DType::kI32, "IntStorage"},
+               {DType::kI16, "ShortStorage"},  {DType::kI8, "CharStorage"},       {DType::kU8, "ByteStorage"},
+               {DType::kBool, "BoolStorage"}};
+  for (const auto& c : cases) {
+    // 40 bytes are 5, 10, 20 or 40 elements.
+    const auto elements = static_cast<char>(40 / item_bytes(c.dtype));
+    EXPECT_EQ(pickle_of(c.dtype, {4}, 40),
+              "\x80\x02}(X\1\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\n"s + c.storage +
+                  "\nX\1\0\0\0000X\3\0\0\0cpuK"s + elements +
+                  "tQK\0K\4\x85K\1\x85\x89"
+                  "ccollections\nOrderedDict\n)RtRu."s);
+  }
+}
+
+TEST(TorchPickle, UsesUntypedStoragesInBytesForTheOtherTypes) {
+  const struct {
+    DType dtype;
+    const char* name;
+  } cases[] = {{DType::kF8E4M3, "float8_e4m3fn"},
+               {DType::kF8E5M2, "float8_e5m2"},
+               {DType::kU16, "uint16"},
+               {DType::kU32, "uint32"},
+               {DType::kU64, "uint64"}};
+  for (const auto& c : cases) {
+    EXPECT_EQ(pickle_of(c.dtype, {4}, 40),
+              "\x80\x02}(X\1\0\0\0wctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch.storage\n"
+              "UntypedStorage\nX\1\0\0\0000X\3\0\0\0cpuK(tQK\0K\4\x85K\1\x85\x89"
+              "ccollections\nOrderedDict\n)Rctorch\n"s +
+                  c.name + "\ntRu."s);
+  }
+}
+
+TEST(TorchPickle, NumbersStoragesInOrderAndTakesUtf8NamesAsTheyAre) {
+  TorchPickle pickle;
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(pickle.add("größe" + std::to_string(i), DType::kU8, std::vector<uint64_t>{1}, 5));
+  }
+  const std::string bytes = std::move(pickle).finish();
+  EXPECT_THAT(bytes, HasSubstr("X\x08\0\0\0größe0c"s));
+  EXPECT_THAT(bytes, HasSubstr("X\x09\0\0\0größe11c"s));
+  EXPECT_THAT(bytes, HasSubstr("X\2\0\0\00011X\3\0\0\0cpu"s));
+}
+
+TEST(TorchPickle, WritesIntegersInTheirShortestForm) {
+  const struct {
+    uint64_t extent;
+    std::string bytes;
+  } cases[] = {{0, "K\0"s},
+               {255, "K\xff"s},
+               {256, "M\0\1"s},
+               {65535, "M\xff\xff"s},
+               {65536, "J\0\0\1\0"s},
+               {0x7FFFFFFF, "J\xff\xff\xff\x7f"s},
+               {0x80000000, "\x8a\x08\0\0\0\x80\0\0\0\0"s},
+               {0x7FFFFFFFFFFFFFFF, "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f"s}};
+  for (const auto& c : cases) {
+    EXPECT_THAT(pickle_of(DType::kU8, {c.extent}, 4), HasSubstr("tQK\0"s + c.bytes + "\x85K\1\x85\x89"s)) << c.extent;
+  }
+}
+
+TEST(TorchPickle, WritesTuplesOfAnyRankWithContiguousStrides) {
+  const struct {
+    std::vector<uint64_t> shape;
+    std::string bytes;
+  } cases[] = {{{}, "))"s},
+               {{5}, "K\5\x85K\1\x85"s},
+               {{5, 3}, "K\5K\3\x86K\3K\1\x86"s},
+               {{5, 3, 2}, "K\5K\3K\2\x87K\6K\2K\1\x87"s},
+               {{5, 3, 2, 4}, "(K\5K\3K\2K\4t(K\30K\10K\4K\1t"s},
+               {{0, 4}, "K\0K\4\x86K\4K\1\x86"s},
+               {{4, 0}, "K\4K\0\x86K\1K\1\x86"s}};
+  for (const auto& c : cases) {
+    EXPECT_THAT(pickle_of(DType::kF32, c.shape, 0), HasSubstr("tQK\0"s + c.bytes + "\x89"s));
+  }
+}
+
+TEST(TorchPickle, AddsNothingWhereTorchCouldNotHoldTheShape) {
+  const std::vector<uint64_t> refused[] = {{uint64_t{1} << 63},
+                                           {0, uint64_t{1} << 63},
+                                           {0, uint64_t{1} << 40, uint64_t{1} << 40},
+                                           {5, 1, uint64_t{1} << 63}};
+  for (const auto& shape : refused) {
+    TorchPickle pickle;
+    EXPECT_FALSE(pickle.add("w", DType::kU8, shape, 0));
+    EXPECT_EQ(std::move(pickle).finish(), TorchPickle().finish());
+  }
+  TorchPickle pickle;
+  EXPECT_FALSE(pickle.add("w", DType::kU8, {}, uint64_t{1} << 63));
+  EXPECT_TRUE(pickle.add("w", DType::kU8, std::vector<uint64_t>{uint64_t{1} << 40, 0, uint64_t{1} << 40}, 0));
+}
+
+}  // namespace
+}  // namespace qcache
