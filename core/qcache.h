@@ -1,0 +1,43 @@
+#pragma once
+
+// The public interface of libqcache for programs that manage a cache directory without a mount. It works on the same
+// files and records as running mounts, at the same time.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace qcache {
+
+/// The path at which `model_path` (a folder; links are resolved) quantized to `weight_dtype` (a canonical name or
+/// alias) with LoRA rank `rank` is cached, in the default cache directory. The file need not exist.
+Result<std::string> get_quantized_model_cache_path(const std::string& model_path, std::string_view weight_dtype,
+                                                   uint32_t rank);
+
+/// Whether the sealed file at `cache_path` holds the bytes that its record says (SHA-256 over the whole file). Reads
+/// the file once. kNotFound where there is no such file; false where it has no record or differs.
+Result<bool> validate_cache_integrity(const std::string& cache_path);
+
+struct CacheInfo {
+  std::string cache_dir;
+  uint64_t file_count = 0;        ///< sealed and filling
+  uint64_t total_size_bytes = 0;  ///< on disk
+  uint64_t free_bytes = 0;        ///< on its filesystem
+};
+Result<CacheInfo> get_cache_info(const std::string& cache_dir);
+
+struct CleanupReport {
+  std::vector<std::string> removed;  ///< file names in the cache directory
+  uint64_t freed_bytes = 0;
+};
+
+/// Drops files not read for `max_age_days`. Files in use and pinned files stay.
+Result<CleanupReport> clear_old_cache_files(const std::string& cache_dir, uint32_t max_age_days = 7);
+
+/// Hashes every sealed file and drops those that differ from their record, with the record.
+Result<CleanupReport> cleanup_corrupted_cache(const std::string& cache_dir);
+
+}  // namespace qcache

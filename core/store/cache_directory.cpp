@@ -1,0 +1,198 @@
+#include "core/store/cache_directory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+
+#include "core/base/digest.h"
+#include "core/store/named_file.h"
+
+namespace qcache {
+namespace {
+
+constexpr std::string_view kNamePrefix = "quantized_model_";
+// Leaves room for ".map.new" within the 255 bytes that a file name may have, and for the catalog's keys.
+constexpr size_t kMaxNameBytes = 200;
+
+// https://bford.info/cachedir/: backup tools know the first line.
+constexpr std::string_view kTag =
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This folder holds quantized models made by qcache. It can be removed: they are made again when read.\n";
+
+constexpr std::string_view kChooseAnother = "--cache-dir or the environment variable QWEN_CACHE choose another folder";
+
+Error explain(const Error& error, const std::string& path) {
+  Error out = error;
+  out.message = fmt::format("the cache directory {} cannot be used ({}); {}", path, error.message, kChooseAnother);
+  return out;
+}
+
+std::string_view environment(const char* name) {
+  const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets variables
+  return value != nullptr ? value : std::string_view();
+}
+
+std::string home_of_user() {
+  if (const std::string_view home = environment("HOME"); !home.empty()) {
+    return std::string(home);
+  }
+  passwd entry{};
+  passwd* found = nullptr;
+  std::array<char, 4096> buffer{};
+  if (::getpwuid_r(::getuid(), &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
+    return found->pw_dir;
+  }
+  return {};
+}
+
+Status make_missing_directory(Env& env, const std::string& path) {
+  const Status made = env.make_directory(path, 0700);
+  if (!made.has_value() && made.error().sys_errno != EEXIST) {
+    return made;
+  }
+  QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
+  if (!stat.is_directory()) {
+    return fail(ErrorKind::kInvalidArgument, path + " is not a directory");
+  }
+  return {};
+}
+
+// Makes `path` and the folders above it.
+Status make_directories(Env& env, const std::string& path) {
+  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
+  if (!there.has_value()) {
+    const size_t slash = path.find_last_of('/');
+    if (slash != std::string::npos && slash > 0) {
+      QCACHE_TRY(make_directories(env, path.substr(0, slash)));
+    }
+  }
+  return make_missing_directory(env, path);
+}
+
+// A mount that kept its cache inside itself, or in another mount that uses the same cache, would wait for itself. Every
+// qcache mount has the file .qcache/status in its root.
+Status refuse_inside_mount(Env& env, const std::string& path) {
+  for (std::string above = path;;) {
+    const auto status = env.stat(above + "/.qcache/status");
+    if (status.has_value()) {
+      return fail(ErrorKind::kInvalidArgument, fmt::format("the cache directory {} lies inside the qcache mount {}; {}",
+                                                           path, above.empty() ? "/" : above, kChooseAnother));
+    }
+    const size_t slash = above.find_last_of('/');
+    if (slash == std::string::npos) {
+      return {};
+    }
+    above.resize(slash);
+  }
+}
+
+Status write_tag(Env& env, const std::string& directory) {
+  const std::string path = directory + "/CACHEDIR.TAG";
+  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
+  if (there.has_value()) {
+    return {};
+  }
+  QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_WRONLY | O_CREAT, 0644));
+  return env.write_at(fd.get(), std::as_bytes(std::span(kTag)), 0);
+}
+
+Status probe_writing(Env& env, const std::string& filling_directory) {
+  static std::atomic<uint32_t> counter = 0;
+  // Named as a leftover, so that gc removes it should we be killed here.
+  const std::string path = fmt::format("{}/probe-{}-{}.new", filling_directory, ::getpid(), ++counter);
+  QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
+  return remove_if_there(env, path);
+}
+
+Status unless_full(Status status) {
+  return !status.has_value() && status.error().kind == ErrorKind::kNoSpace ? Status() : status;
+}
+
+}  // namespace
+
+std::string default_cache_directory() {
+  if (const std::string_view chosen = environment("QWEN_CACHE"); !chosen.empty()) {
+    return std::string(chosen);
+  }
+  if (environment("HOME").empty() && ::getuid() == 0) {
+    return "/var/cache/qcache";
+  }
+  return home_of_user() + "/.cache/qwen_quantized";
+}
+
+std::string artifact_file_name(std::string_view model_path, std::string_view weight_dtype, uint32_t rank,
+                               std::string_view extension) {
+  return fmt::format("{}{}{}", kNamePrefix, md5_hex(fmt::format("{}_{}_{}", model_path, weight_dtype, rank)),
+                     extension);
+}
+
+bool is_artifact_file_name(std::string_view name) {
+  return name.starts_with(kNamePrefix) && name.size() <= kMaxNameBytes && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos && !name.ends_with(".map") && !name.ends_with(".new");
+}
+
+Result<CacheDirectory> CacheDirectory::open(Env& env, const std::string& path) {
+  if (path.empty()) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("the cache directory has no name; {}", kChooseAnother));
+  }
+  if (const Status made = make_directories(env, path); !made.has_value()) {
+    return fail(explain(made.error(), path));
+  }
+  const auto real = env.real_path(path);
+  if (!real.has_value()) {
+    return fail(explain(real.error(), path));
+  }
+  CacheDirectory directory(*real);
+  QCACHE_TRY(refuse_inside_mount(env, directory.path_));
+  for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
+    if (const Status made = make_missing_directory(env, inner); !made.has_value()) {
+      return fail(explain(made.error(), path));
+    }
+  }
+  if (const Status probed = unless_full(probe_writing(env, directory.filling_directory())); !probed.has_value()) {
+    return fail(explain(probed.error(), path));
+  }
+  if (const Status tagged = unless_full(write_tag(env, directory.path_)); !tagged.has_value()) {
+    return fail(explain(tagged.error(), path));
+  }
+  return directory;
+}
+
+Result<CacheDirectory> CacheDirectory::open_existing(Env& env, const std::string& path) {
+  const auto real = env.real_path(path);
+  if (!real.has_value()) {
+    return fail(explain(real.error(), path));
+  }
+  CacheDirectory directory(*real);
+  for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
+    const auto stat = env.stat(inner);
+    if (!stat.has_value() && stat.error().kind != ErrorKind::kNotFound) {
+      return fail(explain(stat.error(), path));
+    }
+    if (!stat.has_value() || !stat->is_directory()) {
+      return fail(ErrorKind::kNotFound, fmt::format("{} is not a cache directory of qcache ({} is missing); {}", path,
+                                                    inner, kChooseAnother));
+    }
+  }
+  return directory;
+}
+
+std::string CacheDirectory::sealed_path(std::string_view file) const {
+  return fmt::format("{}/{}", path_, file);
+}
+
+std::string CacheDirectory::filling_path(std::string_view file) const {
+  return fmt::format("{}/filling/{}", path_, file);
+}
+
+std::string CacheDirectory::map_path(std::string_view file) const {
+  return fmt::format("{}/filling/{}.map", path_, file);
+}
+
+}  // namespace qcache

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/store/record.h"
+
+namespace qcache {
+
+/// One opening of a sealed file, to be added to its record.
+struct AccessUpdate {
+  std::string file;
+  int64_t accessed_ns = 0;
+  uint64_t hits = 0;  ///< to add
+};
+
+struct CatalogOptions {
+  /// Address space to begin with: sparse on disk, and doubled when it is full. Tests choose a small one.
+  uint64_t map_bytes = uint64_t{4} << 30U;
+};
+
+/// The records of all sealed files of one cache directory (LMDB, default durable flags), shared by every process
+/// that uses the directory.
+///
+/// A record exists only for a file whose bytes were durable under their final name before; a commit is atomic and
+/// durable. Open it after forking, once per process and directory: open() returns the same object to later
+/// callers. Thread-safe: reads never wait; writes wait for each other, across processes too.
+/// Fails with kNoSpace on a full disk, after which the catalog still works, and with kCorrupt where its files are
+/// damaged while another process has them open. Damaged files that nobody else has open are moved aside
+/// (`index.corrupt-<time>` beside `index`), an error is logged, and a new catalog is begun: files without a record are
+/// made again. A single record that cannot be decoded counts as none.
+class Catalog {
+ public:
+  virtual ~Catalog() = default;
+
+  /// Opens or creates the catalog in directory `path` (which exists). Clears readers left by killed processes.
+  /// kUnsupported where a newer qcache wrote it. `options` count for the first opening in this process.
+  static Result<std::shared_ptr<Catalog>> open(const std::string& path, const CatalogOptions& options = {});
+
+  virtual Result<std::optional<Record>> find(const std::string& file) = 0;
+  /// In file order: one digest per tile; empty where there is no such record.
+  virtual Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) = 0;
+  virtual Result<std::vector<Record>> list() = 0;
+  /// Adds or replaces a record together with its tile digests. REQUIRES: tiles.size() == record.tile_count.
+  /// kInvalidArgument where a name in it is too long to be stored.
+  virtual Status put(const Record& record, std::span<const Sha256Digest> tiles) = 0;
+  /// Removes a record; absent is fine.
+  virtual Status erase(const std::string& file) = 0;
+  /// Adds hits and raises last-access times, in one commit; files without a record are skipped.
+  virtual Status touch(std::span<const AccessUpdate> updates) = 0;
+  /// kNotFound where there is no such record.
+  virtual Status set_pinned(const std::string& file, bool pinned) = 0;
+};
+
+}  // namespace qcache

@@ -1,0 +1,191 @@
+#include "core/store/catalog_lmdb.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/store/lmdb_environment.h"
+
+namespace qcache {
+namespace {
+
+class LmdbCatalog final : public Catalog {
+ public:
+  LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options.map_bytes) {}
+  Status open() { return environment_.open(); }
+
+  Result<std::optional<Record>> find(const std::string& file) override;
+  Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) override;
+  Result<std::vector<Record>> list() override;
+  Status put(const Record& record, std::span<const Sha256Digest> tiles) override;
+  Status erase(const std::string& file) override;
+  Status touch(std::span<const AccessUpdate> updates) override;
+  Status set_pinned(const std::string& file, bool pinned) override;
+
+ private:
+  std::optional<Record> decode(const MDB_val& key, const MDB_val& value) const;
+  int put_record(MDB_txn* txn, const Record& record) const;
+
+  LmdbEnvironment environment_;
+};
+
+std::optional<Record> LmdbCatalog::decode(const MDB_val& key, const MDB_val& value) const {
+  auto record = decode_record({static_cast<const uint8_t*>(value.mv_data), value.mv_size});
+  if (record.has_value() && record->file == text_of(key)) {
+    return std::move(*record);
+  }
+  spdlog::warn("the record of {} in {} is ignored: {}", text_of(key), environment_.path(),
+               record.has_value() ? "it names another file" : record.error().message);
+  return std::nullopt;
+}
+
+int LmdbCatalog::put_record(MDB_txn* txn, const Record& record) const {
+  const std::vector<uint8_t> bytes = encode_record(record);
+  MDB_val key = view_of(record.file);
+  MDB_val value{bytes.size(), const_cast<uint8_t*>(bytes.data())};
+  return mdb_put(txn, environment_.records(), &key, &value, 0);
+}
+
+Result<std::optional<Record>> LmdbCatalog::find(const std::string& file) {
+  std::optional<Record> found;
+  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
+    found.reset();
+    MDB_val key = view_of(file);
+    MDB_val value{};
+    const int rc = mdb_get(txn, environment_.records(), &key, &value);
+    if (rc == 0) {
+      found = decode(key, value);
+    }
+    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
+  }));
+  return found;
+}
+
+Result<std::vector<Sha256Digest>> LmdbCatalog::tile_digests(const std::string& file) {
+  std::vector<Sha256Digest> digests;
+  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
+    digests.clear();
+    MDB_val key = view_of(file);
+    MDB_val value{};
+    const int rc = mdb_get(txn, environment_.tiles(), &key, &value);
+    if (rc == 0 && value.mv_size > 0) {
+      digests.resize(value.mv_size / sizeof(Sha256Digest));
+      std::memcpy(digests.data(), value.mv_data, digests.size() * sizeof(Sha256Digest));
+    }
+    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
+  }));
+  return digests;
+}
+
+Result<std::vector<Record>> LmdbCatalog::list() {
+  std::vector<Record> all;
+  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
+    all.clear();
+    Cursor cursor;
+    int rc = cursor.open(txn, environment_.records());
+    MDB_val key{};
+    MDB_val value{};
+    while (rc == 0 && (rc = cursor.next(key, value)) == 0) {
+      if (auto record = decode(key, value)) {
+        all.push_back(std::move(*record));
+      }
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+  }));
+  return all;
+}
+
+Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles) {
+  if (tiles.size() != record.tile_count) {
+    return fail(ErrorKind::kInternal, fmt::format("the record of {} has {} tiles but {} digests", record.file,
+                                                  record.tile_count, tiles.size()));
+  }
+  constexpr size_t kMaxKeyBytes = 511;  // LMDB's limit as it is built by everybody
+  if (record.file.empty() || record.file.size() > kMaxKeyBytes || encode_record(record).size() > kMaxRecordBytes) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("a name in the record of {} is too long for the catalog", record.virtual_path));
+  }
+  return environment_.write([&](MDB_txn* txn) {
+    if (const int rc = put_record(txn, record); rc != 0) {
+      return rc;
+    }
+    MDB_val key = view_of(record.file);
+    MDB_val value{tiles.size_bytes(), const_cast<Sha256Digest*>(tiles.data())};
+    return mdb_put(txn, environment_.tiles(), &key, &value, 0);
+  });
+}
+
+Status LmdbCatalog::erase(const std::string& file) {
+  return environment_.write([&](MDB_txn* txn) {
+    for (const MDB_dbi database : {environment_.records(), environment_.tiles()}) {
+      MDB_val key = view_of(file);
+      const int rc = mdb_del(txn, database, &key, nullptr);
+      if (rc != 0 && rc != MDB_NOTFOUND && rc != MDB_BAD_VALSIZE) {
+        return rc;
+      }
+    }
+    return 0;
+  });
+}
+
+Status LmdbCatalog::touch(std::span<const AccessUpdate> updates) {
+  return environment_.write([&](MDB_txn* txn) {
+    for (const AccessUpdate& update : updates) {
+      MDB_val key = view_of(update.file);
+      MDB_val value{};
+      int rc = mdb_get(txn, environment_.records(), &key, &value);
+      if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE) {
+        continue;
+      }
+      if (rc != 0) {
+        return rc;
+      }
+      if (auto record = decode(key, value)) {
+        record->accessed_ns = std::max(record->accessed_ns, update.accessed_ns);
+        record->hits += update.hits;
+        rc = put_record(txn, *record);
+      }
+      if (rc != 0) {
+        return rc;
+      }
+    }
+    return 0;
+  });
+}
+
+Status LmdbCatalog::set_pinned(const std::string& file, bool pinned) {
+  bool found = false;
+  QCACHE_TRY(environment_.write([&](MDB_txn* txn) {
+    found = false;
+    MDB_val key = view_of(file);
+    MDB_val value{};
+    const int rc = mdb_get(txn, environment_.records(), &key, &value);
+    if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE) {
+      return 0;
+    }
+    auto record = rc == 0 ? decode(key, value) : std::nullopt;
+    if (!record.has_value()) {
+      return rc;
+    }
+    found = true;
+    record->pinned = pinned;
+    return put_record(txn, *record);
+  }));
+  if (!found) {
+    return fail(ErrorKind::kNotFound, fmt::format("{} is not in the catalog {}", file, environment_.path()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Catalog>> open_lmdb_catalog(const std::string& path, const CatalogOptions& options) {
+  auto catalog = std::make_unique<LmdbCatalog>(path, options);
+  QCACHE_TRY(catalog->open());
+  return catalog;
+}
+
+}  // namespace qcache

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/base/env.h"
+#include "core/base/result.h"
+#include "core/base/unique_fd.h"
+#include "core/store/cache_directory.h"
+#include "core/store/tile_map.h"
+
+namespace qcache {
+
+/// A file being made: a sparse data file, and a map beside it that every process making the same file has mapped
+/// into memory (shared), so that all see at once which tiles exist.
+///
+/// Always holds: a tile is marked only after all its bytes were written to the data file. A mark is not a proof: it
+/// may come from a process that was killed, or from before a power cut, so whoever did not make a tile itself hashes
+/// it against the mark before serving it.
+/// Thread-safe. Holds a lease on the data file, so that aging leaves the file alone while this lives, also once it is
+/// sealed. When the names are removed or replaced (rm, a changed source), this object keeps working on its own inodes
+/// and can no longer be sealed.
+class FillingFile {
+ public:
+  /// Resumes the pair under `key.file` if it was made for the same key, else starts a new pair in its place (an old
+  /// pair that is still open elsewhere keeps its inodes). The map is fully allocated, so that marking never fails
+  /// later. kNoSpace where the disk is full. Takes the directory lock.
+  static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key);
+  ~FillingFile();
+  FillingFile(const FillingFile&) = delete;
+  FillingFile& operator=(const FillingFile&) = delete;
+
+  [[nodiscard]] const FillingKey& key() const { return key_; }
+  /// The data file, open for reading and writing; `size_bytes` long from the start.
+  [[nodiscard]] int fd() const { return data_.get(); }
+
+  /// The mark of a tile, if somebody has made it.
+  [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
+  /// Publishes a made tile to all processes. REQUIRES: its bytes are written.
+  void mark(uint32_t tile, const TileMark& mark);
+  /// Takes a mark back (its bytes proved wrong).
+  void unmark(uint32_t tile);
+  [[nodiscard]] uint32_t marked_count() const;
+
+  /// Locks a tile against other processes (threads of this one coordinate themselves). False where another process
+  /// still had it after `patience`: it may be stopped, and making the tile twice is harmless, as both write the same
+  /// bytes. Returns at once where the lock is free.
+  bool lock_tile(uint32_t tile, std::chrono::milliseconds patience);
+  void unlock_tile(uint32_t tile);
+
+  /// Whether the names in the cache directory still lead to this pair; false where that cannot be found out.
+  [[nodiscard]] bool is_current() const { return names_lead_here().value_or(false); }
+  /// The same for those who must tell "no" from "unknown".
+  [[nodiscard]] Result<bool> names_lead_here() const;
+
+ private:
+  FillingFile(Env& env, CacheDirectory directory, FillingKey key);
+  /// False where the pair under the name is not whole or not of this key.
+  Result<bool> resume();
+  Status start();
+
+  Env& env_;
+  const CacheDirectory directory_;
+  const FillingKey key_;
+  UniqueFd data_;
+  UniqueFd map_fd_;
+  std::unique_ptr<TileMap> map_;
+};
+
+}  // namespace qcache

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <lmdb.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+
+#include "core/base/result.h"
+#include "core/store/catalog_presence.h"
+
+namespace qcache {
+
+/// A cursor, to be destroyed before its transaction ends.
+class Cursor {
+ public:
+  Cursor() = default;
+  ~Cursor() {
+    if (cursor_ != nullptr) {
+      mdb_cursor_close(cursor_);
+    }
+  }
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+
+  [[nodiscard]] int open(MDB_txn* txn, MDB_dbi database) { return mdb_cursor_open(txn, database, &cursor_); }
+  [[nodiscard]] int next(MDB_val& key, MDB_val& value) { return mdb_cursor_get(cursor_, &key, &value, MDB_NEXT); }
+
+ private:
+  MDB_cursor* cursor_ = nullptr;
+};
+
+[[nodiscard]] inline MDB_val view_of(std::string_view text) {
+  // LMDB takes void* for keys too, and does not write to them.
+  return {text.size(), const_cast<char*>(text.data())};
+}
+[[nodiscard]] inline std::string_view text_of(const MDB_val& value) {
+  return {static_cast<const char*>(value.mv_data), value.mv_size};
+}
+
+/// The LMDB environment of a catalog: opens it, runs transactions in it, and mends what can be mended without the
+/// caller: a full map is enlarged, growth by another process adopted, readers left by killed processes cleared, damaged
+/// files moved aside where no other process has them open.
+///
+/// Thread-safe once open() has succeeded. One per process and directory.
+class LmdbEnvironment {
+ public:
+  LmdbEnvironment(std::string path, uint64_t map_bytes);
+  ~LmdbEnvironment() { close_files(); }
+  LmdbEnvironment(const LmdbEnvironment&) = delete;
+  LmdbEnvironment& operator=(const LmdbEnvironment&) = delete;
+
+  Status open() { return open_files(); }
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] MDB_dbi records() const { return records_; }
+  [[nodiscard]] MDB_dbi tiles() const { return tiles_; }
+
+  /// What a transaction does, told as LMDB's return code; anything but 0 aborts it. It may be run more than once.
+  using Body = std::function<int(MDB_txn*)>;
+  Status read(const Body& body) { return run(MDB_RDONLY, "read", body); }
+  Status write(const Body& body) { return run(0, "write to", body); }
+
+ private:
+  struct Closer {
+    void operator()(MDB_env* env) const { mdb_env_close(env); }
+  };
+  // What an attempt ran on, so that of several threads that failed on it one mends it.
+  struct Ground {
+    uint64_t generation = 0;
+    size_t map_bytes = 0;
+  };
+
+  Status run(unsigned flags, std::string_view purpose, const Body& body);
+  int attempt(unsigned flags, const Body& body, Ground& ground);
+  Status grow(const Ground& seen);
+  void adopt_growth();
+  void drop_dead_readers();
+  Status reopen(const Ground& seen);
+
+  Status open_files();
+  void close_files();
+  int open_environment(bool alone);
+  int open_databases();
+  int check_databases(MDB_txn* txn);
+  Status move_aside();
+
+  const std::string path_;
+  const uint64_t first_map_bytes_;
+  const pid_t pid_;
+
+  // Shared while a transaction runs, exclusive while the environment is resized or reopened, which LMDB allows only
+  // without transactions. A leaf: no lock of ours is taken under it.
+  std::shared_mutex gate_;
+  std::unique_ptr<MDB_env, Closer> env_;
+  std::optional<CatalogPresence> presence_;
+  uint64_t generation_ = 0;  // of env_
+  MDB_dbi meta_ = 0;
+  MDB_dbi records_ = 0;
+  MDB_dbi tiles_ = 0;
+  std::string schema_;
+};
+
+}  // namespace qcache

@@ -1,0 +1,166 @@
+#include "core/store/record.h"
+
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+namespace qcache {
+namespace {
+
+using nlohmann::json;
+
+// A record is a CBOR map. The keys are part of the format: never reuse one for something else.
+//
+//   "s"  schema number           "r"  rank                "sha" SHA-256 of the file (32 bytes)
+//   "f"  file name               "rec" recipe (32 bytes)  "b"   [device, inode, size, mtime, ctime]
+//   "v"  virtual path            "sv" scheme version      "c"   created, ns since the epoch
+//   "m"  model folder            "n"  size in bytes       "a"   last access, ns since the epoch
+//   "d"  dtype                   "t"  tile count          "h"   hits     "p"  pinned
+constexpr uint64_t kSchema = 1;
+
+// Reads members out of a parsed map, and remembers whether any was missing or of the wrong type.
+class Reader {
+ public:
+  explicit Reader(const json& map) : map_(map) {}
+
+  [[nodiscard]] bool good() const { return good_; }
+
+  template <typename Number>
+  void read(const char* key, Number& out) {
+    take(find(key), out);
+  }
+  void read(const char* key, std::string& out) {
+    const json* const value = find(key);
+    if (value != nullptr && value->is_string()) {
+      out = value->get_ref<const std::string&>();
+    } else {
+      good_ = false;
+    }
+  }
+  void read(const char* key, bool& out) {
+    const json* const value = find(key);
+    if (value != nullptr && value->is_boolean()) {
+      out = value->get<bool>();
+    } else {
+      good_ = false;
+    }
+  }
+  void read(const char* key, Sha256Digest& out) {
+    const json* const value = find(key);
+    if (value != nullptr && value->is_binary() && value->get_binary().size() == out.size()) {
+      std::copy_n(value->get_binary().begin(), out.size(), out.begin());
+    } else {
+      good_ = false;
+    }
+  }
+  void read(const char* key, BackingStamp& out) {
+    const json* const value = find(key);
+    if (value == nullptr || !value->is_array() || value->size() != 5) {
+      good_ = false;
+      return;
+    }
+    take(&(*value)[0], out.device);
+    take(&(*value)[1], out.inode);
+    take(&(*value)[2], out.size_bytes);
+    take(&(*value)[3], out.mtime_ns);
+    take(&(*value)[4], out.ctime_ns);
+  }
+
+ private:
+  const json* find(const char* key) const {
+    const auto found = map_.find(key);
+    return found == map_.end() ? nullptr : &*found;
+  }
+  template <typename Number>
+  void take(const json* value, Number& out) {
+    if (value != nullptr && value->is_number_unsigned() &&
+        value->get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<Number>::max())) {
+      out = static_cast<Number>(value->get<uint64_t>());
+    } else if (std::numeric_limits<Number>::is_signed && value != nullptr && value->is_number_integer() &&
+               !value->is_number_unsigned()) {
+      out = static_cast<Number>(value->get<int64_t>());
+    } else {
+      good_ = false;
+    }
+  }
+
+  const json& map_;
+  bool good_ = true;
+};
+
+json binary(const Sha256Digest& digest) {
+  return json::binary(std::vector<uint8_t>(digest.begin(), digest.end()));
+}
+
+}  // namespace
+
+BackingStamp BackingStamp::of(const FileStat& stat) {
+  return {stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns};
+}
+
+std::vector<uint8_t> encode_record(const Record& record) {
+  const BackingStamp& backing = record.backing;
+  const json map = {
+      {"s", kSchema},
+      {"f", record.file},
+      {"v", record.virtual_path},
+      {"m", record.model_path},
+      {"d", record.dtype},
+      {"r", record.rank},
+      {"rec", binary(record.recipe)},
+      {"sv", record.scheme_version},
+      {"n", record.size_bytes},
+      {"t", record.tile_count},
+      {"sha", binary(record.sha256)},
+      {"b", json::array({backing.device, backing.inode, backing.size_bytes, backing.mtime_ns, backing.ctime_ns})},
+      {"c", record.created_ns},
+      {"a", record.accessed_ns},
+      {"h", record.hits},
+      {"p", record.pinned},
+  };
+  return json::to_cbor(map);
+}
+
+Result<Record> decode_record(std::span<const uint8_t> bytes) {
+  if (bytes.size() > kMaxRecordBytes) {
+    return fail(ErrorKind::kCorrupt, "a record of the catalog is too long");
+  }
+  try {
+    const json map = json::from_cbor(bytes, /*strict=*/true, /*allow_exceptions=*/false);
+    if (!map.is_object()) {
+      return fail(ErrorKind::kCorrupt, "a record of the catalog is not a CBOR map");
+    }
+    Reader reader(map);
+    uint64_t schema = 0;
+    reader.read("s", schema);
+    if (reader.good() && schema > kSchema) {
+      return fail(ErrorKind::kUnsupported, "a record of the catalog was written by a newer qcache");
+    }
+    Record record;
+    reader.read("f", record.file);
+    reader.read("v", record.virtual_path);
+    reader.read("m", record.model_path);
+    reader.read("d", record.dtype);
+    reader.read("r", record.rank);
+    reader.read("rec", record.recipe);
+    reader.read("sv", record.scheme_version);
+    reader.read("n", record.size_bytes);
+    reader.read("t", record.tile_count);
+    reader.read("sha", record.sha256);
+    reader.read("b", record.backing);
+    reader.read("c", record.created_ns);
+    reader.read("a", record.accessed_ns);
+    reader.read("h", record.hits);
+    reader.read("p", record.pinned);
+    if (!reader.good() || schema != kSchema) {
+      return fail(ErrorKind::kCorrupt, "a record of the catalog lacks a field, or a field has the wrong type");
+    }
+    return record;
+  } catch (const std::exception& e) {
+    return fail(ErrorKind::kCorrupt, std::string("a record of the catalog cannot be read: ") + e.what());
+  }
+}
+
+}  // namespace qcache

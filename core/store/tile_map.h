@@ -1,0 +1,86 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "core/base/digest.h"
+#include "core/base/env.h"
+#include "core/base/result.h"
+
+namespace qcache {
+
+/// What a filling file is and what its bytes are made from. `recipe` is a digest over everything that decides the
+/// bytes: source identity, scheme name and version, layout version, size. Two filling files of one name whose
+/// recipes differ never share bytes.
+struct FillingKey {
+  std::string file;
+  std::string virtual_path;
+  Sha256Digest recipe{};
+  uint64_t size_bytes = 0;
+  uint32_t tile_count = 0;
+
+  static constexpr size_t kMaxFileName = 256;
+  static constexpr size_t kMaxVirtualPath = 3072;
+
+  /// Whether both mean the same bytes; the virtual path is for people only.
+  [[nodiscard]] bool makes_same_bytes(const FillingKey& other) const;
+};
+
+/// What is known of one made tile: the SHA-256 of its bytes (stored tensors in order) and the CRC-32 of its bytes
+/// of each stored tensor, from which record trailers are combined. The tiles of a file that was sealed before have
+/// a digest only: whoever hashes them computes the CRCs and marks them again.
+struct TileMark {
+  static constexpr size_t kMaxStored = 6;
+  Sha256Digest digest{};
+  std::array<uint32_t, kMaxStored> crc{};
+  bool has_crc = true;
+};
+
+/// The map of a filling file, mapped into memory and shared with every process that makes the same file.
+///
+/// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine.
+/// Always holds: an entry that is read as made is one that somebody wrote whole, except where two processes mark
+/// one tile at once with different digests (which proves wrong when the tile is hashed). A process that is killed
+/// while it writes an entry leaves one that counts as not made.
+/// Thread-safe. The file must not shrink while it is mapped: that is SIGBUS, as with any mapping.
+class TileMap {
+ public:
+  /// Writes a map with no tile made into an empty file open for reading and writing, with all its blocks allocated.
+  /// kNoSpace where the disk is full; kInvalidArgument where the key cannot be stored.
+  static Status format(Env& env, int fd, const FillingKey& key);
+  /// Maps a file written by format(); kCorrupt where it is not whole or not such a file.
+  static Result<std::unique_ptr<TileMap>> map(Env& env, int fd);
+
+  /// A look from outside, without mapping.
+  struct Summary {
+    FillingKey key;
+    uint32_t marked_count = 0;
+  };
+  static Result<Summary> summarize(Env& env, int fd);
+
+  ~TileMap();
+  TileMap(const TileMap&) = delete;
+  TileMap& operator=(const TileMap&) = delete;
+
+  [[nodiscard]] const FillingKey& key() const { return key_; }
+  [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
+  void mark(uint32_t tile, const TileMark& mark);
+  void unmark(uint32_t tile);
+  [[nodiscard]] uint32_t marked_count() const;
+
+ private:
+  struct Entry;
+  TileMap(FillingKey key, std::byte* memory, size_t bytes);
+  [[nodiscard]] Entry& entry(uint32_t tile) const;
+
+  const FillingKey key_;
+  std::byte* const memory_;
+  const size_t bytes_;
+};
+
+}  // namespace qcache

@@ -1,0 +1,219 @@
+#include "core/store/filling_file.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/store/file_lock.h"
+#include "tests/store/store_fixture.h"
+#include "tests/support/fake_env.h"
+#include "tests/support/result_matchers.h"
+#include "tests/support/test_files.h"
+
+namespace qcache {
+namespace {
+
+using std::chrono::milliseconds;
+
+class FillingFileTest : public testing::Test {
+ protected:
+  std::shared_ptr<FillingFile> open(const FillingKey& key) {
+    auto file = FillingFile::open(Env::posix(), directory_, key);
+    EXPECT_THAT(file, is_ok());
+    return file.value_or(nullptr);
+  }
+  std::string data_path() { return directory_.filling_path(key_.file); }
+  std::string map_path() { return directory_.map_path(key_.file); }
+  std::vector<std::string> names() {
+    auto names = *Env::posix().list(directory_.filling_directory());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  StoreFixture fixture_;
+  CacheDirectory directory_ = *CacheDirectory::open(Env::posix(), fixture_.path());
+  const FillingKey key_ = StoreFixture::key();
+};
+
+TEST_F(FillingFileTest, StartsWithTheRightSizeAndNoTileAndNoDiskSpace) {
+  const FillingKey big = StoreFixture::key(0, 1, uint64_t{1} << 38U);
+  FillingKey key = big;
+  key.tile_count = 70'000;
+  const auto file = open(key);
+  const auto stat = Env::posix().stat(file->fd());
+  EXPECT_EQ(stat->size_bytes, big.size_bytes);
+  EXPECT_EQ(stat->allocated_bytes, 0U);
+  EXPECT_EQ(file->marked_count(), 0U);
+  EXPECT_TRUE(file->is_current());
+  EXPECT_EQ(names(), (std::vector<std::string>{"lock", key.file, key.file + ".map"}));
+}
+
+TEST_F(FillingFileTest, TwoOpenersShareBytesAndMarks) {
+  const auto one = open(key_);
+  const auto two = open(key_);
+  ASSERT_THAT(StoreFixture::fill(Env::posix(), *one), is_ok());
+  EXPECT_EQ(two->marked_count(), key_.tile_count);
+  EXPECT_EQ(StoreFixture::bytes_of(two->fd()), StoreFixture::content(key_));
+  EXPECT_TRUE(one->is_current());
+  EXPECT_TRUE(two->is_current());
+}
+
+TEST_F(FillingFileTest, ResumesWhatAnEarlierProcessMade) {
+  ASSERT_EQ(run_child([&] {
+              const auto file = FillingFile::open(Env::posix(), directory_, key_);
+              return StoreFixture::fill(Env::posix(), **file).value_or(0) == key_.tile_count ? 0 : 1;
+            }),
+            0);
+  FillingKey seen_elsewhere = key_;
+  seen_elsewhere.virtual_path = "other-mount/int8/0.bin";
+  const auto file = open(seen_elsewhere);
+  EXPECT_EQ(file->marked_count(), key_.tile_count);
+  EXPECT_EQ(StoreFixture::fill(Env::posix(), *file), 0U);
+}
+
+TEST_F(FillingFileTest, AnotherRecipeNeverSharesBytes) {
+  const auto old = open(key_);
+  ASSERT_THAT(StoreFixture::fill(Env::posix(), *old), is_ok());
+  const FillingKey changed = StoreFixture::key(0, 2);
+  const auto file = open(changed);
+  EXPECT_EQ(file->marked_count(), 0U);
+  EXPECT_FALSE(old->is_current());
+  // The old one goes on on its own inodes.
+  EXPECT_EQ(StoreFixture::bytes_of(old->fd()), StoreFixture::content(key_));
+  ASSERT_THAT(StoreFixture::fill(Env::posix(), *file), is_ok());
+  EXPECT_EQ(StoreFixture::bytes_of(file->fd()), StoreFixture::content(changed));
+  EXPECT_EQ(StoreFixture::bytes_of(old->fd()), StoreFixture::content(key_));
+}
+
+TEST_F(FillingFileTest, StartsAnewWhereThePairIsNotWhole) {
+  const struct {
+    const char* what;
+    std::function<void()> damage;
+  } rows[] = {
+      {"no map", [&] { ::unlink(map_path().c_str()); }},
+      {"no data", [&] { ::unlink(data_path().c_str()); }},
+      {"map cut short", [&] { ASSERT_EQ(::truncate(map_path().c_str(), 5000), 0); }},
+      {"map emptied", [&] { write_file(map_path(), ""); }},
+      {"map of something else", [&] { write_file(map_path(), std::string(4096 + 5 * 64, 'x')); }},
+      {"data cut short", [&] { ASSERT_EQ(::truncate(data_path().c_str(), 4499), 0); }},
+      {"data too long", [&] { ASSERT_EQ(::truncate(data_path().c_str(), 4501), 0); }},
+      {"data a directory",
+       [&] {
+         ::unlink(data_path().c_str());
+         make_directories(data_path() + ".elsewhere");
+         make_link(data_path() + ".elsewhere/none", data_path());
+       }},
+      {"leftovers of a crash",
+       [&] {
+         ::unlink(map_path().c_str());
+         write_file(map_path() + ".new", std::string(100'000, 'x'));
+         write_file(data_path() + ".new", std::string(100'000, 'x'));
+       }},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.what);
+    ASSERT_THAT(StoreFixture::fill(Env::posix(), *open(key_)), is_ok());
+    row.damage();
+    const auto file = open(key_);
+    ASSERT_NE(file, nullptr);
+    EXPECT_EQ(file->marked_count(), 0U);
+    EXPECT_EQ(StoreFixture::bytes_of(file->fd()), std::string(key_.size_bytes, '\0'));
+    EXPECT_TRUE(file->is_current());
+    EXPECT_FALSE(StoreFixture::exists(map_path() + ".new"));
+    EXPECT_FALSE(StoreFixture::exists(data_path() + ".new"));
+  }
+}
+
+TEST_F(FillingFileTest, KnowsWhenItsNamesAreGone) {
+  for (const std::string& path : {data_path(), map_path()}) {
+    const auto file = open(key_);
+    EXPECT_TRUE(file->is_current());
+    ASSERT_THAT(Env::posix().remove(path), is_ok());
+    EXPECT_FALSE(file->is_current());
+    write_file(path, "another");
+    EXPECT_FALSE(file->is_current());
+    file->mark(0, {});  // still works, on its own
+    EXPECT_TRUE(file->mark_of(0).has_value());
+  }
+}
+
+TEST_F(FillingFileTest, IsLeasedWhileItLives) {
+  auto file = open(key_);
+  EXPECT_FALSE(RemovalLock::try_acquire(Env::posix(), data_path())->has_value());
+  file.reset();
+  EXPECT_TRUE(RemovalLock::try_acquire(Env::posix(), data_path())->has_value());
+}
+
+TEST_F(FillingFileTest, TileLocksExcludeOtherProcessesUntilPatienceEnds) {
+  const auto mine = open(key_);
+  const auto theirs = open(key_);
+  EXPECT_TRUE(mine->lock_tile(1, milliseconds(0)));
+  EXPECT_TRUE(theirs->lock_tile(2, milliseconds(0)));
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_FALSE(theirs->lock_tile(1, milliseconds(30)));
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(30));
+  mine->unlock_tile(1);
+  EXPECT_TRUE(theirs->lock_tile(1, milliseconds(0)));
+}
+
+TEST_F(FillingFileTest, TheTileLockOfAKilledProcessIsFree) {
+  const auto file = open(key_);
+  const pid_t child = start_child([&] {
+    const auto theirs = FillingFile::open(Env::posix(), directory_, key_);
+    if (!(*theirs)->lock_tile(0, milliseconds(0))) {
+      return 1;
+    }
+    (*theirs)->mark(4, {});
+    return ::pause();
+  });
+  while (!file->mark_of(4).has_value()) {
+    ::usleep(500);
+  }
+  EXPECT_FALSE(file->lock_tile(0, milliseconds(5)));
+  ::kill(child, SIGKILL);
+  EXPECT_EQ(wait_for_child(child), 128 + SIGKILL);
+  EXPECT_TRUE(file->lock_tile(0, milliseconds(0)));
+}
+
+TEST_F(FillingFileTest, RefusesKeysThatCannotBeFiles) {
+  FillingKey odd = key_;
+  odd.file = "../quantized_model_x";
+  EXPECT_EQ(FillingFile::open(Env::posix(), directory_, odd).error().kind, ErrorKind::kInvalidArgument);
+  FillingKey huge = key_;
+  huge.size_bytes = uint64_t{1} << 63U;
+  EXPECT_EQ(FillingFile::open(Env::posix(), directory_, huge).error().kind, ErrorKind::kInvalidArgument);
+}
+
+TEST_F(FillingFileTest, AFailedStartLeavesNothingAndTheNextWorks) {
+  for (const int sys_errno : {ENOSPC, EIO, EMFILE}) {
+    for (const EnvCall call : {EnvCall::kOpen, EnvCall::kTruncate, EnvCall::kWriteAt, EnvCall::kRename,
+                               EnvCall::kRemove, EnvCall::kStat, EnvCall::kReadAt}) {
+      for (uint64_t nth = 1;; ++nth) {
+        SCOPED_TRACE(testing::Message() << "errno " << sys_errno << " call " << static_cast<int>(call) << " #" << nth);
+        FakeEnv env;
+        const uint64_t before = env.count(call);
+        env.fail(call, nth, sys_errno);
+        const auto file = FillingFile::open(env, directory_, key_);
+        const bool reached = env.count(call) - before >= nth;
+        if (!file.has_value()) {
+          EXPECT_EQ(file.error().sys_errno, sys_errno);
+          EXPECT_FALSE(StoreFixture::exists(map_path()) && StoreFixture::exists(data_path())) << "half made, but whole";
+        }
+        const auto again = open(key_);
+        ASSERT_NE(again, nullptr);
+        EXPECT_EQ(StoreFixture::fill(Env::posix(), *again), key_.tile_count);
+        EXPECT_EQ(StoreFixture::bytes_of(again->fd()), StoreFixture::content(key_));
+        ASSERT_THAT(Env::posix().remove(map_path()), is_ok());
+        ASSERT_THAT(Env::posix().remove(data_path()), is_ok());
+        if (!reached) {
+          EXPECT_THAT(file, is_ok());
+          break;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qcache

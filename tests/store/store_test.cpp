@@ -1,0 +1,401 @@
+#include "core/store/store.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sstream>
+
+#include "tests/store/store_fixture.h"
+#include "tests/support/fake_env.h"
+#include "tests/support/result_matchers.h"
+#include "tests/support/test_files.h"
+
+namespace qcache {
+namespace {
+
+using testing::HasSubstr;
+
+class StoreTest : public testing::Test {
+ protected:
+  std::shared_ptr<FillingFile> filled(const FillingKey& key) {
+    auto filling = *FillingFile::open(env_, store_->directory(), key);
+    EXPECT_THAT(StoreFixture::fill(env_, *filling), is_ok());
+    return filling;
+  }
+  Record seal(const FillingKey& key) {
+    const auto record = store_->seal(*filled(key), StoreFixture::draft(key));
+    EXPECT_THAT(record, is_ok());
+    return record->value();
+  }
+  SealedState look(const FillingKey& key) {
+    found_ = {};
+    const auto state = store_->find_sealed(key.file, key.recipe, found_);
+    EXPECT_THAT(state, is_ok());
+    return *state;
+  }
+  void flip_byte(uint64_t at) {
+    ASSERT_EQ(::chmod(sealed_.c_str(), 0600), 0);
+    const auto fd = std::move(*Env::posix().open(sealed_, O_RDWR));
+    std::byte byte{};
+    ASSERT_EQ(Env::posix().read_at(fd.get(), {&byte, 1}, at), 1U);
+    byte ^= std::byte{1};
+    ASSERT_THAT(Env::posix().write_at(fd.get(), {&byte, 1}, at), is_ok());
+  }
+
+  StoreFixture fixture_;
+  FakeEnv env_;
+  std::shared_ptr<Store> store_ = fixture_.open(env_);
+  const FillingKey key_ = StoreFixture::key();
+  const std::string sealed_ = store_->directory().sealed_path(key_.file);
+  SealedFile found_;
+};
+
+TEST_F(StoreTest, SealsAndServes) {
+  const auto filling = filled(key_);
+  const auto record = store_->seal(*filling, StoreFixture::draft(key_, 77));
+  ASSERT_THAT(record, is_ok());
+  ASSERT_TRUE(record->has_value());
+  EXPECT_EQ((*record)->file, key_.file);
+  EXPECT_EQ((*record)->recipe, key_.recipe);
+  EXPECT_EQ((*record)->size_bytes, key_.size_bytes);
+  EXPECT_EQ((*record)->tile_count, key_.tile_count);
+  EXPECT_EQ((*record)->created_ns, 77);
+  EXPECT_EQ(to_hex((*record)->sha256), to_hex(sha256(std::as_bytes(std::span(StoreFixture::content(key_))))));
+
+  ASSERT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
+  EXPECT_EQ(found_.record.scheme_version, 3U);
+  EXPECT_EQ(store_->peek_sealed(key_.file, key_.recipe)->value().sha256, (*record)->sha256);
+  EXPECT_EQ(Env::posix().stat(sealed_)->mode & 0777U, 0444U);
+  EXPECT_FALSE(filling->is_current());
+  EXPECT_FALSE(StoreFixture::exists(store_->directory().map_path(key_.file)));
+  EXPECT_FALSE(StoreFixture::exists(store_->directory().filling_path(key_.file)));
+  EXPECT_EQ(StoreFixture::bytes_of(filling->fd()), StoreFixture::content(key_)) << "old handles must go on";
+}
+
+TEST_F(StoreTest, SealsAnEmptyFileAndOneOfManyTiles) {
+  for (const uint64_t size : {uint64_t{0}, uint64_t{1}, 2'000 * StoreFixture::kTileBytes}) {
+    const FillingKey key = StoreFixture::key(static_cast<uint32_t>(size), 1, size);
+    seal(key);
+    EXPECT_EQ(look(key), SealedState::kTrusted);
+    EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key));
+  }
+  EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
+}
+
+TEST_F(StoreTest, AbsentIsAbsent) {
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_EQ(*store_->peek_sealed(key_.file, key_.recipe), std::nullopt);
+  EXPECT_FALSE(found_.fd.valid());
+}
+
+TEST_F(StoreTest, DoesNotSealWithTilesMissing) {
+  const auto filling = filled(key_);
+  filling->unmark(2);
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile 2"}));
+  EXPECT_TRUE(filling->is_current());
+}
+
+TEST_F(StoreTest, DoesNotSealWhatWasRemovedOrReplaced) {
+  const auto removed = filled(key_);
+  ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
+  EXPECT_EQ(*store_->seal(*removed, StoreFixture::draft(key_)), std::nullopt);
+  const auto replaced = filled(key_);
+  const auto newer = filled(StoreFixture::key(0, 2));
+  EXPECT_EQ(*store_->seal(*replaced, StoreFixture::draft(key_)), std::nullopt);
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_THAT(store_->seal(*newer, StoreFixture::draft(key_)), is_ok());
+  EXPECT_EQ(look(newer->key()), SealedState::kTrusted);
+}
+
+TEST_F(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
+  const auto filling = filled(key_);
+  env_.before(EnvCall::kSync, 1, [&] { filling->unmark(1); });
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile"}));
+  filling->mark(1, StoreFixture::right_mark(key_, 1));
+  env_.before(EnvCall::kSync, 1, [&] { filling->mark(1, StoreFixture::right_mark(key_, 2)); });
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile"}));
+  filling->mark(1, StoreFixture::right_mark(key_, 1));
+  EXPECT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
+}
+
+TEST_F(StoreTest, ALongHashCanBeInterrupted) {
+  const auto filling = filled(key_);
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_), [] { return false; }),
+              fails_with(ErrorKind::kInterrupted, {}));
+  EXPECT_TRUE(filling->is_current());
+  const Record record = store_->seal(*filling, StoreFixture::draft(key_), [] { return true; })->value();
+  EXPECT_THAT(store_->verify(record, [] { return false; }), fails_with(ErrorKind::kInterrupted, {}));
+}
+
+TEST_F(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
+  const auto filling = filled(key_);
+  env_.fail(EnvCall::kSync, 1, EIO);
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kIo, {}));
+  EXPECT_EQ(*store_->seal(*filling, StoreFixture::draft(key_)), std::nullopt);
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_EQ((*FillingFile::open(env_, store_->directory(), key_))->marked_count(), 0U);
+}
+
+TEST_F(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
+  for (const uint64_t nth : {1, 2}) {
+    const auto filling = filled(key_);
+    env_.fail(EnvCall::kSyncDirectory, nth, EIO);
+    EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kIo, {}));
+    EXPECT_EQ(store_->catalog().list()->size(), 0U);
+    EXPECT_TRUE(filling->is_current()) << "the bytes were right, and need not be made again";
+  }
+  EXPECT_EQ(seal(key_).file, key_.file);
+}
+
+TEST_F(StoreTest, SealingTwiceTheSameBytesKeepsTheFirst) {
+  const auto first = filled(key_);
+  const Record record = store_->seal(*first, StoreFixture::draft(key_))->value();
+  const auto second = filled(key_);
+  const auto again = store_->seal(*second, StoreFixture::draft(key_));
+  ASSERT_THAT(again, is_ok());
+  EXPECT_EQ((*again)->backing, record.backing);
+  EXPECT_FALSE(StoreFixture::exists(store_->directory().filling_path(key_.file)));
+  EXPECT_EQ(look(key_), SealedState::kTrusted);
+}
+
+TEST_F(StoreTest, SealingOverAnOlderRecipeReplacesIt) {
+  seal(key_);
+  const FillingKey newer = StoreFixture::key(0, 2, 3000);
+  seal(newer);
+  EXPECT_EQ(look(newer), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(newer));
+  EXPECT_EQ(store_->catalog().list()->size(), 1U);
+  EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
+}
+
+TEST_F(StoreTest, AnotherRecipeMakesItStaleAndRemovesIt) {
+  seal(key_);
+  const FillingKey newer = StoreFixture::key(0, 2);
+  EXPECT_EQ(*store_->peek_sealed(newer.file, newer.recipe), std::nullopt);
+  EXPECT_TRUE(StoreFixture::exists(sealed_)) << "peeking has no side effect";
+  EXPECT_EQ(look(newer), SealedState::kStale);
+  EXPECT_FALSE(StoreFixture::exists(sealed_));
+  EXPECT_EQ(look(newer), SealedState::kAbsent);
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+}
+
+TEST_F(StoreTest, RemovingAStaleFileSparesOneSealedMeanwhile) {
+  seal(key_);
+  const FillingKey newer = StoreFixture::key(0, 2);
+  // Between the look at the record and the directory lock, another mount seals the new state.
+  env_.before(
+      EnvCall::kOpen, 1, [&] { seal(newer); }, "filling/lock");
+  EXPECT_EQ(look(newer), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(newer));
+}
+
+TEST_F(StoreTest, AFileReplacedWhileItIsOpenedIsLookedAtAgain) {
+  seal(key_);
+  env_.before(
+      EnvCall::kStat, 1,
+      [&] {
+        ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
+        seal(key_);
+      },
+      key_.file);
+  EXPECT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::exists(sealed_), true);
+  struct ::stat named {};
+  struct ::stat held {};
+  ASSERT_EQ(::stat(sealed_.c_str(), &named), 0);
+  ASSERT_EQ(::fstat(found_.fd.get(), &held), 0);
+  EXPECT_EQ(named.st_ino, held.st_ino);
+}
+
+TEST_F(StoreTest, AnyTouchMakesItSuspect) {
+  const struct {
+    const char* what;
+    std::function<void()> touch;
+  } rows[] = {
+      {"time", [&] { set_mtime(sealed_, 5); }},
+      {"mode", [&] { ASSERT_EQ(::chmod(sealed_.c_str(), 0600), 0); }},
+      {"content", [&] { flip_byte(1234); }},
+      {"copied back",
+       [&] {
+         const std::string bytes = read_file(sealed_);
+         ASSERT_EQ(::unlink(sealed_.c_str()), 0);
+         write_file(sealed_, bytes);
+       }},
+      {"renamed and back",
+       [&] {
+         ASSERT_EQ(::rename(sealed_.c_str(), (sealed_ + "x").c_str()), 0);
+         ASSERT_EQ(::rename((sealed_ + "x").c_str(), sealed_.c_str()), 0);
+       }},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.what);
+    seal(key_);
+    ::usleep(20'000);  // the clock of ctime ticks only every few milliseconds
+    row.touch();
+    EXPECT_EQ(look(key_), SealedState::kSuspect);
+    EXPECT_FALSE(found_.fd.valid());
+    EXPECT_EQ(*store_->peek_sealed(key_.file, key_.recipe), std::nullopt);
+    ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
+  }
+}
+
+TEST_F(StoreTest, ADemotedFileKeepsItsBytesAndOnlyWrongTilesAreMadeAgain) {
+  seal(key_);
+  flip_byte(2 * StoreFixture::kTileBytes + 7);
+  ASSERT_EQ(look(key_), SealedState::kSuspect);
+  const uint64_t inode = Env::posix().stat(sealed_)->inode;
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+
+  const auto filling = *FillingFile::open(env_, store_->directory(), key_);
+  EXPECT_EQ(Env::posix().stat(filling->fd())->inode, inode);
+  EXPECT_EQ(filling->marked_count(), key_.tile_count);
+  for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
+    EXPECT_EQ(filling->mark_of(tile)->digest, StoreFixture::right_mark(key_, tile).digest);
+    EXPECT_FALSE(filling->mark_of(tile)->has_crc);
+  }
+  EXPECT_EQ(StoreFixture::fill(env_, *filling), 1U);
+  ASSERT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
+  ASSERT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
+}
+
+TEST_F(StoreTest, DemotingATrustedOrAbsentFileDoesNothing) {
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  seal(key_);
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  EXPECT_EQ(look(key_), SealedState::kTrusted);
+}
+
+TEST_F(StoreTest, ASuspectFileOfTheWrongLengthIsDropped) {
+  for (const off_t size : {off_t{0}, off_t{4499}, off_t{4501}}) {
+    seal(key_);
+    ASSERT_EQ(::truncate(sealed_.c_str(), size), 0);
+    ASSERT_EQ(look(key_), SealedState::kSuspect);
+    ASSERT_THAT(store_->demote(key_.file), is_ok());
+    EXPECT_FALSE(StoreFixture::exists(sealed_));
+    EXPECT_FALSE(StoreFixture::exists(store_->directory().filling_path(key_.file)));
+    EXPECT_EQ(look(key_), SealedState::kAbsent);
+  }
+}
+
+TEST_F(StoreTest, DemotingTakesTheNameFromAPairThatIsBeingFilled) {
+  seal(key_);
+  set_mtime(sealed_, 5);
+  const auto rival = *FillingFile::open(env_, store_->directory(), key_);
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  EXPECT_FALSE(rival->is_current());
+  EXPECT_EQ((*FillingFile::open(env_, store_->directory(), key_))->marked_count(), key_.tile_count);
+}
+
+TEST_F(StoreTest, ARecordWithoutAFileAndAFileWithoutARecordAreRemoved) {
+  seal(key_);
+  ASSERT_THAT(Env::posix().remove(sealed_), is_ok());
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_EQ(store_->catalog().list()->size(), 0U);
+  write_file(sealed_, "who made this?");
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_FALSE(StoreFixture::exists(sealed_));
+}
+
+TEST_F(StoreTest, DropTakesAllAndReadersKeepTheirBytes) {
+  seal(key_);
+  ASSERT_EQ(look(key_), SealedState::kTrusted);
+  const auto filling = filled(StoreFixture::key(1));
+  const uint64_t sealed_bytes = Env::posix().stat(sealed_)->allocated_bytes;
+  EXPECT_EQ(store_->drop(key_.file, "test"), sealed_bytes);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
+  EXPECT_EQ(store_->catalog().list()->size(), 0U);
+  EXPECT_GT(*store_->drop(filling->key().file, "test"), 0U);
+  EXPECT_EQ(StoreFixture::bytes_of(filling->fd()), StoreFixture::content(filling->key()));
+  EXPECT_EQ(store_->entries()->size(), 0U);
+  EXPECT_EQ(store_->drop(key_.file, "test"), 0U) << "absent is fine";
+}
+
+TEST_F(StoreTest, RefusesNamesThatLeadElsewhere) {
+  write_file(fixture_.path() + "/../precious", "x");
+  for (const std::string& name : {std::string("../precious"), std::string("index"), std::string("filling/lock"),
+                                  std::string(""), std::string("CACHEDIR.TAG")}) {
+    EXPECT_THAT(store_->drop(name, "test"), fails_with(ErrorKind::kInvalidArgument, {name}));
+    EXPECT_THAT(store_->drop_filling(name, "test", WhenInUse::kDrop), fails_with(ErrorKind::kInvalidArgument, {}));
+    EXPECT_THAT(store_->demote(name), fails_with(ErrorKind::kInvalidArgument, {}));
+    EXPECT_THAT(store_->find_sealed(name, {}, found_), fails_with(ErrorKind::kInvalidArgument, {}));
+  }
+  EXPECT_TRUE(StoreFixture::exists(fixture_.path() + "/../precious"));
+}
+
+TEST_F(StoreTest, VerifyFindsEveryFlippedByte) {
+  const Record record = seal(key_);
+  EXPECT_EQ(store_->verify(record), true);
+  for (const uint64_t at : {uint64_t{0}, uint64_t{2222}, key_.size_bytes - 1}) {
+    flip_byte(at);
+    EXPECT_EQ(store_->verify(record), false) << at;
+    flip_byte(at);
+    EXPECT_EQ(store_->verify(record), true);
+  }
+  ASSERT_EQ(::truncate(sealed_.c_str(), 4000), 0);
+  EXPECT_EQ(store_->verify(record), false);
+  ASSERT_THAT(Env::posix().remove(sealed_), is_ok());
+  EXPECT_THAT(store_->verify(record), fails_with(ErrorKind::kNotFound, {key_.file}));
+}
+
+TEST_F(StoreTest, ListsSealedAndFillingFilesByVirtualPath) {
+  const FillingKey half = StoreFixture::key(2);
+  const auto filling = *FillingFile::open(env_, store_->directory(), half);
+  filling->mark(0, {});
+  filling->mark(4, {});
+  seal(StoreFixture::key(1));
+  seal(StoreFixture::key(3));
+  ASSERT_EQ(look(StoreFixture::key(3)), SealedState::kTrusted);
+  const auto entries = store_->entries();
+  ASSERT_THAT(entries, is_ok());
+  ASSERT_EQ(entries->size(), 3U);
+  const CacheEntry& one = (*entries)[0];
+  EXPECT_EQ(one.record.virtual_path, "m1/int8/0.bin");
+  EXPECT_TRUE(one.sealed);
+  EXPECT_FALSE(one.in_use);
+  EXPECT_EQ(one.progress, 1.0);
+  EXPECT_GT(one.disk_bytes, 0U);
+  const CacheEntry& two = (*entries)[1];
+  EXPECT_EQ(two.record.virtual_path, "m2/int8/0.bin");
+  EXPECT_EQ(two.record.file, half.file);
+  EXPECT_EQ(two.record.recipe, half.recipe);
+  EXPECT_EQ(two.record.size_bytes, half.size_bytes);
+  EXPECT_FALSE(two.sealed);
+  EXPECT_TRUE(two.in_use);
+  EXPECT_DOUBLE_EQ(two.progress, 0.4);
+  EXPECT_TRUE((*entries)[2].in_use);
+  const auto totals = store_->totals();
+  EXPECT_EQ(totals->sealed_files, 2U);
+  EXPECT_EQ(totals->filling_files, 1U);
+  EXPECT_EQ(totals->disk_bytes, one.disk_bytes + two.disk_bytes + (*entries)[2].disk_bytes);
+}
+
+TEST_F(StoreTest, TellsTheLogWhatItSavedAndDroppedAndWhy) {
+  std::ostringstream log;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
+  const Record record = seal(key_);
+  ASSERT_THAT(store_->drop(key_.file, "removed by rm"), is_ok());
+  spdlog::set_default_logger(before);
+  EXPECT_THAT(log.str(),
+              HasSubstr("saved m0/int8/0.bin: 4500 bytes, sha256 " + to_hex(record.sha256).substr(0, 8) + "...\n"));
+  EXPECT_THAT(log.str(), HasSubstr("dropped m0/int8/0.bin: removed by rm\n"));
+}
+
+TEST_F(StoreTest, TwoStoresOnOneDirectoryShareEverything) {
+  const auto other = fixture_.open();
+  seal(key_);
+  SealedFile found;
+  EXPECT_EQ(other->find_sealed(key_.file, key_.recipe, found), SealedState::kTrusted);
+}
+
+}  // namespace
+}  // namespace qcache

@@ -1,0 +1,160 @@
+#include "core/store/tile_map.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/store/store_fixture.h"
+#include "tests/support/result_matchers.h"
+#include "tests/support/test_files.h"
+
+namespace qcache {
+namespace {
+
+class TileMapTest : public testing::Test {
+ protected:
+  UniqueFd open() { return std::move(*Env::posix().open(path_, O_RDWR | O_CREAT, 0600)); }
+  std::unique_ptr<TileMap> make(const FillingKey& key) {
+    const UniqueFd fd = open();
+    EXPECT_THAT(TileMap::format(Env::posix(), fd.get(), key), is_ok());
+    return std::move(*TileMap::map(Env::posix(), fd.get()));
+  }
+
+  TempDir dir_;
+  const std::string path_ = dir_ / "x.map";
+};
+
+TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
+  const FillingKey key = StoreFixture::key();
+  const auto one = make(key);
+  const auto other = std::move(*TileMap::map(Env::posix(), open().get()));
+  EXPECT_EQ(other->key().virtual_path, key.virtual_path);
+  EXPECT_TRUE(other->key().makes_same_bytes(key));
+  EXPECT_EQ(other->mark_of(3), std::nullopt);
+
+  TileMark mark = StoreFixture::right_mark(key, 3);
+  mark.crc = {1, 2, 3, 4, 5, 0xffffffff};
+  one->mark(3, mark);
+  ASSERT_TRUE(other->mark_of(3).has_value());
+  EXPECT_EQ(other->mark_of(3)->digest, mark.digest);
+  EXPECT_EQ(other->mark_of(3)->crc, mark.crc);
+  EXPECT_TRUE(other->mark_of(3)->has_crc);
+  EXPECT_EQ(other->mark_of(2), std::nullopt);
+  EXPECT_EQ(other->mark_of(4), std::nullopt);
+  EXPECT_EQ(other->marked_count(), 1U);
+
+  mark.has_crc = false;
+  other->mark(3, mark);
+  EXPECT_FALSE(one->mark_of(3)->has_crc);
+  other->unmark(3);
+  EXPECT_EQ(one->mark_of(3), std::nullopt);
+  EXPECT_EQ(one->marked_count(), 0U);
+}
+
+TEST_F(TileMapTest, SummaryCountsMarksWithoutMapping) {
+  const FillingKey key = StoreFixture::key(0, 1, 10'000 * StoreFixture::kTileBytes);
+  const auto map = make(key);
+  for (uint32_t tile = 0; tile < key.tile_count; tile += 7) {
+    map->mark(tile, {});
+  }
+  const auto summary = TileMap::summarize(Env::posix(), open().get());
+  ASSERT_THAT(summary, is_ok());
+  EXPECT_EQ(summary->marked_count, 1429U);
+  EXPECT_EQ(summary->key.size_bytes, key.size_bytes);
+}
+
+TEST_F(TileMapTest, HasNoHolesSoThatMarkingCannotFailLater) {
+  make(StoreFixture::key(0, 1, 50'000 * StoreFixture::kTileBytes));
+  const auto stat = Env::posix().stat(path_);
+  ASSERT_THAT(stat, is_ok());
+  EXPECT_GE(stat->allocated_bytes, stat->size_bytes);
+}
+
+TEST_F(TileMapTest, RefusesDamagedFiles) {
+  make(StoreFixture::key());
+  const std::string good = read_file(path_);
+  const auto refused = [&](const std::string& bytes) {
+    write_file(path_, bytes);
+    const auto map = TileMap::map(Env::posix(), open().get());
+    const auto summary = TileMap::summarize(Env::posix(), open().get());
+    return !map.has_value() && map.error().kind == ErrorKind::kCorrupt && !summary.has_value();
+  };
+  EXPECT_FALSE(refused(good));
+  EXPECT_TRUE(refused(""));
+  EXPECT_TRUE(refused(good.substr(0, good.size() - 1)));
+  EXPECT_TRUE(refused(good + '\0'));
+  EXPECT_TRUE(refused(std::string(good.size(), '\0')));
+  for (const size_t at : {0, 9, 17, 21, 25, 40, 100, 400, 3400}) {
+    std::string changed = good;
+    changed[at] = static_cast<char>(changed[at] + 1);
+    EXPECT_TRUE(refused(changed)) << at;
+  }
+}
+
+TEST_F(TileMapTest, EntriesOfUnknownKindCountAsNotMade) {
+  make(StoreFixture::key())->mark(1, {});
+  std::string bytes = read_file(path_);
+  constexpr size_t kEntryOne = 4096 + 64;
+  for (const char kind : {'\0', '\1', '\3'}) {
+    bytes[kEntryOne] = kind;
+    write_file(path_, bytes);
+    const auto map = std::move(*TileMap::map(Env::posix(), open().get()));
+    EXPECT_EQ(map->mark_of(1), std::nullopt);
+    map->mark(1, StoreFixture::right_mark(StoreFixture::key(), 1));  // also over a mark left half-written
+    EXPECT_EQ(map->mark_of(1)->digest, StoreFixture::right_mark(StoreFixture::key(), 1).digest);
+  }
+}
+
+TEST_F(TileMapTest, RefusesNamesThatDoNotFit) {
+  FillingKey key = StoreFixture::key();
+  key.virtual_path.assign(FillingKey::kMaxVirtualPath + 1, 'x');
+  const auto refused = TileMap::format(Env::posix(), open().get(), key);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kInvalidArgument);
+  key.virtual_path.pop_back();
+  EXPECT_EQ(make(key)->key().virtual_path, key.virtual_path);
+}
+
+TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
+  const FillingKey key = StoreFixture::key();
+  const auto map = make(key);
+  std::atomic<bool> stop = false;
+  const auto write = [&] {
+    for (int i = 0; i < 50'000; ++i) {
+      const auto value = static_cast<uint8_t>(i);
+      TileMark mark;
+      mark.digest.fill(value);
+      mark.crc.fill(value);
+      map->mark(0, mark);
+      if (i % 16 == 0) {
+        map->unmark(0);
+      }
+    }
+    stop = true;
+  };
+  uint64_t seen = 0;
+  uint64_t torn = 0;
+  const auto read = [&] {
+    while (!stop) {
+      if (const auto mark = map->mark_of(0)) {
+        ++seen;
+        Sha256Digest whole;
+        whole.fill(mark->digest[0]);
+        std::array<uint32_t, TileMark::kMaxStored> crc{};
+        crc.fill(mark->digest[0]);
+        torn += mark->digest != whole || mark->crc != crc ? 1U : 0U;
+      }
+    }
+  };
+  std::thread writer(write);  // one: two that disagree may tear, see TileMap
+  std::thread reader(read);
+  writer.join();
+  reader.join();
+  EXPECT_EQ(torn, 0U);
+  EXPECT_GT(seen, 0U);
+}
+
+}  // namespace
+}  // namespace qcache
