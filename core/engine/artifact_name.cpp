@@ -1,0 +1,42 @@
+#include "core/engine/artifact_name.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <fmt/format.h>
+
+namespace qcache {
+
+std::string ArtifactName::virtual_path() const {
+  return fmt::format("{}/{}/{}.bin", model, scheme->name(), rank);
+}
+
+std::optional<uint32_t> rank_of_file_name(std::string_view name) {
+  constexpr std::string_view kExtension = ".bin";
+  if (!name.ends_with(kExtension)) {
+    return std::nullopt;
+  }
+  const std::string_view digits = name.substr(0, name.size() - kExtension.size());
+  const bool leading_zero = digits.size() > 1 && digits[0] == '0';
+  const bool all_digits = std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  uint32_t rank = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
+  if (digits.empty() || leading_zero || !all_digits || parsed.ec != std::errc() || rank > INT32_MAX) {
+    return std::nullopt;
+  }
+  return rank;
+}
+
+Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
+  // Raised whenever the container's bytes change for the same tensors.
+  constexpr uint32_t kLayoutVersion = 1;
+  Sha256 hash;
+  // The model's name is part of the bytes (archive/qcache.json); lengths keep the fields apart.
+  hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
+                          name.scheme->version(), name.rank, kLayoutVersion));
+  const Sha256Digest source = model.identity.digest();
+  hash.update(std::as_bytes(std::span(source)));
+  return hash.finish();
+}
+
+}  // namespace qcache

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "core/base/digest.h"
+#include "core/model/source_model.h"
+#include "core/quant/scheme.h"
+
+namespace qcache {
+
+/// Which file of the mount: `<model>/<dtype>/<rank>.bin`.
+struct ArtifactName {
+  std::string model;
+  const Scheme* scheme = nullptr;
+  uint32_t rank = 0;
+
+  [[nodiscard]] std::string virtual_path() const;
+};
+
+/// The rank of "<rank>.bin": decimal without leading zeros, below 2^31. None for anything else.
+[[nodiscard]] std::optional<uint32_t> rank_of_file_name(std::string_view name);
+
+/// Whether files of this rank can be served. Only plain quantization (rank 0) so far.
+[[nodiscard]] inline bool rank_is_served(uint32_t rank) {
+  return rank == 0;
+}
+
+/// The digest over everything that decides an artifact's bytes. Equal recipes make equal bytes.
+[[nodiscard]] Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model);
+
+}  // namespace qcache

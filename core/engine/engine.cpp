@@ -1,0 +1,322 @@
+#include "core/engine/engine.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "core/base/log.h"
+#include "core/base/units.h"
+
+namespace qcache {
+namespace {
+
+unsigned thread_count(unsigned wanted) {
+  constexpr unsigned kAtLeast = 2;  // one tile can wait for the disk while another is encoded
+  return wanted > 0 ? wanted : std::max(kAtLeast, std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+std::string_view to_string(ArtifactState state) {
+  switch (state) {
+    case ArtifactState::kAbsent:
+      return "absent";
+    case ArtifactState::kFilling:
+      return "filling";
+    case ArtifactState::kSealed:
+      return "sealed";
+    case ArtifactState::kFailed:
+      return "failed";
+  }
+  return "absent";
+}
+
+/// A complete, verified file: reads come straight from it.
+class Engine::SealedArtifact final : public Artifact {
+ public:
+  SealedArtifact(SealedFile file, Env& env, Stats& stats) : file_(std::move(file)), env_(env), stats_(stats) {}
+
+  [[nodiscard]] const Sha256Digest& recipe() const override { return file_.record.recipe; }
+  [[nodiscard]] uint64_t size_bytes() const override { return file_.record.size_bytes; }
+  [[nodiscard]] int sealed_fd() const override { return file_.fd.get(); }
+
+  std::shared_ptr<PendingRead> read(ByteRange range, ReadCallback callback) override {
+    stats_.reads.fetch_add(1, std::memory_order_relaxed);
+    range = range.intersect(ByteRange{0, size_bytes()});
+    thread_local std::vector<std::byte> buffer;
+    buffer.resize(range.size);
+    auto got = env_.read_at(file_.fd.get(), buffer, range.offset);
+    if (!got) {
+      stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
+      callback(fail(std::move(got).error()));
+    } else {
+      callback(std::span<const std::byte>(buffer).first(*got));
+    }
+    return nullptr;
+  }
+
+ private:
+  const SealedFile file_;
+  Env& env_;
+  Stats& stats_;
+};
+
+OpenArtifact::OpenArtifact(std::shared_ptr<Artifact> artifact, std::shared_ptr<FillingArtifact> filling)
+    : artifact_(std::move(artifact)), filling_(std::move(filling)) {
+  if (filling_) {
+    filling_->add_opener();
+  }
+}
+
+OpenArtifact::~OpenArtifact() {
+  if (filling_) {
+    filling_->remove_opener();
+  }
+}
+
+Result<std::unique_ptr<Engine>> Engine::start(Env& env, EngineOptions options) {
+  QCACHE_TRY_ASSIGN(CacheDirectory directory, CacheDirectory::open(env, options.cache_directory));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<Store> store, Store::open(env, std::move(directory)));
+  QCACHE_TRY_ASSIGN(const CacheTotals totals, store->totals());
+  QCACHE_TRY_ASSIGN(const SpaceInfo space, env.space(store->directory().path()));
+  spdlog::info("cache directory {}: {} files ({} complete), {}, {} free", store->directory().path(),
+               totals.sealed_files + totals.filling_files, totals.sealed_files, format_size(totals.disk_bytes),
+               format_size(space.available_bytes));
+  return std::unique_ptr<Engine>(new Engine(env, std::move(options), std::move(store)));
+}
+
+Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
+    : env_(env),
+      options_(std::move(options)),
+      store_(std::move(store)),
+      index_(env, options_.roots),
+      pool_(thread_count(options_.threads)) {
+  sealer_ = std::thread([this] { run_sealer(); });
+  maintenance_ = std::thread([this] { run_maintenance(); });
+}
+
+Engine::~Engine() {
+  stop();
+}
+
+void Engine::stop() {
+  std::vector<std::shared_ptr<FillingArtifact>> artifacts;
+  {
+    const MutexLock lock(mutex_);
+    if (stopping_) {
+      return;
+    }
+    stopping_ = true;
+    for (const auto& [file, artifact] : live_) {
+      artifacts.push_back(artifact);
+    }
+  }
+  wake_.notify_all();
+  for (const auto& artifact : artifacts) {
+    artifact->abandon();
+  }
+  pool_.stop();
+  sealer_.join();
+  maintenance_.join();
+  flush_accesses();
+}
+
+Result<std::shared_ptr<const SourceModel>> Engine::model(const std::string& name) {
+  auto found = index_.get(name);
+  if (!found && found.error().kind != ErrorKind::kNotFound) {
+    errors_.add(name, found.error(), env_.now_ns());
+  }
+  return found;
+}
+
+Result<FoundModel> Engine::locate_model(const std::string& name) const {
+  return find_model(env_, index_.roots(), name);
+}
+
+std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
+  std::vector<DtypeInfo> out;
+  for (const Scheme* scheme : all_schemes()) {
+    out.push_back(DtypeInfo{scheme, scheme->refusal(model).value_or("")});
+  }
+  return out;
+}
+
+Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
+  if (name.scheme == nullptr || !rank_is_served(name.rank)) {
+    return fail(ErrorKind::kNotFound, "no such dtype or rank");
+  }
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(name.model));
+  if (const auto refusal = name.scheme->refusal(*source)) {
+    return fail(ErrorKind::kNotFound, *refusal);
+  }
+  ArtifactInfo info;
+  info.name = name;
+  info.model_path = source->path;
+  info.file = artifact_file_name(source->path, name.scheme->name(), name.rank);
+  info.recipe = recipe_of(name, *source);
+  for (const SourceFileIdentity& file : source->identity.files) {
+    info.source_mtime_ns = std::max(info.source_mtime_ns, file.mtime_ns);
+  }
+  auto size = plans_.size(name, *source, info.recipe);
+  if (!size) {
+    errors_.add(name.virtual_path(), size.error(), env_.now_ns());
+    return fail(std::move(size).error());
+  }
+  info.size_bytes = *size;
+  QCACHE_TRY_ASSIGN(info.record, store_->peek_sealed(info.file, info.recipe));
+  const CacheDirectory& directory = store_->directory();
+  const auto on_disk = env_.stat(info.record ? directory.sealed_path(info.file) : directory.filling_path(info.file));
+  if (on_disk) {
+    info.disk_bytes = on_disk->allocated_bytes;
+  }
+  if (info.record) {
+    info.state = ArtifactState::kSealed;
+    info.progress = 1;
+  } else if (const auto artifact = live(info.file); artifact && artifact->recipe() == info.recipe) {
+    const std::optional<Error> failure = artifact->failure();
+    info.state = failure ? ArtifactState::kFailed : ArtifactState::kFilling;
+    info.error = failure ? failure->message : "";
+    info.progress = artifact->progress();
+  } else if (on_disk) {
+    info.state = ArtifactState::kFilling;
+    info.progress = info.size_bytes == 0
+                        ? 0
+                        : std::min(1.0, static_cast<double>(info.disk_bytes) / static_cast<double>(info.size_bytes));
+  }
+  return info;
+}
+
+Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, index_.get_settled(name.model));
+  const Sha256Digest recipe = recipe_of(name, *source);
+  if (expected != nullptr && *expected != recipe) {
+    return fail(ErrorKind::kSourceChanged, "the model changed since " + name.virtual_path() + " was looked up");
+  }
+  const std::string file = artifact_file_name(source->path, name.scheme->name(), name.rank);
+
+  SealedFile sealed;
+  QCACHE_TRY_ASSIGN(const SealedState state, store_->find_sealed(file, recipe, sealed));
+  if (state == SealedState::kTrusted) {
+    stats_.opens_sealed.fetch_add(1, std::memory_order_relaxed);
+    spdlog::info("loaded {}: {}, complete and verified", name.virtual_path(), format_size(sealed.record.size_bytes));
+    {
+      const MutexLock lock(mutex_);
+      AccessUpdate& access = accesses_[file];
+      access.file = file;
+      access.accessed_ns = env_.now_ns();
+      ++access.hits;
+      live_.erase(file);  // its readers keep it; new ones need it no more
+    }
+    return OpenArtifact(std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_), nullptr);
+  }
+  if (state == SealedState::kSuspect) {
+    errors_.add(name.virtual_path(),
+                Error{ErrorKind::kCorrupt, 0,
+                      "the cached file is not the one that was sealed (it was written, moved or restored): every tile "
+                      "is checked against its SHA-256 before it is served"},
+                env_.now_ns());
+    QCACHE_TRY(store_->demote(file));
+  }
+  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingArtifact> artifact, filling(name, source, file, recipe));
+  stats_.opens_filling.fetch_add(1, std::memory_order_relaxed);
+  return OpenArtifact(artifact, artifact);
+}
+
+Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& name,
+                                                         const std::shared_ptr<const SourceModel>& model,
+                                                         const std::string& file, const Sha256Digest& recipe) {
+  const auto usable = [&](const std::shared_ptr<FillingArtifact>& artifact) {
+    return artifact && artifact->recipe() == recipe && artifact->filling().is_current();
+  };
+  if (auto known = live(file); usable(known)) {
+    return known;
+  }
+  // Opened outside the lock: it waits for the directory lock. Two threads may both get here; the second finds the
+  // first's artifact below and drops its own, which shares the same files.
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, *model, recipe));
+  QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> reader, SourceReader::open(env_, model, stats_));
+  const FillingKey key{file, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
+  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, FillingFile::open(env_, store_->directory(), key));
+  FillingObserver& observer = *this;
+  auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_, pool_,
+                                                 stats_, observer);
+  const MutexLock lock(mutex_);
+  if (stopping_) {
+    return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
+  }
+  std::shared_ptr<FillingArtifact>& slot = live_[file];
+  if (!usable(slot)) {
+    slot = fresh;
+  }
+  return slot;
+}
+
+std::shared_ptr<FillingArtifact> Engine::live(const std::string& file) const {
+  const MutexLock lock(mutex_);
+  const auto found = live_.find(file);
+  return found == live_.end() ? nullptr : found->second;
+}
+
+void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
+  const MutexLock lock(mutex_);
+  const auto found = live_.find(artifact->filling().key().file);
+  if (found != live_.end() && found->second == artifact) {
+    live_.erase(found);
+  }
+}
+
+Status Engine::remove(const ArtifactName& name) {
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+  const std::string file = artifact_file_name(found.path, name.scheme->name(), name.rank);
+  if (const auto artifact = live(file)) {
+    artifact->set_warm(false);
+    forget(artifact);
+  }
+  QCACHE_TRY_ASSIGN([[maybe_unused]] const uint64_t freed, store_->drop(file, "removed by a user"));
+  return {};
+}
+
+Status Engine::set_pinned(const ArtifactName& name, bool pinned) {
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+  return store_->catalog().set_pinned(artifact_file_name(found.path, name.scheme->name(), name.rank), pinned);
+}
+
+Status Engine::set_warm(const ArtifactName& name, bool warm) {
+  if (!warm) {
+    QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+    if (const auto artifact = live(artifact_file_name(found.path, name.scheme->name(), name.rank))) {
+      artifact->set_warm(false);
+    }
+    return {};
+  }
+  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
+  if (opened->sealed_fd() < 0) {
+    opened.filling()->set_warm(true);
+  }
+  return {};
+}
+
+void Engine::on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) {
+  errors_.add(artifact->name().virtual_path(), error, env_.now_ns());
+  if (error.kind == ErrorKind::kSourceChanged) {
+    // What was made so far is of a model that is gone: the next open starts from what is there now.
+    forget(artifact);
+  }
+}
+
+void Engine::on_complete(const std::shared_ptr<FillingArtifact>& artifact) {
+  {
+    const MutexLock lock(mutex_);
+    if (stopping_) {
+      return;
+    }
+    to_seal_.push_back(artifact);
+  }
+  wake_.notify_all();
+}
+
+Result<AgingReport> Engine::age() {
+  return apply_aging(*store_, options_.aging, false);
+}
+
+}  // namespace qcache

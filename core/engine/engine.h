@@ -1,0 +1,166 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/mutex.h"
+#include "core/engine/artifact.h"
+#include "core/engine/artifact_name.h"
+#include "core/engine/error_log.h"
+#include "core/engine/filling_artifact.h"
+#include "core/engine/model_index.h"
+#include "core/engine/plan_cache.h"
+#include "core/engine/stats.h"
+#include "core/engine/worker_pool.h"
+#include "core/store/aging.h"
+#include "core/store/store.h"
+
+namespace qcache {
+
+struct EngineOptions {
+  std::vector<std::string> roots;  ///< folders that hold models, absolute
+  std::string cache_directory;
+  AgingPolicy aging;
+  unsigned threads = 0;                       ///< that quantize; 0: one per core, at least two
+  std::chrono::seconds aging_interval{3600};  ///< zero: never by itself
+};
+
+enum class ArtifactState { kAbsent, kFilling, kSealed, kFailed };
+[[nodiscard]] std::string_view to_string(ArtifactState state);
+
+/// What can be said of a file of the mount without opening it.
+struct ArtifactInfo {
+  ArtifactName name;
+  std::string model_path;
+  std::string file;  ///< name in the cache directory
+  Sha256Digest recipe{};
+  uint64_t size_bytes = 0;  ///< exact
+  uint64_t disk_bytes = 0;  ///< what the cached bytes occupy now
+  ArtifactState state = ArtifactState::kAbsent;
+  double progress = 0;
+  std::string error;             ///< why the last read failed, where one did
+  std::optional<Record> record;  ///< where sealed
+  int64_t source_mtime_ns = 0;   ///< of the youngest source file
+};
+
+/// A scheme, and why a model cannot be served in it (empty where it can).
+struct DtypeInfo {
+  const Scheme* scheme = nullptr;
+  std::string refusal;
+};
+
+/// A reader's hold on an artifact. Counts as "open" until it is destroyed. Move-only.
+class OpenArtifact {
+ public:
+  OpenArtifact(std::shared_ptr<Artifact> artifact, std::shared_ptr<FillingArtifact> filling);
+  ~OpenArtifact();
+  OpenArtifact(OpenArtifact&&) noexcept = default;
+  OpenArtifact& operator=(OpenArtifact&&) = delete;
+
+  [[nodiscard]] Artifact& operator*() const { return *artifact_; }
+  [[nodiscard]] Artifact* operator->() const { return artifact_.get(); }
+  /// The same artifact where it is filling, else null.
+  [[nodiscard]] FillingArtifact* filling() const { return filling_.get(); }
+
+ private:
+  std::shared_ptr<Artifact> artifact_;
+  std::shared_ptr<FillingArtifact> filling_;  // the same object, where it is filling
+};
+
+/// The facade: everything that `fs` and `tools` ask of the core.
+///
+/// Finds models, describes and opens their quantized files, seals complete ones, ages the cache directory. Any number
+/// of engines, in any number of processes, may share a cache directory. Thread-safe. Calls may read headers and records
+/// (and so block for milliseconds) but never wait for quantization; reads are asynchronous. The engine must outlive
+/// every OpenArtifact. Start it after forking.
+class Engine final : private FillingObserver {
+ public:
+  static Result<std::unique_ptr<Engine>> start(Env& env, EngineOptions options);
+  /// Fails waiting reads with kInterrupted, ends all threads (finishing what is being sealed), writes access times.
+  /// What is complete by then can still be read. Idempotent; called by the destructor.
+  void stop() QCACHE_EXCLUDES(mutex_);
+  ~Engine() override;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // --- names ------------------------------------------------------------------------------------------------------
+  [[nodiscard]] FoundModels models() const { return index_.find_all(); }
+  /// kNotFound where there is no such folder; other errors where it cannot be served (kept in errors()).
+  Result<std::shared_ptr<const SourceModel>> model(const std::string& name);
+  /// Whether a model folder of this name exists, servable or not.
+  [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) const;
+  [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
+
+  // --- artifacts --------------------------------------------------------------------------------------------------
+  /// kNotFound where the model, dtype or rank does not exist.
+  Result<ArtifactInfo> describe(const ArtifactName& name);
+  /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
+  Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
+  /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
+  Status remove(const ArtifactName& name);
+  /// kNotFound where the file is not sealed.
+  Status set_pinned(const ArtifactName& name, bool pinned);
+  /// Starts making the whole file in the background, or stops. Returns at once; describe() tells how far it is.
+  Status set_warm(const ArtifactName& name, bool warm);
+
+  // --- the whole --------------------------------------------------------------------------------------------------
+  [[nodiscard]] const Stats& stats() const { return stats_; }
+  [[nodiscard]] std::vector<ErrorEntry> errors() const { return errors_.recent(); }
+  [[nodiscard]] Store& store() { return *store_; }
+  [[nodiscard]] const std::vector<std::string>& roots() const { return index_.roots(); }
+  [[nodiscard]] int64_t now_ns() const { return env_.now_ns(); }
+  /// Drops what the policy says; also runs by itself every `aging_interval`.
+  Result<AgingReport> age();
+
+ private:
+  class SealedArtifact;
+
+  Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store);
+
+  Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
+                                                   const std::shared_ptr<const SourceModel>& model,
+                                                   const std::string& file, const Sha256Digest& recipe)
+      QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] std::shared_ptr<FillingArtifact> live(const std::string& file) const QCACHE_EXCLUDES(mutex_);
+  void forget(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
+
+  void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
+  void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
+
+  void run_sealer() QCACHE_EXCLUDES(mutex_);
+  void seal(const std::shared_ptr<FillingArtifact>& artifact);
+  void run_maintenance() QCACHE_EXCLUDES(mutex_);
+  void tick_artifacts() QCACHE_EXCLUDES(mutex_);
+  void flush_accesses() QCACHE_EXCLUDES(mutex_);
+  void check_free_space();
+
+  Env& env_;
+  const EngineOptions options_;
+  const std::shared_ptr<Store> store_;
+  Stats stats_;
+  ErrorLog errors_;
+  ModelIndex index_;
+  PlanCache plans_;
+
+  mutable Mutex mutex_;  // taken before a FillingArtifact's
+  CondVar wake_;
+  bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
+  // By file name. An artifact stays for a while after its last reader left: opening it again then costs no hashing.
+  std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
+  bool low_space_ = false;  // maintenance thread only
+
+  WorkerPool pool_;
+  std::thread sealer_;
+  std::thread maintenance_;
+};
+
+}  // namespace qcache

@@ -1,0 +1,152 @@
+// The engine's two background threads: the sealer, which hashes and publishes complete files (seconds of work that must
+// not take a worker from waiting readers), and maintenance, which does everything that is due by the clock.
+
+#include <algorithm>
+
+#include "core/base/log.h"
+#include "core/base/units.h"
+#include "core/engine/engine.h"
+
+namespace qcache {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{250};
+// How long an unused filling artifact stays open. Short, because its lease keeps other processes' aging away.
+constexpr int64_t kLingerMs = 10'000;
+constexpr std::chrono::seconds kAccessFlushInterval{1};
+constexpr std::chrono::seconds kSpaceCheckInterval{60};
+// Free space below which a user should hear of it.
+constexpr uint64_t kLowFreeBytes = uint64_t{1} << 30;
+constexpr double kLowFreeShare = 0.05;
+
+}  // namespace
+
+void Engine::run_sealer() {
+  for (;;) {
+    std::shared_ptr<FillingArtifact> artifact;
+    {
+      const MutexLock lock(mutex_);
+      while (to_seal_.empty() && !stopping_) {
+        wake_.wait(mutex_);
+      }
+      if (to_seal_.empty()) {
+        return;
+      }
+      artifact = std::move(to_seal_.front());
+      to_seal_.pop_front();
+    }
+    seal(artifact);
+  }
+}
+
+void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
+  const std::string path = artifact->name().virtual_path();
+  if (Status written = artifact->write_static_bytes(); !written) {
+    errors_.add(path, written.error().with_context("cannot complete the cached file"), env_.now_ns());
+    return;
+  }
+  Record draft;
+  draft.file = artifact->filling().key().file;
+  draft.virtual_path = path;
+  draft.model_path = artifact->model_path();
+  draft.dtype = artifact->name().scheme->name();
+  draft.rank = artifact->name().rank;
+  draft.recipe = artifact->recipe();
+  draft.scheme_version = artifact->name().scheme->version();
+  draft.created_ns = env_.now_ns();
+  draft.accessed_ns = draft.created_ns;
+  auto sealed = store_->seal(artifact->filling(), std::move(draft));
+  if (!sealed) {
+    errors_.add(path, sealed.error().with_context("cannot seal the cached file"), env_.now_ns());
+    return;
+  }
+  if (*sealed) {
+    stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
+  }
+  forget(artifact);
+}
+
+void Engine::run_maintenance() {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_flush = Clock::now() + kAccessFlushInterval;
+  Clock::time_point next_space_check = Clock::now();
+  Clock::time_point next_aging = Clock::now() + options_.aging_interval;
+  for (;;) {
+    {
+      const MutexLock lock(mutex_);
+      if (!stopping_) {
+        wake_.wait_for(mutex_, kTick);
+      }
+      if (stopping_) {
+        return;
+      }
+    }
+    tick_artifacts();
+    const Clock::time_point now = Clock::now();
+    if (now >= next_flush) {
+      next_flush = now + kAccessFlushInterval;
+      flush_accesses();
+    }
+    if (now >= next_space_check) {
+      next_space_check = now + kSpaceCheckInterval;
+      check_free_space();
+    }
+    if (options_.aging_interval.count() > 0 && now >= next_aging) {
+      next_aging = now + options_.aging_interval;
+      if (const auto report = age(); !report) {
+        errors_.add("aging", report.error(), env_.now_ns());
+      }
+    }
+  }
+}
+
+void Engine::tick_artifacts() {
+  std::vector<std::shared_ptr<FillingArtifact>> artifacts;
+  {
+    const MutexLock lock(mutex_);
+    for (auto it = live_.begin(); it != live_.end();) {
+      if (it->second->idle_ms() > kLingerMs) {
+        it = live_.erase(it);
+      } else {
+        artifacts.push_back((it++)->second);
+      }
+    }
+  }
+  for (const auto& artifact : artifacts) {
+    artifact->tick();
+  }
+}
+
+void Engine::flush_accesses() {
+  std::vector<AccessUpdate> updates;
+  {
+    const MutexLock lock(mutex_);
+    for (auto& [file, access] : accesses_) {
+      updates.push_back(std::move(access));
+    }
+    accesses_.clear();
+  }
+  if (updates.empty()) {
+    return;
+  }
+  if (const Status touched = store_->catalog().touch(updates); !touched) {
+    errors_.add("catalog", touched.error().with_context("cannot record accesses"), env_.now_ns());
+  }
+}
+
+void Engine::check_free_space() {
+  const auto space = env_.space(store_->directory().path());
+  if (!space) {
+    return;
+  }
+  const auto floor =
+      std::max(kLowFreeBytes, static_cast<uint64_t>(kLowFreeShare * static_cast<double>(space->total_bytes)));
+  const bool low = space->available_bytes < floor;
+  if (low && !low_space_) {
+    spdlog::warn("low space: {} free below {}; drop files with 'qcache gc --max-size' or 'rm', or set --max-size",
+                 format_size(space->available_bytes), store_->directory().path());
+  }
+  low_space_ = low;
+}
+
+}  // namespace qcache

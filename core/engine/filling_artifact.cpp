@@ -1,0 +1,419 @@
+#include "core/engine/filling_artifact.h"
+
+#include <algorithm>
+
+#include "core/base/log.h"
+
+namespace qcache {
+namespace {
+
+// A reader that wants a few tensors has closed the file by then; one that is still there will want the rest.
+constexpr std::chrono::seconds kFillDelay{2};
+
+std::vector<std::byte>& thread_read_buffer() {
+  thread_local std::vector<std::byte> buffer;
+  return buffer;
+}
+
+}  // namespace
+
+/// One read that waits for tiles. Finishing happens once, by whoever comes first: the last tile, a failed tile, the
+/// reader's cancel, or abandon().
+class FillingArtifact::Waiter final : public PendingRead {
+ public:
+  Waiter(std::shared_ptr<FillingArtifact> artifact, ByteRange range, ReadCallback callback)
+      : artifact_(std::move(artifact)), range_(range), callback_(std::move(callback)) {}
+
+  void cancel() override {
+    if (claim()) {
+      artifact_->forget(*this);
+      callback_(fail(ErrorKind::kInterrupted, "the read was interrupted"));
+    }
+  }
+
+  /// True for the one caller that may run the callback.
+  bool claim() { return !claimed_.exchange(true); }
+  [[nodiscard]] bool claimed() const { return claimed_; }
+  [[nodiscard]] ByteRange range() const { return range_; }
+  [[nodiscard]] const ReadCallback& callback() const { return callback_; }
+
+  uint32_t missing = 0;  // tiles; guarded by the artifact's mutex
+
+ private:
+  const std::shared_ptr<FillingArtifact> artifact_;
+  const ByteRange range_;
+  const ReadCallback callback_;
+  std::atomic<bool> claimed_{false};
+};
+
+FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan,
+                                 std::unique_ptr<SourceReader> source, std::shared_ptr<FillingFile> filling, Env& env,
+                                 WorkerPool& pool, Stats& stats, FillingObserver& observer)
+    : name_(std::move(name)),
+      plan_(std::move(plan)),
+      source_(std::move(source)),
+      filling_(std::move(filling)),
+      env_(env),
+      pool_(pool),
+      stats_(stats),
+      observer_(observer),
+      maker_(env_, *plan_, *source_, *filling_, stats_),
+      tiles_(plan_->tile_count(), TileState::kAbsent),
+      absent_(plan_->tile_count()),
+      last_use_(std::chrono::steady_clock::now()) {}
+
+std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadCallback callback) {
+  stats_.reads.fetch_add(1, std::memory_order_relaxed);
+  range = range.intersect(ByteRange{0, plan_->size_bytes()});
+  const std::vector<TileSpan> needed = plan_->tiles_for(range);
+  std::shared_ptr<Waiter> waiter;
+  bool refused = false;
+  {
+    const MutexLock lock(mutex_);
+    const std::vector<uint32_t> missing = missing_tiles(needed);
+    refused = abandoned_ && !missing.empty();
+    if (!missing.empty() && !refused) {
+      waiter = std::make_shared<Waiter>(shared_from_this(), range, callback);
+      waiter->missing = static_cast<uint32_t>(missing.size());
+      for (const uint32_t tile : missing) {
+        waiters_.emplace(tile, waiter);
+        request(tile, Priority::kDemand);
+      }
+    }
+    start_read_ahead(needed);
+  }
+  if (refused) {
+    callback(fail(ErrorKind::kInterrupted, "the filesystem is being unmounted"));
+  } else if (!waiter) {
+    deliver(range, callback);
+  }
+  return waiter;
+}
+
+std::vector<uint32_t> FillingArtifact::missing_tiles(const std::vector<TileSpan>& needed) const {
+  std::vector<uint32_t> missing;
+  for (const TileSpan& span : needed) {
+    for (uint32_t tile = span.first; tile < span.end; ++tile) {
+      if (tiles_[tile] != TileState::kReady) {
+        missing.push_back(tile);
+      }
+    }
+  }
+  return missing;
+}
+
+void FillingArtifact::start_read_ahead(const std::vector<TileSpan>& needed) {
+  if (needed.empty() || abandoned_) {
+    return;
+  }
+  if (!first_read_) {
+    first_read_ = std::chrono::steady_clock::now();
+  }
+  const TileSpan read{needed.front().first, needed.back().end};
+  const TileSpan ahead = read_ahead_.after_read(read, static_cast<uint32_t>(tiles_.size()));
+  for (uint32_t tile = ahead.first; tile < ahead.end; ++tile) {
+    if (tiles_[tile] == TileState::kAbsent) {
+      request(tile, Priority::kReadAhead);
+    }
+  }
+}
+
+void FillingArtifact::request(uint32_t tile, Priority priority) {
+  if (tiles_[tile] == TileState::kAbsent) {
+    set_state(tile, TileState::kQueued);
+  } else if (tiles_[tile] != TileState::kQueued) {
+    return;
+  }
+  pool_.submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
+}
+
+void FillingArtifact::set_state(uint32_t tile, TileState state) {
+  absent_ -= tiles_[tile] == TileState::kAbsent ? 1U : 0U;
+  tiles_[tile] = state;
+  absent_ += state == TileState::kAbsent ? 1U : 0U;
+  ready_ += state == TileState::kReady ? 1U : 0U;
+}
+
+bool FillingArtifact::still_wanted(uint32_t tile, Priority priority) const {
+  if (abandoned_) {
+    return false;
+  }
+  if (waiters_.contains(tile) || fill_wanted()) {
+    return true;
+  }
+  return priority == Priority::kReadAhead && openers_ > 0;
+}
+
+bool FillingArtifact::fill_wanted() const {
+  if (failure_ || abandoned_) {
+    return false;
+  }
+  return warm_ || (openers_ > 0 && first_read_ && std::chrono::steady_clock::now() - *first_read_ >= kFillDelay);
+}
+
+void FillingArtifact::pump_fill() {
+  while (fill_in_flight_ < pool_.thread_count() && absent_ > 0 && fill_wanted()) {
+    while (tiles_[fill_cursor_] != TileState::kAbsent) {
+      fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
+    }
+    ++fill_in_flight_;
+    request(fill_cursor_, Priority::kFill);
+  }
+}
+
+void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
+  {
+    const MutexLock lock(mutex_);
+    const bool mine = tiles_[tile] == TileState::kQueued;
+    const bool wanted = mine && still_wanted(tile, priority);
+    if (wanted) {
+      set_state(tile, TileState::kMaking);
+    } else {
+      if (mine) {
+        set_state(tile, TileState::kAbsent);
+      }
+      if (priority == Priority::kFill) {
+        --fill_in_flight_;
+        pump_fill();
+      }
+      return;
+    }
+  }
+  const Status made = [&]() -> Status {
+    try {
+      return maker_.ensure(tile);
+    } catch (const std::exception& e) {  // out of memory: this tile fails, the daemon lives on
+      return fail(ErrorKind::kInternal, "cannot make tile " + std::to_string(tile) + ": " + e.what());
+    }
+  }();
+  std::vector<std::shared_ptr<Waiter>> released;
+  bool complete = false;
+  {
+    const MutexLock lock(mutex_);
+    set_state(tile, made ? TileState::kReady : TileState::kAbsent);
+    if (made) {
+      failure_.reset();
+    } else {
+      failure_ = made.error();
+      warm_ = false;
+    }
+    if (priority == Priority::kFill) {
+      --fill_in_flight_;
+    }
+    released = release_waiters(tile, made.has_value());
+    complete = announce_due();
+    pump_fill();
+  }
+  for (const std::shared_ptr<Waiter>& waiter : released) {
+    if (!waiter->claim()) {
+      continue;
+    }
+    if (made) {
+      deliver(waiter->range(), waiter->callback());
+    } else {
+      stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
+      waiter->callback()(fail(made.error()));
+    }
+  }
+  if (!made) {
+    observer_.on_failure(shared_from_this(), made.error());
+  }
+  if (complete) {
+    observer_.on_complete(shared_from_this());
+  }
+}
+
+std::vector<std::shared_ptr<FillingArtifact::Waiter>> FillingArtifact::release_waiters(uint32_t tile, bool made) {
+  std::vector<std::shared_ptr<Waiter>> released;
+  const auto [begin, end] = waiters_.equal_range(tile);
+  for (auto it = begin; it != end; ++it) {
+    if (!made || --it->second->missing == 0) {
+      released.push_back(it->second);
+    }
+  }
+  waiters_.erase(begin, end);
+  if (!released.empty() && openers_ == 0 && !warm_) {
+    last_use_ = std::chrono::steady_clock::now();
+  }
+  return released;
+}
+
+bool FillingArtifact::announce_due() {
+  if (announced_ || abandoned_ || ready_ != tiles_.size()) {
+    return false;
+  }
+  announced_ = true;
+  warm_ = false;
+  return true;
+}
+
+void FillingArtifact::forget(const Waiter& waiter) {
+  std::vector<std::shared_ptr<Waiter>> dropped;  // released after the lock: each may be the last owner of this
+  const MutexLock lock(mutex_);
+  for (auto it = waiters_.begin(); it != waiters_.end();) {
+    if (it->second.get() == &waiter) {
+      dropped.push_back(std::move(it->second));
+      it = waiters_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+void FillingArtifact::deliver(ByteRange range, const ReadCallback& callback) const {
+  std::vector<std::byte>& buffer = thread_read_buffer();
+  buffer.resize(range.size);
+  if (Status read = assemble(range, buffer); !read) {
+    stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
+    callback(fail(std::move(read).error()));
+  } else {
+    callback(std::span<const std::byte>(buffer));
+  }
+}
+
+Status FillingArtifact::assemble(ByteRange range, std::span<std::byte> out) const {
+  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_->fd(), out, range.offset));
+  if (got != out.size()) {
+    return fail(ErrorKind::kCorrupt,
+                "the cached file of " + name_.virtual_path() + " was cut short: remove it (rm) and read again");
+  }
+  plan_->render_static(range, out);
+  for (const Piece& piece : plan_->locate(range)) {
+    if (piece.kind == PieceKind::kTrailer) {
+      QCACHE_TRY_ASSIGN(const std::vector<std::byte> bytes, trailer(piece));
+      std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<ptrdiff_t>(piece.range.offset - range.offset));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece) const {
+  QCACHE_TRY_ASSIGN(const uint32_t crc, stored_crc(piece.group, piece.stored));
+  const std::vector<std::byte> whole = plan_->trailer(piece.group, piece.stored, crc);
+  const auto begin = whole.begin() + static_cast<ptrdiff_t>(piece.stored_offset);
+  return std::vector<std::byte>(begin, begin + static_cast<ptrdiff_t>(piece.range.size));
+}
+
+Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) const {
+  uint32_t crc = 0;
+  const TileSpan tiles = plan_->groups()[group].tiles;
+  for (uint32_t index = tiles.first; index < tiles.end; ++index) {
+    const std::optional<TileMark> mark = filling_->mark_of(index);
+    if (!mark) {
+      // Another process found the tile's bytes wrong after we had verified them: the disk changed under us.
+      return fail(ErrorKind::kCorrupt,
+                  "the cached file of " + name_.virtual_path() + " changed on disk while it was read: read it again");
+    }
+    uint64_t bytes = 0;
+    for (const ByteRange& range : plan_->tile_file_ranges(plan_->tile(index), stored)) {
+      bytes += range.size;
+    }
+    crc = crc32_combine(crc, mark->crc.at(stored), bytes);
+  }
+  return crc;
+}
+
+Status FillingArtifact::write_static_bytes() {
+  constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
+  std::vector<std::byte> buffer;
+  for (uint64_t offset = 0; offset < size_bytes(); offset += kWindowBytes) {
+    const ByteRange window = ByteRange{offset, kWindowBytes}.intersect(ByteRange{0, size_bytes()});
+    for (const Piece& piece : plan_->locate(window)) {
+      if (piece.kind == PieceKind::kStatic) {
+        buffer.resize(piece.range.size);
+        plan_->render_static(piece.range, buffer);
+      } else if (piece.kind == PieceKind::kTrailer) {
+        QCACHE_TRY_ASSIGN(buffer, trailer(piece));
+      } else {
+        continue;
+      }
+      QCACHE_TRY(env_.write_at(filling_->fd(), buffer, piece.range.offset));
+    }
+  }
+  return {};
+}
+
+void FillingArtifact::add_opener() {
+  const MutexLock lock(mutex_);
+  ++openers_;
+}
+
+void FillingArtifact::remove_opener() {
+  const MutexLock lock(mutex_);
+  if (--openers_ == 0) {
+    first_read_.reset();
+    last_use_ = std::chrono::steady_clock::now();
+  }
+}
+
+void FillingArtifact::set_warm(bool warm) {
+  const MutexLock lock(mutex_);
+  warm_ = warm && !announced_;
+  last_use_ = std::chrono::steady_clock::now();
+  if (warm) {
+    failure_.reset();
+  }
+  pump_fill();
+}
+
+void FillingArtifact::tick() {
+  bool complete = false;
+  {
+    const MutexLock lock(mutex_);
+    complete = announce_due();
+    pump_fill();
+  }
+  if (complete) {
+    observer_.on_complete(shared_from_this());
+  }
+}
+
+double FillingArtifact::progress() const {
+  const uint32_t tiles = plan_->tile_count();
+  return tiles == 0 ? 1.0 : static_cast<double>(filling_->marked_count()) / static_cast<double>(tiles);
+}
+
+bool FillingArtifact::in_use() const {
+  const MutexLock lock(mutex_);
+  return openers_ > 0 || warm_ || !waiters_.empty();
+}
+
+bool FillingArtifact::warming() const {
+  const MutexLock lock(mutex_);
+  return warm_;
+}
+
+bool FillingArtifact::complete() const {
+  const MutexLock lock(mutex_);
+  return ready_ == tiles_.size();
+}
+
+int64_t FillingArtifact::idle_ms() const {
+  const MutexLock lock(mutex_);
+  if (openers_ > 0 || warm_ || !waiters_.empty()) {
+    return 0;
+  }
+  const auto idle = std::chrono::steady_clock::now() - last_use_;
+  return std::chrono::duration_cast<std::chrono::milliseconds>(idle).count();
+}
+
+std::optional<Error> FillingArtifact::failure() const {
+  const MutexLock lock(mutex_);
+  return failure_;
+}
+
+void FillingArtifact::abandon() {
+  std::multimap<uint32_t, std::shared_ptr<Waiter>> waiting;
+  {
+    const MutexLock lock(mutex_);
+    abandoned_ = true;
+    waiting.swap(waiters_);
+  }
+  for (const auto& [tile, waiter] : waiting) {
+    if (waiter->claim()) {
+      waiter->callback()(fail(ErrorKind::kInterrupted, "the filesystem is being unmounted"));
+    }
+  }
+}
+
+}  // namespace qcache

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/mutex.h"
+#include "core/engine/artifact.h"
+#include "core/engine/artifact_name.h"
+#include "core/engine/read_ahead.h"
+#include "core/engine/tile_maker.h"
+#include "core/engine/worker_pool.h"
+
+namespace qcache {
+
+class FillingArtifact;
+
+/// What a filling artifact tells its owner. Called from worker threads with no lock held.
+class FillingObserver {
+ public:
+  virtual ~FillingObserver() = default;
+  /// Every tile is present: the file can be sealed.
+  virtual void on_complete(const std::shared_ptr<FillingArtifact>& artifact) = 0;
+  virtual void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) = 0;
+};
+
+/// A file being made, in one process: which tiles this process may serve, who waits for which, and what is made next.
+///
+/// Always holds: a tile is made by at most one thread at a time; a tile that is kReady was hashed by this process; a
+/// reader is woken exactly once. Everything that can block runs in the pool, so calls return quickly.
+/// The whole file is filled in the background, in file order, while it is wanted: by fill_wanted(), that is while
+/// somebody asked to warm it, or has had it open for a moment (a reader of one tensor is gone by then; a loader is
+/// not). Thread-safe. A failed tile fails the reads that wait for it, and is tried again by the next read.
+class FillingArtifact final : public Artifact, public std::enable_shared_from_this<FillingArtifact> {
+ public:
+  /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
+  FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan, std::unique_ptr<SourceReader> source,
+                  std::shared_ptr<FillingFile> filling, Env& env, WorkerPool& pool, Stats& stats,
+                  FillingObserver& observer);
+
+  [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
+  [[nodiscard]] uint64_t size_bytes() const override { return plan_->size_bytes(); }
+  [[nodiscard]] int sealed_fd() const override { return -1; }
+  std::shared_ptr<PendingRead> read(ByteRange range, ReadCallback callback) override QCACHE_EXCLUDES(mutex_);
+
+  [[nodiscard]] const ArtifactName& name() const { return name_; }
+  [[nodiscard]] const std::string& model_path() const { return source_->model().path; }
+  [[nodiscard]] FillingFile& filling() { return *filling_; }
+
+  /// Counts opens. The background fill stops when the count is back at zero and no warm is asked for.
+  void add_opener() QCACHE_EXCLUDES(mutex_);
+  void remove_opener() QCACHE_EXCLUDES(mutex_);
+  /// Asks for the whole file, opened or not, until it is complete or has failed; or takes that back.
+  void set_warm(bool warm) QCACHE_EXCLUDES(mutex_);
+  /// Starts background work that has become due. Called every few hundred milliseconds by the engine.
+  void tick() QCACHE_EXCLUDES(mutex_);
+
+  /// Share of the tiles that exist on disk, made by this process or another, 0..1.
+  [[nodiscard]] double progress() const;
+  [[nodiscard]] bool in_use() const QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool warming() const QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
+  /// Milliseconds since the last reader or warm request left; 0 while in use.
+  [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
+  /// The last failure, until a tile succeeds.
+  [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
+
+  /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
+  Status write_static_bytes();
+
+  /// Fails all reads that wait, drops queued work; for shutting down.
+  void abandon() QCACHE_EXCLUDES(mutex_);
+
+ private:
+  enum class TileState : uint8_t { kAbsent, kQueued, kMaking, kReady };
+  class Waiter;
+
+  // The tiles of `needed` that are not ready, each once.
+  [[nodiscard]] std::vector<uint32_t> missing_tiles(const std::vector<TileSpan>& needed) const QCACHE_REQUIRES(mutex_);
+  void start_read_ahead(const std::vector<TileSpan>& needed) QCACHE_REQUIRES(mutex_);
+  // Queues a tile; one that is queued already is queued again (whichever job runs first makes it).
+  void request(uint32_t tile, Priority priority) QCACHE_REQUIRES(mutex_);
+  void run_tile(uint32_t tile, Priority priority) QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool still_wanted(uint32_t tile, Priority priority) const QCACHE_REQUIRES(mutex_);
+  [[nodiscard]] bool fill_wanted() const QCACHE_REQUIRES(mutex_);
+  void pump_fill() QCACHE_REQUIRES(mutex_);
+  void set_state(uint32_t tile, TileState state) QCACHE_REQUIRES(mutex_);
+  // Takes the waiters that a tile's end (good or bad) lets go.
+  std::vector<std::shared_ptr<Waiter>> release_waiters(uint32_t tile, bool made) QCACHE_REQUIRES(mutex_);
+  [[nodiscard]] bool announce_due() QCACHE_REQUIRES(mutex_);
+  void forget(const Waiter& waiter) QCACHE_EXCLUDES(mutex_);
+  // Calls back with the bytes of a range whose tiles are all ready.
+  void deliver(ByteRange range, const ReadCallback& callback) const;
+  Status assemble(ByteRange range, std::span<std::byte> out) const;
+  [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored) const;
+  [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece) const;
+
+  const ArtifactName name_;
+  const std::shared_ptr<const LayoutPlan> plan_;
+  const std::unique_ptr<SourceReader> source_;
+  const std::shared_ptr<FillingFile> filling_;
+  Env& env_;
+  WorkerPool& pool_;
+  Stats& stats_;
+  FillingObserver& observer_;
+  const TileMaker maker_;
+
+  mutable Mutex mutex_;  // taken before the pool's; see docs/ARCHITECTURE.md
+  std::vector<TileState> tiles_ QCACHE_GUARDED_BY(mutex_);
+  uint32_t ready_ QCACHE_GUARDED_BY(mutex_) = 0;
+  uint32_t absent_ QCACHE_GUARDED_BY(mutex_);
+  std::multimap<uint32_t, std::shared_ptr<Waiter>> waiters_ QCACHE_GUARDED_BY(mutex_);
+  ReadAhead read_ahead_ QCACHE_GUARDED_BY(mutex_);
+  uint32_t openers_ QCACHE_GUARDED_BY(mutex_) = 0;
+  bool warm_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool abandoned_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool announced_ QCACHE_GUARDED_BY(mutex_) = false;
+  std::optional<std::chrono::steady_clock::time_point> first_read_ QCACHE_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point last_use_ QCACHE_GUARDED_BY(mutex_);
+  uint32_t fill_cursor_ QCACHE_GUARDED_BY(mutex_) = 0;
+  uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;
+  std::optional<Error> failure_ QCACHE_GUARDED_BY(mutex_);
+};
+
+}  // namespace qcache

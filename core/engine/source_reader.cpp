@@ -1,0 +1,48 @@
+#include "core/engine/source_reader.h"
+
+#include <fcntl.h>
+
+namespace qcache {
+
+SourceReader::SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats)
+    : env_(env), model_(std::move(model)), stats_(stats) {}
+
+Result<std::unique_ptr<SourceReader>> SourceReader::open(Env& env, std::shared_ptr<const SourceModel> model,
+                                                         Stats& stats) {
+  std::unique_ptr<SourceReader> reader(new SourceReader(env, std::move(model), stats));
+  for (const std::string& path : reader->model_->files) {
+    auto file = env.open(path, O_RDONLY);
+    if (!file) {
+      const bool gone = file.error().kind == ErrorKind::kNotFound;
+      return fail(gone ? ErrorKind::kSourceChanged : file.error().kind, file.error().message);
+    }
+    reader->files_.push_back(std::move(*file));
+  }
+  for (size_t file = 0; file < reader->files_.size(); ++file) {
+    QCACHE_TRY(reader->check(file));
+  }
+  return reader;
+}
+
+Status SourceReader::read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const {
+  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(files_.at(tensor.file).get(), out, tensor.data.offset + offset));
+  stats_.source_bytes_read.fetch_add(got, std::memory_order_relaxed);
+  if (got != out.size()) {
+    return fail(ErrorKind::kSourceChanged, model_->files.at(tensor.file) +
+                                               " became shorter while it was read: its quantized files are made again "
+                                               "from what is there now");
+  }
+  return {};
+}
+
+Status SourceReader::check(size_t file) const {
+  QCACHE_TRY_ASSIGN(const FileStat now, env_.stat(files_.at(file).get()));
+  if (!model_->identity.files.at(file).matches(now)) {
+    return fail(ErrorKind::kSourceChanged, model_->files.at(file) +
+                                               " changed while it was read: its quantized files are made again from "
+                                               "what is there now");
+  }
+  return {};
+}
+
+}  // namespace qcache

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/base/env.h"
+#include "core/engine/stats.h"
+#include "core/model/source_model.h"
+
+namespace qcache {
+
+/// Reads tensor bytes of one source model in one state, or fails: never bytes of two states.
+///
+/// The files are opened once. After a piece of work the opened file must still have the stat of the identity. A write
+/// to a file sets its times before it copies bytes, and the identity is settled (older than the clock's granularity),
+/// so bytes of another state imply another stat. (A writer that changes the file through a shared mapping it dirtied
+/// before may go unseen until its pages are written back; docs/SEMANTICS.md says so.) Thread-safe.
+class SourceReader {
+ public:
+  /// Opens the model's weight files. kSourceChanged where they are not those of its identity.
+  static Result<std::unique_ptr<SourceReader>> open(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
+
+  /// Fills `out` from the bytes at `offset` of `tensor`. kSourceChanged where the file is shorter than its header said.
+  Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
+
+  /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
+  /// of a piece of work and before anybody sees what was made from it.
+  Status check(size_t file) const;
+
+  [[nodiscard]] const SourceModel& model() const { return *model_; }
+
+ private:
+  SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
+
+  Env& env_;
+  const std::shared_ptr<const SourceModel> model_;
+  Stats& stats_;
+  std::vector<UniqueFd> files_;  // constant after open
+};
+
+}  // namespace qcache

@@ -1,0 +1,170 @@
+// 1. read the source rows, encode them, check that the source is still the one we planned from
+// 2. write the bytes into the hole of the backing file              (unseen by readers)
+// 3. mark the tile with their digest                                (seen by every process that shares the file)
+// 4. the caller wakes readers, holding no lock
+// A crash after 2 leaves a hole that is made again; after 3, a mark that the next process checks by hashing.
+
+#include "core/engine/tile_maker.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/base/log.h"
+
+namespace qcache {
+namespace {
+
+// Source bytes encoded at a time: with the bytes made from them they stay in a core's L2 cache.
+constexpr uint64_t kSliceSourceBytes = uint64_t{256} << 10;
+
+// Longer than any tile takes on a slow disk: who holds a tile lock beyond it is stopped or stuck.
+constexpr std::chrono::seconds kTileLockPatience{10};
+
+// Bytes of one tile per stored tensor, in kernel order. Kept per thread: tiles are alike in size, and a fresh buffer
+// costs a page fault per 4 KiB.
+struct TileBuffers {
+  std::vector<std::byte> source;
+  std::vector<std::vector<std::byte>> stored;
+};
+
+TileBuffers& thread_buffers() {
+  thread_local TileBuffers buffers;
+  return buffers;
+}
+
+uint64_t total_size(const std::vector<ByteRange>& ranges) {
+  uint64_t total = 0;
+  for (const ByteRange& range : ranges) {
+    total += range.size;
+  }
+  return total;
+}
+
+TileMark mark_for(std::span<const std::vector<std::byte>> stored) {
+  TileMark mark;
+  Sha256 hash;
+  for (size_t i = 0; i < stored.size(); ++i) {
+    hash.update(stored[i]);
+    mark.crc.at(i) = crc32(0, stored[i]);
+  }
+  mark.digest = hash.finish();
+  mark.has_crc = true;
+  return mark;
+}
+
+}  // namespace
+
+TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, FillingFile& filling, Stats& stats)
+    : env_(env), plan_(plan), source_(source), filling_(filling), stats_(stats) {}
+
+Status TileMaker::ensure(uint32_t index) const {
+  const Tile tile = plan_.tile(index);
+  if (const auto mark = filling_.mark_of(index)) {
+    QCACHE_TRY_ASSIGN(const bool good, verify(index, tile, *mark));
+    if (good) {
+      return {};
+    }
+  }
+  const bool locked = filling_.lock_tile(index, kTileLockPatience);
+  const auto made = [&]() -> Status {
+    // Another process may have made it while we waited for the lock.
+    if (const auto mark = filling_.mark_of(index)) {
+      QCACHE_TRY_ASSIGN(const bool good, verify(index, tile, *mark));
+      if (good) {
+        return {};
+      }
+    }
+    return make(index, tile);
+  }();
+  if (locked) {
+    filling_.unlock_tile(index);
+  }
+  return made;
+}
+
+Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, TileMark mark) const {
+  auto& buffers = thread_buffers();
+  const size_t stored_count = plan_.groups()[tile.group].encoding.stored.size();
+  buffers.stored.resize(stored_count);
+  for (uint32_t i = 0; i < stored_count; ++i) {
+    const std::vector<ByteRange> ranges = plan_.tile_file_ranges(tile, i);
+    std::vector<std::byte>& bytes = buffers.stored[i];
+    bytes.resize(total_size(ranges));
+    size_t done = 0;
+    for (const ByteRange& range : ranges) {
+      QCACHE_TRY_ASSIGN(const size_t got,
+                        env_.read_at(filling_.fd(), std::span(bytes).subspan(done, range.size), range.offset));
+      done += got;
+    }
+    bytes.resize(done);  // a file cut short hashes differently and is made again
+  }
+  const TileMark found = mark_for(buffers.stored);
+  stats_.tiles_verified.fetch_add(1, std::memory_order_relaxed);
+  if (found.digest != mark.digest) {
+    filling_.unmark(index);
+    stats_.tiles_rejected.fetch_add(1, std::memory_order_relaxed);
+    spdlog::warn("corrupt: tile {} of {} on disk differs from its SHA-256; it is made again", index,
+                 filling_.key().virtual_path);
+    return false;
+  }
+  if (!mark.has_crc) {
+    filling_.mark(index, found);
+  }
+  return true;
+}
+
+Status TileMaker::make(uint32_t index, const Tile& tile) const {
+  const Group& group = plan_.groups()[tile.group];
+  const Encoding& encoding = group.encoding;
+  const TensorInfo& tensor = source_.model().tensors[group.tensor];
+  auto& buffers = thread_buffers();
+  buffers.stored.resize(encoding.stored.size());
+
+  bool sliceable = true;
+  std::vector<std::vector<ByteRange>> tile_ranges(encoding.stored.size());
+  for (size_t i = 0; i < encoding.stored.size(); ++i) {
+    tile_ranges[i] = encoding.stored_ranges(i, tile.units);
+    buffers.stored[i].resize(total_size(tile_ranges[i]));
+    sliceable = sliceable && tile_ranges[i].size() <= 1;
+  }
+
+  const uint64_t units_per_slice =
+      sliceable ? std::max<uint64_t>(1, kSliceSourceBytes / std::max<uint64_t>(1, encoding.source_bytes_per_unit))
+                : tile.units.count;
+  std::vector<std::span<std::byte>> outputs(encoding.stored.size());
+  for (uint64_t first = tile.units.first; first < tile.units.end(); first += units_per_slice) {
+    const UnitRange slice{first, std::min(units_per_slice, tile.units.end() - first)};
+    const std::vector<ByteRange> wanted = encoding.source_ranges(slice);
+    buffers.source.resize(total_size(wanted));
+    size_t done = 0;
+    for (const ByteRange& range : wanted) {
+      QCACHE_TRY(source_.read(tensor, range.offset, std::span(buffers.source).subspan(done, range.size)));
+      done += range.size;
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      outputs[i] = std::span(buffers.stored[i]);
+      if (sliceable && !tile_ranges[i].empty()) {
+        const ByteRange part = encoding.stored_ranges(i, slice).front();
+        outputs[i] = outputs[i].subspan(part.offset - tile_ranges[i].front().offset, part.size);
+      }
+    }
+    encoding.encode(EncodeArgs{encoding.source_dtype, encoding.row_elements, buffers.source, outputs});
+  }
+  QCACHE_TRY(source_.check(tensor.file));
+
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < encoding.stored.size(); ++i) {
+    size_t done = 0;
+    for (const ByteRange& range : plan_.tile_file_ranges(tile, i)) {
+      QCACHE_TRY(env_.write_at(filling_.fd(), std::span(buffers.stored[i]).subspan(done, range.size), range.offset));
+      done += range.size;
+    }
+    bytes += done;
+  }
+  filling_.mark(index, mark_for(buffers.stored));
+  stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
+  stats_.bytes_quantized.fetch_add(bytes, std::memory_order_relaxed);
+  return {};
+}
+
+}  // namespace qcache

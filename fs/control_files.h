@@ -1,0 +1,40 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "core/engine/engine.h"
+#include "fs/node.h"
+
+namespace qcache {
+
+/// The texts of `/.qcache`: `status` (JSON), `metrics` (Prometheus text format), `errors` (recent failures, for
+/// people). Numbers are padded to one width, so that the size of status and metrics never changes and a stat before a
+/// read is true. Thread-safe.
+class ControlFiles {
+ public:
+  ControlFiles(Engine& engine, std::string mount_point);
+
+  [[nodiscard]] static std::array<std::string_view, 3> names() { return {"status", "metrics", "errors"}; }
+  [[nodiscard]] static std::optional<NodeKind> kind_of(std::string_view name);
+  [[nodiscard]] std::string render(NodeKind kind) const;
+  [[nodiscard]] int64_t started_ns() const { return started_ns_; }
+
+  /// Whether sealed files are handed to the kernel; set by the session when it knows.
+  void set_passthrough(bool on) { passthrough_ = on; }
+
+ private:
+  [[nodiscard]] std::string status() const;
+  [[nodiscard]] std::string metrics() const;
+  [[nodiscard]] std::string errors() const;
+
+  Engine& engine_;
+  const std::string mount_point_;
+  const int64_t started_ns_;
+  std::atomic<bool> passthrough_{false};
+};
+
+}  // namespace qcache

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/engine/artifact_name.h"
+
+namespace qcache {
+
+enum class NodeKind : uint8_t { kRoot, kControl, kStatus, kMetrics, kErrors, kModel, kDtype, kArtifact };
+
+/// One file or folder of the mount, as the kernel may remember it.
+///
+/// A file being made and the sealed file that replaces it are different nodes, because the kernel refuses (EIO) to open
+/// one inode in two modes; so are sealed files with different backing files. `key` tells nodes apart, `path` does not.
+struct Node {
+  NodeKind kind = NodeKind::kRoot;
+  std::string path;       ///< in the mount, without leading slash; decides st_ino
+  std::string key;        ///< equal keys are the same inode
+  ArtifactName artifact;  ///< model from kModel on, scheme from kDtype on, rank for kArtifact
+  Sha256Digest recipe{};  ///< kArtifact: what its bytes are made of
+  bool sealed = false;    ///< kArtifact
+
+  [[nodiscard]] bool is_directory() const {
+    return kind == NodeKind::kRoot || kind == NodeKind::kControl || kind == NodeKind::kModel ||
+           kind == NodeKind::kDtype;
+  }
+  [[nodiscard]] bool is_control_file() const {
+    return kind == NodeKind::kStatus || kind == NodeKind::kMetrics || kind == NodeKind::kErrors;
+  }
+};
+
+}  // namespace qcache

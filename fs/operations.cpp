@@ -1,0 +1,427 @@
+#include "fs/operations.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "core/base/log.h"
+#include "fs/errno_of.h"
+#include "fs/read_request.h"
+
+namespace qcache {
+namespace {
+
+// Also how much a Python reader fetches to see 30 bytes of a zip header: larger drags tensor data in.
+constexpr blksize_t kBlockSize = 4096;
+// The kernel stops sending cached reads (also those of sealed files without passthrough) when this many are unanswered.
+constexpr unsigned kMaxBackground = 64;
+
+timespec to_timespec(int64_t ns) {
+  constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+  timespec out{};
+  out.tv_sec = ns / kNanosecondsPerSecond;
+  out.tv_nsec = ns % kNanosecondsPerSecond;
+  return out;
+}
+
+struct ::stat to_stat(const NodeAttributes& from) {
+  struct ::stat out {};
+  out.st_ino = from.inode;
+  out.st_mode = from.mode;
+  out.st_nlink = S_ISDIR(from.mode) ? 2 : 1;
+  out.st_uid = ::geteuid();
+  out.st_gid = ::getegid();
+  out.st_size = static_cast<off_t>(from.size_bytes);
+  out.st_blocks = static_cast<blkcnt_t>((from.disk_bytes + 511) / 512);
+  out.st_blksize = kBlockSize;
+  out.st_atim = to_timespec(from.atime_ns);
+  out.st_mtim = to_timespec(from.mtime_ns);
+  out.st_ctim = to_timespec(from.mtime_ns);
+  return out;
+}
+
+void reply_error(fuse_req_t req, const Error& error) {
+  fuse_reply_err(req, errno_of(error));
+}
+
+// What the kernel sent names an inode it has given back, or a handle that is not open: a protocol error.
+constexpr int kUnknownNode = ESTALE;
+
+void reply_xattr(fuse_req_t req, std::string_view value, size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(req, value.size());
+  } else if (size < value.size()) {
+    fuse_reply_err(req, ERANGE);
+  } else {
+    fuse_reply_buf(req, value.data(), value.size());
+  }
+}
+
+/// Runs a handler of the Operations behind `req`. What it throws (out of memory, in practice) fails this request alone.
+template <typename Handler>
+void handle(fuse_req_t req, Handler&& handler) {
+  try {
+    handler(*static_cast<Operations*>(fuse_req_userdata(req)));
+  } catch (const std::exception& e) {
+    spdlog::error("a request failed: {}", e.what());
+    fuse_reply_err(req, EIO);
+  }
+}
+
+void refuse_write(fuse_req_t req) {
+  fuse_reply_err(req, EROFS);
+}
+
+}  // namespace
+
+Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, std::function<void()> on_ready)
+    : engine_(engine),
+      control_(control),
+      tree_(engine, control),
+      xattrs_(engine),
+      passthrough_(passthrough),
+      on_ready_(std::move(on_ready)) {}
+
+void Operations::init(fuse_conn_info* connection) {
+  connection->max_background = kMaxBackground;
+  connection->congestion_threshold = kMaxBackground * 3 / 4;
+  passthrough_.negotiate(connection);
+  control_.set_passthrough(passthrough_.enabled());
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+  // Without it a shared mapping of a file being made fails with ENODEV, and loaders map.
+#if QCACHE_HAS_PASSTHROUGH
+  fuse_set_feature_flag(connection, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+  fuse_unset_feature_flag(connection, FUSE_CAP_AUTO_INVAL_DATA);
+#else
+  connection->want |= connection->capable & FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
+#endif
+#endif
+  if (on_ready_) {
+    on_ready_();
+  }
+}
+
+void Operations::lookup(fuse_req_t req, uint64_t parent, const char* name) {
+  const std::shared_ptr<const Node> folder = nodes_.find(parent);
+  if (!folder) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  auto found = tree_.lookup(*folder, name);
+  if (!found) {
+    reply_error(req, found.error());
+    return;
+  }
+  fuse_entry_param entry{};
+  entry.attr = to_stat(found->attributes);
+  entry.attr_timeout = found->attributes.valid_seconds;
+  entry.entry_timeout = 0;
+  entry.ino = nodes_.remember(std::move(found->node));
+  if (fuse_reply_entry(req, &entry) == -ENOENT) {
+    nodes_.forget(entry.ino, 1);  // the caller was interrupted: the kernel did not count this lookup
+  }
+}
+
+void Operations::getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  auto attributes = tree_.attributes(*node);
+  if (fi != nullptr) {
+    // An open file stays what it was, whatever its name leads to by now.
+    if (const auto handle = handles_.find(fi->fh); handle && handle->artifact && !attributes) {
+      attributes = NodeAttributes{};
+      attributes->mode = S_IFREG | 0444;
+      attributes->inode = inode_of_path(node->path);
+      attributes->size_bytes = (*handle->artifact)->size_bytes();
+    } else if (handle && node->is_control_file() && attributes) {
+      attributes->size_bytes = handle->text.size();
+    }
+  }
+  if (!attributes) {
+    reply_error(req, attributes.error());
+    return;
+  }
+  const struct ::stat st = to_stat(*attributes);
+  fuse_reply_attr(req, &st, attributes->valid_seconds);
+}
+
+void Operations::opendir(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  auto entries = tree_.list(*node);
+  if (!entries) {
+    reply_error(req, entries.error());
+    return;
+  }
+  entries->insert(entries->begin(), {Tree::Entry{".", inode_of_path(node->path), true}, Tree::Entry{"..", 1, true}});
+  Handle handle;
+  handle.entries = std::move(*entries);
+  fi->fh = handles_.add(std::move(handle));
+  if (fuse_reply_open(req, fi) == -ENOENT) {
+    handles_.take(fi->fh);
+  }
+}
+
+void Operations::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
+  const std::shared_ptr<const Handle> handle = handles_.find(fi->fh);
+  if (!handle) {
+    fuse_reply_err(req, EBADF);
+    return;
+  }
+  std::vector<char> buffer(size);
+  size_t used = 0;
+  for (auto index = static_cast<size_t>(offset); index < handle->entries.size(); ++index) {
+    const Tree::Entry& entry = handle->entries[index];
+    struct ::stat st {};
+    st.st_ino = entry.inode;
+    st.st_mode = entry.directory ? S_IFDIR : S_IFREG;
+    const size_t need = fuse_add_direntry(req, buffer.data() + used, size - used, entry.name.c_str(), &st,
+                                          static_cast<off_t>(index + 1));
+    if (need > size - used) {
+      break;
+    }
+    used += need;
+  }
+  fuse_reply_buf(req, buffer.data(), used);
+}
+
+void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+    refuse_write(req);
+    return;
+  }
+  Handle handle;
+  if (node->is_control_file()) {
+    handle.text = control_.render(node->kind);
+    fi->direct_io = 1;
+  } else if (const Status opened = open_artifact(req, id, *node, handle, fi); !opened) {
+    reply_error(req, opened.error());
+    return;
+  }
+  fi->fh = handles_.add(std::move(handle));
+  if (fuse_reply_open(req, fi) == -ENOENT) {
+    // The opener was interrupted, and no release will come.
+    if (const auto taken = handles_.take(fi->fh)) {
+      release_handle(req, id, *taken);
+    }
+  }
+}
+
+Status Operations::open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+  // A source that changed since the lookup is ESTALE: the kernel then looks the name up again, and opens what it finds.
+  QCACHE_TRY_ASSIGN(OpenArtifact opened, engine_.open(node.artifact, &node.recipe));
+  if (!node.sealed) {
+    fi->direct_io = 1;
+  } else if (opened->sealed_fd() < 0) {
+    return fail(ErrorKind::kSourceChanged, node.path + " is no longer complete");
+  } else {
+    const Passthrough::Opened mode = passthrough_.open(req, id, opened->sealed_fd());
+    control_.set_passthrough(passthrough_.enabled());
+    handle.sealed_node = true;
+    fi->keep_cache = mode.mode == SealedMode::kPageCache ? 1 : 0;
+#if QCACHE_HAS_PASSTHROUGH
+    fi->backing_id = mode.backing_id;
+#endif
+  }
+  handle.artifact.emplace(std::move(opened));
+  return {};
+}
+
+void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
+  const std::shared_ptr<const Handle> handle = handles_.find(fi->fh);
+  if (!handle) {
+    fuse_reply_err(req, EBADF);
+    return;
+  }
+  if (handle->artifact) {
+    ReadRequest::start(req, **handle->artifact, ByteRange{static_cast<uint64_t>(offset), size});
+    return;
+  }
+  const std::string_view text = handle->text;
+  const std::string_view part = text.substr(std::min(static_cast<size_t>(offset), text.size()), size);
+  fuse_reply_buf(req, part.data(), part.size());
+}
+
+void Operations::release(fuse_req_t req, uint64_t id, const fuse_file_info* fi) {
+  if (const auto handle = handles_.take(fi->fh)) {
+    release_handle(req, id, *handle);
+  }
+  fuse_reply_err(req, 0);
+}
+
+void Operations::release_handle(fuse_req_t req, uint64_t id, const Handle& handle) {
+  if (handle.sealed_node) {
+    passthrough_.release(req, id);
+  }
+}
+
+void Operations::remove(fuse_req_t req, uint64_t parent, const char* name, bool folder) {
+  const std::shared_ptr<const Node> node = nodes_.find(parent);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  const auto found = tree_.lookup(*node, name);
+  if (!found) {
+    reply_error(req, found.error());
+    return;
+  }
+  if (found->node.is_directory() != folder) {
+    fuse_reply_err(req, folder ? ENOTDIR : EISDIR);
+    return;
+  }
+  if (const Status removed = tree_.remove(found->node); !removed) {
+    spdlog::warn("cannot remove {}: {}", found->node.path, removed.error().message);
+    reply_error(req, removed.error());
+    return;
+  }
+  nodes_.retire(found->node.key);
+  fuse_reply_err(req, 0);
+}
+
+void Operations::statfs(fuse_req_t req) {
+  const auto space = engine_.store().env().space(engine_.store().directory().path());
+  if (!space) {
+    reply_error(req, space.error());
+    return;
+  }
+  struct ::statvfs st {};
+  st.f_bsize = kBlockSize;
+  st.f_frsize = kBlockSize;
+  st.f_blocks = space->total_bytes / kBlockSize;
+  st.f_bfree = space->available_bytes / kBlockSize;
+  st.f_bavail = st.f_bfree;
+  st.f_namemax = 255;
+  fuse_reply_statfs(req, &st);
+}
+
+void Operations::getxattr(fuse_req_t req, uint64_t id, const char* name, size_t size) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  const auto value = xattrs_.get(*node, name);
+  if (!value) {
+    reply_error(req, value.error());
+  } else if (!*value) {
+    fuse_reply_err(req, ENODATA);
+  } else {
+    reply_xattr(req, **value, size);
+  }
+}
+
+void Operations::listxattr(fuse_req_t req, uint64_t id, size_t size) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  const auto names = xattrs_.list(*node);
+  if (!names) {
+    reply_error(req, names.error());
+    return;
+  }
+  std::string joined;
+  for (const std::string& name : *names) {
+    joined += name;
+    joined += '\0';
+  }
+  reply_xattr(req, joined, size);
+}
+
+void Operations::setxattr(fuse_req_t req, uint64_t id, const char* name, const char* value, size_t size) {
+  const std::shared_ptr<const Node> node = nodes_.find(id);
+  if (!node) {
+    fuse_reply_err(req, kUnknownNode);
+    return;
+  }
+  const Status set = xattrs_.set(*node, name, std::string_view(value, size));
+  fuse_reply_err(req, set ? 0 : errno_of(set.error()));
+}
+
+const fuse_lowlevel_ops& Operations::table() {
+  static const fuse_lowlevel_ops ops = [] {
+    fuse_lowlevel_ops t{};
+    t.init = [](void* userdata, fuse_conn_info* connection) { static_cast<Operations*>(userdata)->init(connection); };
+    t.lookup = [](fuse_req_t req, fuse_ino_t parent, const char* name) {
+      handle(req, [&](Operations& o) { o.lookup(req, parent, name); });
+    };
+    t.forget = [](fuse_req_t req, fuse_ino_t id, uint64_t lookups) {
+      static_cast<Operations*>(fuse_req_userdata(req))->forget(id, lookups);
+      fuse_reply_none(req);
+    };
+    t.forget_multi = [](fuse_req_t req, size_t count, fuse_forget_data* forgets) {
+      for (const fuse_forget_data& one : std::span(forgets, count)) {
+        static_cast<Operations*>(fuse_req_userdata(req))->forget(one.ino, one.nlookup);
+      }
+      fuse_reply_none(req);
+    };
+    t.getattr = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.getattr(req, id, fi); });
+    };
+    t.opendir = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.opendir(req, id, fi); });
+    };
+    t.readdir = [](fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.readdir(req, size, offset, fi); });
+    };
+    t.releasedir = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.release(req, id, fi); });
+    };
+    t.open = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.open(req, id, fi); });
+    };
+    t.read = [](fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.read(req, size, offset, fi); });
+    };
+    t.release = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.release(req, id, fi); });
+    };
+    t.unlink = [](fuse_req_t req, fuse_ino_t parent, const char* name) {
+      handle(req, [&](Operations& o) { o.remove(req, parent, name, false); });
+    };
+    t.rmdir = [](fuse_req_t req, fuse_ino_t parent, const char* name) {
+      handle(req, [&](Operations& o) { o.remove(req, parent, name, true); });
+    };
+    t.statfs = [](fuse_req_t req, fuse_ino_t) { handle(req, [&](Operations& o) { o.statfs(req); }); };
+    t.getxattr = [](fuse_req_t req, fuse_ino_t id, const char* name, size_t size) {
+      handle(req, [&](Operations& o) { o.getxattr(req, id, name, size); });
+    };
+    t.listxattr = [](fuse_req_t req, fuse_ino_t id, size_t size) {
+      handle(req, [&](Operations& o) { o.listxattr(req, id, size); });
+    };
+    t.setxattr = [](fuse_req_t req, fuse_ino_t id, const char* name, const char* value, size_t size, int) {
+      handle(req, [&](Operations& o) { o.setxattr(req, id, name, value, size); });
+    };
+    t.removexattr = [](fuse_req_t req, fuse_ino_t, const char*) { fuse_reply_err(req, EPERM); };
+    t.setattr = [](fuse_req_t req, fuse_ino_t, struct ::stat*, int, fuse_file_info*) { refuse_write(req); };
+    t.mknod = [](fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) { refuse_write(req); };
+    t.mkdir = [](fuse_req_t req, fuse_ino_t, const char*, mode_t) { refuse_write(req); };
+    t.symlink = [](fuse_req_t req, const char*, fuse_ino_t, const char*) { refuse_write(req); };
+    t.link = [](fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) { refuse_write(req); };
+    t.rename = [](fuse_req_t req, fuse_ino_t, const char*, fuse_ino_t, const char*, unsigned) { refuse_write(req); };
+    t.create = [](fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) { refuse_write(req); };
+    return t;
+  }();
+  return ops;
+}
+
+}  // namespace qcache

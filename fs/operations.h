@@ -1,0 +1,66 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "core/engine/engine.h"
+#include "fs/control_files.h"
+#include "fs/fuse_api.h"
+#include "fs/handle.h"
+#include "fs/node_table.h"
+#include "fs/passthrough.h"
+#include "fs/tree.h"
+#include "fs/xattrs.h"
+
+namespace qcache {
+
+/// The FUSE operations: each decodes a request, asks Tree, Engine or Xattrs, and replies. No rule of the filesystem
+/// lives here but those of the kernel's protocol:
+///
+/// - Names are never cached by the kernel (entry timeout 0), so that every open looks its name up and gets the node
+/// that is
+///   right now: sealed or filling, of the model as it is. That costs one request per path component and needs no
+///   invalidation, which can deadlock.
+/// - A filling node is always opened with direct I/O (exact ranges, interruptible, no pages that a later sealed file
+/// could
+///   contradict), a sealed node with passthrough or, all of them, through the page cache.
+/// Handlers run on several libfuse threads at once and never wait for quantization.
+class Operations {
+ public:
+  /// `on_ready` runs once, when the kernel has accepted the filesystem.
+  Operations(Engine& engine, ControlFiles& control, bool passthrough, std::function<void()> on_ready);
+
+  /// libfuse's table; the session's user data must be this object.
+  static const fuse_lowlevel_ops& table();
+
+  void init(fuse_conn_info* connection);
+  void lookup(fuse_req_t req, uint64_t parent, const char* name);
+  void getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi);
+  void opendir(fuse_req_t req, uint64_t id, fuse_file_info* fi);
+  void readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
+  void open(fuse_req_t req, uint64_t id, fuse_file_info* fi);
+  void read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
+  void release(fuse_req_t req, uint64_t id, const fuse_file_info* fi);
+  void remove(fuse_req_t req, uint64_t parent, const char* name, bool folder);
+  void statfs(fuse_req_t req);
+  void getxattr(fuse_req_t req, uint64_t id, const char* name, size_t size);
+  void listxattr(fuse_req_t req, uint64_t id, size_t size);
+  void setxattr(fuse_req_t req, uint64_t id, const char* name, const char* value, size_t size);
+  void forget(uint64_t id, uint64_t lookups) { nodes_.forget(id, lookups); }
+
+ private:
+  /// Opens an artifact's node: fills the handle and the reply's flags.
+  Status open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
+  void release_handle(fuse_req_t req, uint64_t id, const Handle& handle);
+
+  Engine& engine_;
+  ControlFiles& control_;
+  const Tree tree_;
+  const Xattrs xattrs_;
+  NodeTable nodes_;
+  HandleTable handles_;
+  Passthrough passthrough_;
+  const std::function<void()> on_ready_;
+};
+
+}  // namespace qcache

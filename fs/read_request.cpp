@@ -1,0 +1,61 @@
+#include "fs/read_request.h"
+
+#include "fs/errno_of.h"
+
+namespace qcache {
+namespace {
+
+// Whether this thread is inside libfuse's interrupt callback, which holds the lock that unregistering takes.
+thread_local bool in_interrupt_callback = false;
+
+}  // namespace
+
+void ReadRequest::start(fuse_req_t request, Artifact& artifact, ByteRange range) {
+  const auto self = std::make_shared<ReadRequest>(request);
+  fuse_req_interrupt_func(request, &ReadRequest::on_interrupt, self.get());
+  std::shared_ptr<PendingRead> pending =
+      artifact.read(range, [self](const Result<std::span<const std::byte>>& bytes) { self->reply(bytes); });
+  if (!pending) {
+    return;  // answered
+  }
+  bool interrupted = false;
+  {
+    const MutexLock lock(self->mutex_);
+    interrupted = self->interrupted_;
+    self->pending_ = pending;
+  }
+  if (interrupted) {
+    pending->cancel();
+  }
+}
+
+void ReadRequest::on_interrupt(fuse_req_t /*request*/, void* self) {
+  in_interrupt_callback = true;
+  static_cast<ReadRequest*>(self)->shared_from_this()->interrupt();
+  in_interrupt_callback = false;
+}
+
+void ReadRequest::interrupt() {
+  std::shared_ptr<PendingRead> pending;
+  {
+    const MutexLock lock(mutex_);
+    interrupted_ = true;
+    pending = pending_;
+  }
+  if (pending) {
+    pending->cancel();
+  }
+}
+
+void ReadRequest::reply(const Result<std::span<const std::byte>>& bytes) {
+  if (!in_interrupt_callback) {
+    fuse_req_interrupt_func(request_, nullptr, nullptr);
+  }
+  if (bytes) {
+    fuse_reply_buf(request_, reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  } else {
+    fuse_reply_err(request_, errno_of(bytes.error()));
+  }
+}
+
+}  // namespace qcache

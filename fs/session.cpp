@@ -1,0 +1,212 @@
+#include "fs/session.h"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+
+#include <fmt/format.h>
+#include <spawn.h>
+
+#include "core/base/log.h"
+#include "fs/operations.h"
+
+extern char** environ;  // NOLINT(readability-redundant-declaration): not every libc header declares it
+
+namespace qcache {
+namespace {
+
+// Requests that may read headers or records run side by side; all else is quick, and nothing waits for quantization.
+constexpr unsigned kRequestThreads = 16;
+
+struct SessionCloser {
+  void operator()(fuse_session* session) const { fuse_session_destroy(session); }
+};
+
+/// fuse_args that free themselves.
+class Args {
+ public:
+  Args() { add("qcache"); }
+  ~Args() { fuse_opt_free_args(&args_); }
+  Args(const Args&) = delete;
+  Args& operator=(const Args&) = delete;
+  void add(const std::string& arg) { fuse_opt_add_arg(&args_, arg.c_str()); }
+  void option(const std::string& option) {
+    add("-o");
+    add(option);
+  }
+  fuse_args* get() { return &args_; }
+
+ private:
+  fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
+};
+
+// A comma or backslash in an option's value would end it.
+std::string escaped(const std::string& value) {
+  std::string out;
+  for (const char c : value) {
+    if (c == ',' || c == '\\') {
+      out += '\\';
+    }
+    out += c;
+  }
+  return out;
+}
+
+Result<int> run_program(std::vector<std::string> words) {
+  std::vector<char*> argv;
+  for (std::string& word : words) {
+    argv.push_back(word.data());
+  }
+  argv.push_back(nullptr);
+  pid_t pid = -1;
+  const int error = ::posix_spawnp(&pid, argv[0], nullptr, nullptr, argv.data(), environ);
+  if (error != 0) {
+    return fail(system_error(error, "cannot run " + words[0]));
+  }
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0) {
+    if (errno != EINTR) {
+      return fail(system_error(errno, "cannot wait for " + words[0]));
+    }
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+// Whether `inner` is `outer` or lies below it. Both absolute, links resolved.
+bool lies_within(const std::string& inner, const std::string& outer) {
+  return inner == outer || (inner.starts_with(outer) && (outer == "/" || inner[outer.size()] == '/'));
+}
+
+Status prepare_mount_point(Env& env, const MountOptions& options) {
+  const std::string& mount_point = options.mount_point;
+  auto stat = env.stat(mount_point);
+  if (!stat && stat.error().sys_errno == ENOTCONN) {
+    QCACHE_TRY(unmount(mount_point, true));
+    spdlog::info("cleared a dead mount off {}", mount_point);
+    stat = env.stat(mount_point);
+  }
+  if (!stat) {
+    return fail(stat.error().with_context("the mount point cannot be used"));
+  }
+  if (!stat->is_directory()) {
+    return fail(ErrorKind::kInvalidArgument, "the mount point " + mount_point + " is not a folder");
+  }
+  QCACHE_TRY_ASSIGN(const std::string mount_path, env.real_path(mount_point));
+  std::vector<std::string> outside = options.engine.roots;
+  outside.push_back(options.engine.cache_directory);
+  for (const std::string& path : outside) {
+    const auto real = env.real_path(path);  // the cache directory may not exist yet
+    if (lies_within(real ? *real : path, mount_path)) {
+      return fail(ErrorKind::kInvalidArgument,
+                  fmt::format("{} lies below the mount point {}, which would hide it: choose another mount point", path,
+                              mount_point));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<std::string>> resolved_roots(Env& env, const std::vector<std::string>& roots) {
+  std::vector<std::string> out;
+  for (const std::string& root : roots) {
+    auto real = env.real_path(root);
+    if (!real) {
+      return fail(real.error().with_context("the model folder cannot be used"));
+    }
+    QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(*real));
+    if (!stat.is_directory()) {
+      return fail(ErrorKind::kInvalidArgument, root + " is not a folder of models");
+    }
+    out.push_back(std::move(*real));
+  }
+  return out;
+}
+
+}  // namespace
+
+Status unmount(const std::string& mount_point, bool lazy) {
+  if (::umount2(mount_point.c_str(), lazy ? MNT_DETACH : 0) == 0) {
+    return {};
+  }
+  const int error = errno;
+  if (error == EPERM) {
+    // Users unmount what they mounted through libfuse's setuid helper; it prints its own reason.
+    std::vector<std::string> words = {"fusermount3", "-u", "-q"};
+    if (lazy) {
+      words.emplace_back("-z");
+    }
+    words.push_back(mount_point);
+    QCACHE_TRY_ASSIGN(const int code, run_program(std::move(words)));
+    if (code == 0) {
+      return {};
+    }
+    return fail(ErrorKind::kPermission, "cannot unmount " + mount_point +
+                                            ": you did not mount it, or files in it are open (--lazy detaches it)");
+  }
+  if (error == EBUSY) {
+    return fail(ErrorKind::kBusy,
+                "cannot unmount " + mount_point + ": files in it are open (close them, or use --lazy)");
+  }
+  if (error == EINVAL) {
+    return fail(ErrorKind::kNotFound, "nothing is mounted on " + mount_point);
+  }
+  return fail(system_error(error, "cannot unmount " + mount_point));
+}
+
+Status serve_mount(Env& env, const MountOptions& options, const std::function<void()>& on_ready) {
+  MountOptions resolved = options;
+  QCACHE_TRY_ASSIGN(resolved.engine.roots, resolved_roots(env, options.engine.roots));
+  QCACHE_TRY(prepare_mount_point(env, resolved));
+  QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
+  ControlFiles control(*engine, resolved.mount_point);
+  Operations operations(*engine, control, resolved.passthrough, on_ready);
+
+  Args args;
+  args.option("subtype=qcache");
+  args.option("fsname=" + escaped(fmt::format("{}", fmt::join(resolved.engine.roots, ":"))));
+  args.option("default_permissions");
+  if (resolved.allow_other) {
+    args.option("allow_other");
+  }
+  for (const std::string& option : resolved.kernel_options) {
+    args.option(option);
+  }
+  if (resolved.debug) {
+    args.add("-d");
+  }
+  const fuse_lowlevel_ops& ops = Operations::table();
+  const std::unique_ptr<fuse_session, SessionCloser> session(
+      fuse_session_new(args.get(), &ops, sizeof ops, &operations));
+  if (!session) {
+    return fail(ErrorKind::kInvalidArgument, "libfuse does not accept the mount options");
+  }
+  if (fuse_set_signal_handlers(session.get()) != 0) {
+    return fail(ErrorKind::kInternal, "cannot install signal handlers");
+  }
+  Status result;
+  if (fuse_session_mount(session.get(), resolved.mount_point.c_str()) != 0) {
+    result =
+        fail(ErrorKind::kPermission,
+             fmt::format("cannot mount on {}: run as root, or install fuse3 and check that /dev/fuse may be opened",
+                         resolved.mount_point));
+  } else {
+    spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
+    fuse_loop_config* config = fuse_loop_cfg_create();
+    fuse_loop_cfg_set_max_threads(config, kRequestThreads);
+    fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
+    fuse_session_loop_mt(session.get(), config);
+    fuse_loop_cfg_destroy(config);
+    // Waiting reads are answered while the session still takes answers.
+    engine->stop();
+    fuse_session_unmount(session.get());
+    spdlog::info("unmounted {}", resolved.mount_point);
+  }
+  fuse_remove_signal_handlers(session.get());
+  return result;
+}
+
+}  // namespace qcache

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/engine/engine.h"
+#include "fs/control_files.h"
+#include "fs/node.h"
+
+namespace qcache {
+
+/// What stat(2) shall say of a node.
+struct NodeAttributes {
+  mode_t mode = 0;
+  uint64_t inode = 0;
+  uint64_t size_bytes = 0;
+  uint64_t disk_bytes = 0;
+  int64_t mtime_ns = 0;
+  int64_t atime_ns = 0;
+  /// How long the kernel may answer from this without asking, in seconds.
+  double valid_seconds = 0;
+};
+
+struct ResolvedNode {
+  Node node;
+  NodeAttributes attributes;
+};
+
+/// The names of the mount and what lies behind them: the virtual tree, without FUSE. Thread-safe, as Engine is.
+///
+///     /                        models, and .qcache
+///     /<model>/                the dtypes this model can be served in
+///     /<model>/<dtype>/        0.bin
+///     /.qcache/                status, metrics, errors
+class Tree {
+ public:
+  Tree(Engine& engine, const ControlFiles& control) : engine_(engine), control_(control) {}
+
+  /// The child `name` of a folder. kNotFound where there is none.
+  Result<ResolvedNode> lookup(const Node& parent, const std::string& name) const;
+
+  /// The attributes of a node now. kSourceChanged where its name leads to another node by now.
+  Result<NodeAttributes> attributes(const Node& node) const;
+
+  /// Names and kinds in a folder, without "." and "..". Reads headers where it must, never tensor bytes.
+  struct Entry {
+    std::string name;
+    uint64_t inode = 0;
+    bool directory = false;
+  };
+  Result<std::vector<Entry>> list(const Node& folder) const;
+
+  /// Drops the cached bytes of a file, or of everything below a folder.
+  Status remove(const Node& node) const;
+
+ private:
+  [[nodiscard]] Result<ResolvedNode> lookup_control(const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup_dtype(const Node& model, const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup_artifact(const Node& dtype, const std::string& name) const;
+
+  Engine& engine_;
+  const ControlFiles& control_;
+};
+
+/// st_ino of a path of the mount: the same in every mount, never 0 or 1 except for the root's 1.
+[[nodiscard]] uint64_t inode_of_path(std::string_view path);
+
+}  // namespace qcache
