@@ -100,8 +100,7 @@ class PosixEnv final : public Env {
   Status write_at(int fd, std::span<const std::byte> bytes, uint64_t offset) override {
     size_t done = 0;
     while (done < bytes.size()) {
-      const ssize_t n =
-          ::pwrite(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t n = ::pwrite(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
       if (n < 0) {
         if (errno == EINTR) {
           continue;

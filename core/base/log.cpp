@@ -16,8 +16,7 @@ Status start_logging(const LogOptions& options) {
     if (options.file.empty()) {
       sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
     } else {
-      sink =
-          std::make_shared<spdlog::sinks::rotating_file_sink_mt>(options.file, kMaxFileBytes, kRotatedFiles);
+      sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(options.file, kMaxFileBytes, kRotatedFiles);
     }
     auto logger = std::make_shared<spdlog::logger>("qcache", std::move(sink));
     logger->set_level(options.level);

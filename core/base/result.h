@@ -33,6 +33,8 @@ struct Error {
 
   /// The same failure seen from one layer up: "context: message".
   [[nodiscard]] Error with_context(std::string_view context) const;
+
+  friend bool operator==(const Error&, const Error&) = default;
 };
 
 /// Every fallible function returns one of these. "Not there" is an empty optional inside a Result where
@@ -72,8 +74,7 @@ using Status = Result<void>;
   } while (false)
 
 /// `QCACHE_TRY_ASSIGN(auto x, f());` declares or assigns x from a Result, or returns its error.
-#define QCACHE_TRY_ASSIGN(lhs, expr) \
-  QCACHE_TRY_ASSIGN_IMPL(lhs, expr, QCACHE_CONCAT(qcache_result_, __LINE__))
+#define QCACHE_TRY_ASSIGN(lhs, expr) QCACHE_TRY_ASSIGN_IMPL(lhs, expr, QCACHE_CONCAT(qcache_result_, __LINE__))
 #define QCACHE_TRY_ASSIGN_IMPL(lhs, expr, tmp)                        \
   auto tmp = (expr);                                                  \
   if (!tmp.has_value()) {                                             \

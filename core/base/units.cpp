@@ -20,8 +20,7 @@ Result<Number> split_number(std::string_view text, std::string_view what) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || !std::isfinite(value) || value < 0) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("'{}' is not a {}: it must start with a number", text, what));
+    return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not a {}: it must start with a number", text, what));
   }
   return Number{value, text.substr(static_cast<size_t>(end - text.data()))};
 }

@@ -121,16 +121,26 @@ void Engine::stop() {
   flush_accesses();
 }
 
+FoundModels Engine::models() {
+  FoundModels found = index_.find_all();
+  for (const std::string& problem : found.problems) {
+    errors_.add("models", Error{ErrorKind::kIo, 0, problem}, env_.now_ns());
+  }
+  for (const FoundModel& hidden : found.shadowed) {
+    errors_.add(hidden.name,
+                Error{ErrorKind::kInvalidModel, 0,
+                      fmt::format("{} is not shown: another model of that name comes first", hidden.path)},
+                env_.now_ns());
+  }
+  return found;
+}
+
 Result<std::shared_ptr<const SourceModel>> Engine::model(const std::string& name) {
   auto found = index_.get(name);
   if (!found && found.error().kind != ErrorKind::kNotFound) {
     errors_.add(name, found.error(), env_.now_ns());
   }
   return found;
-}
-
-Result<FoundModel> Engine::locate_model(const std::string& name) const {
-  return find_model(env_, index_.roots(), name);
 }
 
 std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
@@ -187,6 +197,14 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
 }
 
 Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {
+  auto opened = try_open(name, expected);
+  if (!opened && opened.error().kind != ErrorKind::kSourceChanged && opened.error().kind != ErrorKind::kNotFound) {
+    errors_.add(name.virtual_path(), opened.error(), env_.now_ns());
+  }
+  return opened;
+}
+
+Result<OpenArtifact> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, index_.get_settled(name.model));
   const Sha256Digest recipe = recipe_of(name, *source);
   if (expected != nullptr && *expected != recipe) {

@@ -91,11 +91,12 @@ class Engine final : private FillingObserver {
   Engine& operator=(const Engine&) = delete;
 
   // --- names ------------------------------------------------------------------------------------------------------
-  [[nodiscard]] FoundModels models() const { return index_.find_all(); }
+  /// Lists the folders anew; what is wrong with them goes to errors().
+  [[nodiscard]] FoundModels models();
   /// kNotFound where there is no such folder; other errors where it cannot be served (kept in errors()).
   Result<std::shared_ptr<const SourceModel>> model(const std::string& name);
   /// Whether a model folder of this name exists, servable or not.
-  [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) const;
+  [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
   [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
 
   // --- artifacts --------------------------------------------------------------------------------------------------
@@ -124,6 +125,7 @@ class Engine final : private FillingObserver {
 
   Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store);
 
+  Result<OpenArtifact> try_open(const ArtifactName& name, const Sha256Digest* expected);
   Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
                                                    const std::shared_ptr<const SourceModel>& model,
                                                    const std::string& file, const Sha256Digest& recipe)

@@ -204,6 +204,9 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
     complete = announce_due();
     pump_fill();
   }
+  if (!made) {
+    observer_.on_failure(shared_from_this(), made.error());  // first, so that whoever sees a read fail finds the reason
+  }
   for (const std::shared_ptr<Waiter>& waiter : released) {
     if (!waiter->claim()) {
       continue;
@@ -214,9 +217,6 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
       waiter->callback()(fail(made.error()));
     }
-  }
-  if (!made) {
-    observer_.on_failure(shared_from_this(), made.error());
   }
   if (complete) {
     observer_.on_complete(shared_from_this());

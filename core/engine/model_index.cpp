@@ -4,12 +4,58 @@
 #include <chrono>
 #include <thread>
 
+#include "core/model/hub_cache.h"
+
 namespace qcache {
 
 ModelIndex::ModelIndex(Env& env, std::vector<std::string> roots) : env_(env), roots_(std::move(roots)) {}
 
+FoundModels ModelIndex::find_all() {
+  Places places;
+  places.found_at = std::chrono::steady_clock::now();
+  FoundModels found = find_models(env_, roots_);
+  for (const FoundModel& model : found.models) {
+    places.paths.emplace(model.name, model.path);
+  }
+  const MutexLock lock(mutex_);
+  places_ = std::move(places);
+  return found;
+}
+
+Result<FoundModel> ModelIndex::locate(const std::string& name) {
+  constexpr std::chrono::seconds kWalkInterval{1};
+  std::optional<FoundModel> known;
+  {
+    const MutexLock lock(mutex_);
+    if (places_ && std::chrono::steady_clock::now() - places_->found_at < kWalkInterval) {
+      const auto place = places_->paths.find(name);
+      if (place != places_->paths.end()) {
+        known = FoundModel{name, place->second};
+      }
+    }
+  }
+  if (known && still_there(*known)) {
+    return *known;
+  }
+  const FoundModels all = find_all();
+  const auto found =
+      std::find_if(all.models.begin(), all.models.end(), [&](const FoundModel& m) { return m.name == name; });
+  if (found == all.models.end()) {
+    return fail(ErrorKind::kNotFound, "no model '" + name + "' below the mounted folders");
+  }
+  return *found;
+}
+
+bool ModelIndex::still_there(const FoundModel& found) const {
+  if (const auto hub = hub_location(found.path)) {
+    const auto snapshot = current_snapshot(env_, hub->repo_folder);
+    return snapshot && *snapshot && found.path.starts_with(**snapshot);
+  }
+  return env_.stat(found.path).has_value();
+}
+
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& name) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, find_model(env_, roots_, name));
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate(name));
   std::shared_ptr<const SourceModel> known;
   {
     const MutexLock lock(mutex_);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -23,7 +25,11 @@ class ModelIndex {
   ModelIndex(Env& env, std::vector<std::string> roots);
 
   /// Lists the directories anew.
-  [[nodiscard]] FoundModels find_all() const { return find_models(env_, roots_); }
+  [[nodiscard]] FoundModels find_all() QCACHE_EXCLUDES(mutex_);
+
+  /// The folder of the model called `name`. Where it lies is looked up at most once a second (a walk over all folders);
+  /// that it is still there, and which snapshot of a hub cache is current, at every call.
+  [[nodiscard]] Result<FoundModel> locate(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
   /// kNotFound where no folder has this name; kInvalidModel, kPermission and others where it is there but cannot be
   /// served. The identity may not be settled yet: listings may use the model, bytes may not.
@@ -43,7 +49,13 @@ class ModelIndex {
   };
   static constexpr size_t kMaxTensors = 1'000'000;  // over all models held; about 150 bytes each
 
+  struct Places {
+    std::unordered_map<std::string, std::string> paths;  // by name
+    std::chrono::steady_clock::time_point found_at;
+  };
+
   void trim() QCACHE_REQUIRES(mutex_);
+  [[nodiscard]] bool still_there(const FoundModel& found) const;
 
   Env& env_;
   const std::vector<std::string> roots_;
@@ -51,6 +63,7 @@ class ModelIndex {
   uint64_t clock_ QCACHE_GUARDED_BY(mutex_) = 0;
   size_t tensors_held_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::unordered_map<std::string, Slot> slots_ QCACHE_GUARDED_BY(mutex_);
+  std::optional<Places> places_ QCACHE_GUARDED_BY(mutex_);
 };
 
 }  // namespace qcache

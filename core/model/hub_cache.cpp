@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "core/model/source_file.h"
 #include "core/model/weight_files.h"
 
@@ -63,7 +65,7 @@ Result<std::optional<std::string>> current_snapshot(Env& env, const std::string&
   std::optional<std::string> newest;
   int64_t newest_ns = 0;
   for (const std::string& name : *names) {
-    std::string folder = snapshots + '/' + name;
+    std::string folder = fmt::format("{}/{}", snapshots, name);
     const auto stat = env.stat(folder);
     if (stat && stat->is_directory() && (!newest || stat->mtime_ns > newest_ns)) {
       newest = std::move(folder);

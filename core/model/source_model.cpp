@@ -119,7 +119,7 @@ class ModelReader {
     return sorted;
   }
 
-  Status check_unique() const {
+  [[nodiscard]] Status check_unique() const {
     const auto sorted = tensors_by_name();
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end(),
                                           [](const auto* a, const auto* b) { return a->name == b->name; });
@@ -131,7 +131,7 @@ class ModelReader {
   }
 
   // Both sides are sorted by name and free of duplicates.
-  Status check_index(const SafetensorsIndex& index) const {
+  [[nodiscard]] Status check_index(const SafetensorsIndex& index) const {
     const auto sorted = tensors_by_name();
     auto tensor = sorted.begin();
     for (const auto& [name, shard] : index.weight_map) {

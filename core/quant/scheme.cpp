@@ -30,9 +30,9 @@ bool is_called(const Scheme& scheme, std::string_view name) {
 
 std::span<const Scheme* const> all_schemes() {
 #define QCACHE_SCHEME_ADDRESS(name) &scheme_##name(),
-  static const std::array schemes = {QCACHE_SCHEMES(QCACHE_SCHEME_ADDRESS)};
+  static const std::array kSchemes = {QCACHE_SCHEMES(QCACHE_SCHEME_ADDRESS)};
 #undef QCACHE_SCHEME_ADDRESS
-  return schemes;
+  return kSchemes;
 }
 
 const Scheme* find_scheme(std::string_view name) {

@@ -9,8 +9,6 @@
 namespace qcache {
 namespace {
 
-using std::string_view_literals::operator""sv;
-
 constexpr std::string_view kWeightSuffix = ".weight";
 /// Below this a side is too small to be worth a scale, and some loaders' kernels refuse it.
 constexpr uint64_t kMinimumSide = 16;
@@ -89,9 +87,10 @@ constexpr std::array kDenseRules = {
 };
 
 /// Model types whose linear layers are transformers' Conv1D.
-constexpr std::array kConv1DTypes = {"gpt2"sv, "openai-gpt"sv, "imagegpt"sv, "decision_transformer"sv, "clvp"sv};
+constexpr std::array<std::string_view, 5> kConv1DTypes = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer",
+                                                          "clvp"};
 /// Model types built from T5's layers without "t5" in their name.
-constexpr std::array kT5Types = {"switch_transformers"sv, "pop2piano"sv, "udop"sv};
+constexpr std::array<std::string_view, 3> kT5Types = {"switch_transformers", "pop2piano", "udop"};
 
 /// Calls `visit` with each part of a dotted name until it returns true; whether one did.
 template <typename Visit>

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "core/base/checked.h"
@@ -279,7 +280,7 @@ std::string ModelBuilder::write_hub(const std::string& hub, const std::string& r
     const std::string key = commit + '/' + name;
     return to_hex(sha256(std::as_bytes(std::span(key))));
   };
-  const std::string snapshot = root + "/snapshots/" + commit;
+  std::string snapshot = root + "/snapshots/" + commit;
   const std::string staging = root + "/blobs";
   make_directories(snapshot);
   write(staging);
@@ -287,8 +288,9 @@ std::string ModelBuilder::write_hub(const std::string& hub, const std::string& r
     if (name.size() == 64) {
       continue;  // a blob of an earlier call
     }
-    require(Env::posix().rename(staging + '/' + name, staging + '/' + blob(name)));
-    make_link("../../blobs/" + blob(name), snapshot + '/' + name);
+    const std::string key = blob(name);
+    require(Env::posix().rename(fmt::format("{}/{}", staging, name), fmt::format("{}/{}", staging, key)));
+    make_link("../../blobs/" + key, fmt::format("{}/{}", snapshot, name));
   }
   write_file(root + "/refs/main", commit);
   return snapshot;

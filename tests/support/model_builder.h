@@ -66,6 +66,7 @@ class ModelBuilder {
   void write(const std::string& folder) const;
   /// Writes `hub/models--<repo>` as the Hugging Face hub lays it out: blobs, links in snapshots/<commit>,
   /// refs/main = commit. Returns the snapshot's folder. Call again with another commit to update the repo.
+  // NOLINTNEXTLINE(modernize-use-nodiscard): often called for what it writes
   std::string write_hub(const std::string& hub, const std::string& repo,
                         const std::string& commit = kDefaultCommit) const;
 

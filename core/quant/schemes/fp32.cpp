@@ -7,8 +7,8 @@ namespace qcache {
 
 const Scheme& scheme_fp32() {
   static constexpr std::array<std::string_view, 2> kAliases = {"float32", "float"};
-  static const CastScheme scheme("fp32", kAliases, DType::kF32);
-  return scheme;
+  static const CastScheme kScheme("fp32", kAliases, DType::kF32);
+  return kScheme;
 }
 
 }  // namespace qcache

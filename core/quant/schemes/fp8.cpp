@@ -37,8 +37,8 @@ class Fp8Scheme final : public Scheme {
 }  // namespace
 
 const Scheme& scheme_fp8() {
-  static const Fp8Scheme scheme;
-  return scheme;
+  static const Fp8Scheme kScheme;
+  return kScheme;
 }
 
 }  // namespace qcache

@@ -40,8 +40,8 @@ class Int8Scheme final : public Scheme {
 }  // namespace
 
 const Scheme& scheme_int8() {
-  static const Int8Scheme scheme;
-  return scheme;
+  static const Int8Scheme kScheme;
+  return kScheme;
 }
 
 }  // namespace qcache

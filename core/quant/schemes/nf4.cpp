@@ -57,8 +57,8 @@ class Nf4Scheme final : public Scheme {
 }  // namespace
 
 const Scheme& scheme_nf4() {
-  static const Nf4Scheme scheme;
-  return scheme;
+  static const Nf4Scheme kScheme;
+  return kScheme;
 }
 
 }  // namespace qcache

@@ -46,8 +46,8 @@ class Qfloat8Scheme final : public Scheme {
 }  // namespace
 
 const Scheme& scheme_qfloat8() {
-  static const Qfloat8Scheme scheme;
-  return scheme;
+  static const Qfloat8Scheme kScheme;
+  return kScheme;
 }
 
 }  // namespace qcache

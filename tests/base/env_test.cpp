@@ -1,0 +1,65 @@
+#include "core/base/env.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "tests/support/temp_dir.h"
+
+namespace qcache {
+namespace {
+
+TEST(PosixEnv, ReadsStopAtTheEndOfTheFile) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto file = env.open(dir / "f", O_RDWR | O_CREAT, 0600);
+  ASSERT_TRUE(file);
+  const std::vector<std::byte> written(10, std::byte{7});
+  ASSERT_TRUE(env.write_at(file->get(), written, 5));
+  std::vector<std::byte> read(32);
+  EXPECT_EQ(env.read_at(file->get(), read, 0), 15U);
+  EXPECT_EQ(read[4], std::byte{0});
+  EXPECT_EQ(read[5], std::byte{7});
+  EXPECT_EQ(env.read_at(file->get(), read, 15), 0U);
+}
+
+TEST(PosixEnv, ErrorsNameThePath) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto missing = env.open(dir / "nope", O_RDONLY);
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().kind, ErrorKind::kNotFound);
+  EXPECT_NE(missing.error().message.find("nope"), std::string::npos);
+
+  const auto read_only = env.open(dir.path(), O_RDONLY | O_DIRECTORY);
+  ASSERT_TRUE(read_only);
+  std::vector<std::byte> buffer(1);
+  const auto read = env.read_at(read_only->get(), buffer, 0);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().sys_errno, EISDIR);
+  EXPECT_NE(read.error().message.find(dir.path()), std::string::npos) << read.error().message;
+}
+
+TEST(PosixEnv, HolesTakeNoSpace) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto file = env.open(dir / "sparse", O_RDWR | O_CREAT, 0600);
+  ASSERT_TRUE(file);
+  ASSERT_TRUE(env.truncate(file->get(), uint64_t{1} << 40));
+  const auto stat = env.stat(file->get());
+  ASSERT_TRUE(stat);
+  EXPECT_EQ(stat->size_bytes, uint64_t{1} << 40);
+  EXPECT_EQ(stat->allocated_bytes, 0U);
+  EXPECT_TRUE(stat->is_regular());
+}
+
+TEST(PosixEnv, ListsNamesWithoutTheDots) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  ASSERT_TRUE(env.make_directory(dir / "a", 0700));
+  EXPECT_EQ(env.list(dir.path()), std::vector<std::string>{"a"});
+}
+
+}  // namespace
+}  // namespace qcache

@@ -1,0 +1,165 @@
+// What the engine does when the disk, the source or the cached bytes misbehave.
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/engine/engine_fixture.h"
+
+namespace qcache {
+namespace {
+
+using testing::HasSubstr;
+
+std::string backing_of(Engine& engine, const ArtifactInfo& info) {
+  const CacheDirectory& directory = engine.store().directory();
+  return info.record ? directory.sealed_path(info.file) : directory.filling_path(info.file);
+}
+
+void flip_byte(const std::string& path, int64_t offset) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(offset);
+  const auto byte = static_cast<char>(file.get() ^ 0x10);
+  file.seekp(offset);
+  file.put(byte);
+  ASSERT_TRUE(file.flush());
+}
+
+TEST_F(EngineTest, FullDiskFailsTheReadAndTheNextOneWorks) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  env_.fail_all(EnvCall::kWriteAt, ENOSPC, "filling/");
+  const auto failed = read(**opened, ByteRange{0, (*opened)->size_bytes()});
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().kind, ErrorKind::kNoSpace);
+  const auto info = engine.describe(name());
+  EXPECT_EQ(info->state, ArtifactState::kFailed);
+  EXPECT_THAT(info->error, HasSubstr("No space left"));
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_EQ(engine.errors()[0].subject, "m/int8/0.bin");
+  env_.heal();
+  EXPECT_TRUE(read_all());
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, OpenThatFailsIsListedAmongTheErrors) {
+  Engine& engine = start();
+  env_.fail_all(EnvCall::kOpen, ENOSPC, "filling/");
+  const auto failed = engine.open(name());
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().kind, ErrorKind::kNoSpace);
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_EQ(engine.errors()[0].subject, "m/int8/0.bin");
+}
+
+TEST_F(EngineTest, SourceReadErrorReachesTheReader) {
+  start();
+  const auto opened = engine_->open(name());
+  env_.fail(EnvCall::kReadAt, 1, EIO, "model.safetensors");
+  const auto failed = read(**opened, ByteRange{0, (*opened)->size_bytes()});
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().kind, ErrorKind::kIo);
+  EXPECT_TRUE(read(**opened, ByteRange{0, (*opened)->size_bytes()}));
+}
+
+TEST_F(EngineTest, SourceRewrittenBetweenReadAndCheckIsNeverServed) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  const std::string source = dir_ / "models/m/model.safetensors";
+  env_.before(
+      EnvCall::kReadAt, 1, [&] { flip_byte(source, 300'000); }, "model.safetensors");
+  const auto failed = read(**opened, ByteRange{0, (*opened)->size_bytes()});
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().kind, ErrorKind::kSourceChanged);
+  EXPECT_FALSE(read(**opened, ByteRange{200'000, 4'000'000})) << "the handle stays with the state that is gone";
+  EXPECT_TRUE(read_all()) << "a new open serves what is there now";
+}
+
+TEST_F(EngineTest, FailedSealLosesNothing) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  env_.fail(EnvCall::kRename, 1, EIO, "filling/quantized");
+  const auto first = read(**opened, ByteRange{0, (*opened)->size_bytes()});
+  ASSERT_TRUE(first);
+  for (int i = 0; i < 500 && engine.errors().empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_EQ(read_all(), first);
+}
+
+TEST_F(EngineTest, FlippedByteInASealedFileIsMadeAgain) {
+  start();
+  const auto right = read_all();
+  ASSERT_TRUE(right);
+  ASSERT_TRUE(sealed());
+  const std::string backing = backing_of(*engine_, *engine_->describe(name()));
+  engine_.reset();
+  flip_byte(backing, 1'000'000);
+  Engine& engine = start();
+  EXPECT_EQ(read_all(), right);
+  EXPECT_EQ(engine.stats().tiles_rejected, 1U);
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_THAT(engine.errors()[0].error.message, HasSubstr("SHA-256"));
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, FlippedByteInAHeaderOfASealedFileIsMadeAgain) {
+  start();
+  const auto right = read_all();
+  ASSERT_TRUE(sealed());
+  const std::string backing = backing_of(*engine_, *engine_->describe(name()));
+  engine_.reset();
+  flip_byte(backing, 70);
+  start();
+  EXPECT_EQ(read_all(), right);
+  ASSERT_TRUE(sealed());
+  EXPECT_EQ(read_all(), right) << "also from the sealed file";
+}
+
+TEST_F(EngineTest, TouchedBackingFileIsHashedNotTrusted) {
+  start();
+  const auto right = read_all();
+  ASSERT_TRUE(sealed());
+  const std::string backing = backing_of(*engine_, *engine_->describe(name()));
+  engine_.reset();
+  ASSERT_EQ(::utimensat(AT_FDCWD, backing.c_str(), nullptr, 0), 0);
+  Engine& engine = start();
+  EXPECT_EQ(read_all(), right);
+  EXPECT_EQ(engine.stats().tiles_verified, tile_count());
+  EXPECT_EQ(engine.stats().tiles_quantized, 0U);
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, ChangedSourceIsMadeAnew) {
+  Engine& engine = start();
+  const auto old = read_all();
+  ASSERT_TRUE(sealed());
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  ModelBuilder other;
+  other.tensor("model.layers.0.self_attn.q_proj.weight", DType::kBF16, {2048, 2048}, TensorData::normal(99));
+  other.write(dir_ / "models/m");
+  EXPECT_NE(engine.describe(name())->state, ArtifactState::kSealed);
+  const auto fresh = read_all();
+  ASSERT_TRUE(fresh);
+  EXPECT_NE(*fresh, *old);
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, BadModelFailsAlone) {
+  Engine& engine = start();
+  std::filesystem::create_directories(dir_ / "models/broken");
+  std::ofstream(dir_ / "models/broken/model.safetensors") << "garbage that is no header";
+  const auto broken = engine.model("broken");
+  ASSERT_FALSE(broken);
+  EXPECT_EQ(broken.error().kind, ErrorKind::kInvalidModel);
+  EXPECT_EQ(engine.errors()[0].subject, "broken");
+  EXPECT_TRUE(read_all());
+}
+
+}  // namespace
+}  // namespace qcache

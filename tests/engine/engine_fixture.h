@@ -1,0 +1,82 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <thread>
+
+#include "core/engine/engine.h"
+#include "core/layout/torch_zip.h"
+#include "tests/support/fake_env.h"
+#include "tests/support/model_builder.h"
+#include "tests/support/temp_dir.h"
+
+namespace qcache {
+
+/// An engine over one small model "m" in private directories, with an Env that fails on demand.
+class EngineTest : public testing::Test {
+ protected:
+  // Several tiles: 3 of q (4 MiB of int8 each source row block), plus small ones.
+  EngineTest() {
+    builder_.config(R"({"model_type":"llama","architectures":["LlamaForCausalLM"]})")
+        .tensor("model.embed_tokens.weight", DType::kBF16, {256, 512})
+        .tensor("model.layers.0.self_attn.q_proj.weight", DType::kBF16, {2048, 2048})
+        .tensor("model.layers.0.input_layernorm.weight", DType::kBF16, {512});
+    builder_.write(dir_ / "models/m");
+  }
+
+  Engine& start(unsigned threads = 2) {
+    EngineOptions options;
+    options.roots = {dir_ / "models"};
+    options.cache_directory = dir_ / "cache";
+    options.threads = threads;
+    auto engine = Engine::start(env_, options);
+    EXPECT_TRUE(engine) << engine.error().message;
+    engine_ = std::move(*engine);
+    return *engine_;
+  }
+
+  static ArtifactName name(std::string_view dtype = "int8") { return ArtifactName{"m", find_scheme(dtype), 0}; }
+
+  static Result<std::vector<std::byte>> read(Artifact& artifact, ByteRange range) {
+    std::promise<Result<std::vector<std::byte>>> answer;
+    artifact.read(range, [&](Result<std::span<const std::byte>> bytes) {
+      if (bytes) {
+        answer.set_value(std::vector<std::byte>(bytes->begin(), bytes->end()));
+      } else {
+        answer.set_value(fail(bytes.error()));
+      }
+    });
+    return answer.get_future().get();
+  }
+
+  Result<std::vector<std::byte>> read_all(std::string_view dtype = "int8") {
+    QCACHE_TRY_ASSIGN(const OpenArtifact opened, engine_->open(name(dtype)));
+    return read(*opened, ByteRange{0, opened->size_bytes()});
+  }
+
+  /// Waits for the file to be sealed; false after 20 s.
+  bool sealed(std::string_view dtype = "int8") {
+    for (int i = 0; i < 2000; ++i) {
+      const auto info = engine_->describe(name(dtype));
+      if (info && info->state == ArtifactState::kSealed) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+  uint32_t tile_count(std::string_view dtype = "int8") {
+    const auto model = engine_->model("m");
+    return (*plan_torch_zip(**model, *find_scheme(dtype)))->tile_count();
+  }
+
+  TempDir dir_;
+  ModelBuilder builder_;
+  FakeEnv env_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace qcache

@@ -1,0 +1,125 @@
+// The engine's parts that need no files: pool, read-ahead, names, error log.
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+
+#include "core/engine/artifact_name.h"
+#include "core/engine/error_log.h"
+#include "core/engine/read_ahead.h"
+#include "core/engine/worker_pool.h"
+
+namespace qcache {
+namespace {
+
+TEST(WorkerPool, RunsTheMostUrgentFirstAndEqualsInOrder) {
+  WorkerPool pool(1);
+  std::promise<void> gate;
+  std::shared_future<void> open(gate.get_future());
+  std::promise<void> entered;
+  pool.submit(Priority::kDemand, [&] {
+    entered.set_value();
+    open.wait();
+  });
+  entered.get_future().wait();  // the one thread is busy: what follows is queued
+  std::vector<int> order;
+  std::promise<void> done;
+  pool.submit(Priority::kFill, [&] {
+    order.push_back(5);
+    done.set_value();
+  });
+  pool.submit(Priority::kReadAhead, [&] { order.push_back(3); });
+  pool.submit(Priority::kDemand, [&] { order.push_back(1); });
+  pool.submit(Priority::kReadAhead, [&] { order.push_back(4); });
+  pool.submit(Priority::kDemand, [&] { order.push_back(2); });
+  gate.set_value();
+  done.get_future().wait();
+  EXPECT_THAT(order, testing::ElementsAre(1, 2, 3, 4, 5));
+}
+
+TEST(WorkerPool, StopDropsWhatHasNotBegun) {
+  std::atomic<int> ran{0};
+  std::promise<void> entered;
+  std::promise<void> gate;
+  WorkerPool pool(1);
+  pool.submit(Priority::kDemand, [&] {
+    entered.set_value();
+    gate.get_future().wait();
+    ++ran;
+  });
+  entered.get_future().wait();
+  pool.submit(Priority::kDemand, [&] { ++ran; });
+  std::thread stopper([&] { pool.stop(); });
+  gate.set_value();
+  stopper.join();
+  pool.submit(Priority::kDemand, [&] { ++ran; });
+  EXPECT_LE(ran, 2);  // the second may have begun before stop() took the queues; the third never runs
+  EXPECT_GE(ran, 1);
+}
+
+TEST(ReadAhead, JumpingReaderGetsNothing) {
+  ReadAhead ahead;
+  for (const uint32_t tile : {50U, 10U, 90U, 11U, 80U}) {
+    const TileSpan got = ahead.after_read({tile, tile + 1}, 100);
+    EXPECT_EQ(got.first, got.end) << tile;
+  }
+}
+
+TEST(ReadAhead, WindowDoublesWithEveryTileCrossed) {
+  ReadAhead ahead;
+  std::vector<uint32_t> windows;
+  for (uint32_t tile = 0; tile < 8; ++tile) {
+    const TileSpan got = ahead.after_read({tile, tile + 1}, 1000);
+    windows.push_back(got.end - got.first);
+    EXPECT_EQ(got.first, tile + 1);
+    // More reads inside the tile change nothing.
+    EXPECT_EQ(ahead.after_read({tile, tile + 1}, 1000), got);
+  }
+  EXPECT_THAT(windows, testing::ElementsAre(0, 2, 4, 8, 16, 32, 32, 32));
+}
+
+TEST(ReadAhead, EndsAtTheLastTile) {
+  ReadAhead ahead;
+  ahead.after_read({0, 1}, 4);
+  EXPECT_EQ(ahead.after_read({1, 2}, 4), (TileSpan{2, 4}));
+  EXPECT_EQ(ahead.after_read({2, 4}, 4), (TileSpan{4, 4}));
+}
+
+TEST(ArtifactName, RanksAreDecimalWithoutLeadingZeros) {
+  EXPECT_EQ(rank_of_file_name("0.bin"), 0U);
+  EXPECT_EQ(rank_of_file_name("16.bin"), 16U);
+  for (const char* name : {"", ".bin", "00.bin", "01.bin", "-1.bin", "+1.bin", "1.BIN", "1.bin.bin", "1", "a.bin",
+                           "1 .bin", "99999999999.bin", "2147483648.bin"}) {
+    EXPECT_FALSE(rank_of_file_name(name)) << name;
+  }
+}
+
+TEST(ErrorLog, CountsEqualFailuresAndKeepsTheNewestFirst) {
+  ErrorLog log;
+  const Error disk{ErrorKind::kIo, 5, "disk"};
+  log.add("m", disk, 10);
+  log.add("n", disk, 20);
+  log.add("m", disk, 30);
+  const auto recent = log.recent();
+  ASSERT_EQ(recent.size(), 2U);
+  EXPECT_EQ(recent[0].subject, "m");
+  EXPECT_EQ(recent[0].count, 2U);
+  EXPECT_EQ(recent[0].first_ns, 10);
+  EXPECT_EQ(recent[0].last_ns, 30);
+  EXPECT_EQ(recent[1].subject, "n");
+}
+
+TEST(ErrorLog, IsBounded) {
+  ErrorLog log;
+  for (int i = 0; i < 1000; ++i) {
+    log.add(fmt::format("m{}", i), Error{ErrorKind::kIo, 0, "x"}, i);
+  }
+  EXPECT_EQ(log.recent().size(), 64U);
+  EXPECT_EQ(log.recent().front().subject, "m999");
+}
+
+}  // namespace
+}  // namespace qcache

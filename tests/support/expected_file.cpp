@@ -1,0 +1,123 @@
+#include "tests/support/expected_file.h"
+
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "core/base/digest.h"
+#include "core/layout/torch_zip.h"
+#include "core/quant/scheme.h"
+
+namespace qcache {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+SourceModel model_in(const std::string& folder) {
+  auto model = read_source_model(Env::posix(), folder, std::filesystem::path(folder).filename());
+  if (!model) {
+    throw std::runtime_error(model.error().message);
+  }
+  return std::move(*model);
+}
+
+std::shared_ptr<const LayoutPlan> plan_of(const SourceModel& model, std::string_view dtype) {
+  const Scheme* const scheme = find_scheme(dtype);
+  if (scheme == nullptr) {
+    throw std::runtime_error("no dtype " + std::string(dtype));
+  }
+  auto plan = plan_torch_zip(model, *scheme);
+  if (!plan) {
+    throw std::runtime_error(plan.error().message);
+  }
+  return std::move(*plan);
+}
+
+Bytes source_bytes(const SourceModel& model, const TensorInfo& tensor) {
+  Bytes bytes(tensor.data.size);
+  std::ifstream file(model.files.at(tensor.file), std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(tensor.data.offset));
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!file) {
+    throw std::runtime_error("cannot read tensor " + tensor.name);
+  }
+  return bytes;
+}
+
+Bytes gather(const Bytes& from, const std::vector<ByteRange>& ranges) {
+  Bytes out;
+  for (const ByteRange& range : ranges) {
+    const auto begin = from.begin() + static_cast<ptrdiff_t>(range.offset);
+    out.insert(out.end(), begin, begin + static_cast<ptrdiff_t>(range.size));
+  }
+  return out;
+}
+
+uint64_t total_size(const std::vector<ByteRange>& ranges) {
+  uint64_t total = 0;
+  for (const ByteRange& range : ranges) {
+    total += range.size;
+  }
+  return total;
+}
+
+/// Every tensor stored for one source tensor, each whole.
+std::vector<Bytes> encode(const Encoding& encoding, const Bytes& source) {
+  const UnitRange all{0, encoding.unit_count()};
+  const Bytes input = gather(source, encoding.source_ranges(all));
+  std::vector<Bytes> outputs(encoding.stored.size());
+  std::vector<std::span<std::byte>> spans;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    outputs[i].resize(encoding.stored[i].constant.empty() ? total_size(encoding.stored_ranges(i, all)) : 0);
+    spans.emplace_back(outputs[i]);
+  }
+  if (all.count > 0) {
+    encoding.encode(EncodeArgs{encoding.source_dtype, encoding.row_elements, input, spans});
+  }
+  std::vector<Bytes> stored(encoding.stored.size());
+  for (size_t i = 0; i < stored.size(); ++i) {
+    stored[i].resize(outputs[i].size());
+    size_t done = 0;
+    for (const ByteRange& range : encoding.stored_ranges(i, all)) {
+      if (!outputs[i].empty()) {
+        std::copy_n(outputs[i].begin() + static_cast<ptrdiff_t>(done), range.size,
+                    stored[i].begin() + static_cast<ptrdiff_t>(range.offset));
+        done += range.size;
+      }
+    }
+  }
+  return stored;
+}
+
+void place(std::span<std::byte> file, uint64_t offset, const Bytes& bytes) {
+  std::copy(bytes.begin(), bytes.end(), file.subspan(offset, bytes.size()).begin());
+}
+
+}  // namespace
+
+std::shared_ptr<const LayoutPlan> planned_file(const std::string& folder, std::string_view dtype) {
+  return plan_of(model_in(folder), dtype);
+}
+
+std::string expected_file(const std::string& folder, std::string_view dtype) {
+  const SourceModel model = model_in(folder);
+  const auto plan = plan_of(model, dtype);
+  std::string text(plan->size_bytes(), '\0');
+  const std::span<std::byte> file = std::as_writable_bytes(std::span(text));
+  plan->render_static(ByteRange{0, plan->size_bytes()}, file);
+  for (uint32_t g = 0; g < plan->groups().size(); ++g) {
+    const Group& group = plan->groups()[g];
+    const std::vector<Bytes> stored = encode(group.encoding, source_bytes(model, model.tensors[group.tensor]));
+    for (uint32_t i = 0; i < stored.size(); ++i) {
+      if (group.encoding.stored[i].constant.empty()) {
+        place(file, group.data_offsets[i], stored[i]);
+        place(file, group.data_offsets[i] + stored[i].size(), plan->trailer(g, i, crc32(0, stored[i])));
+      }
+    }
+  }
+  return text;
+}
+
+}  // namespace qcache
