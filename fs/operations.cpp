@@ -251,7 +251,11 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
     return;
   }
   if (handle->artifact) {
-    ReadRequest::start(req, **handle->artifact, ByteRange{static_cast<uint64_t>(offset), size});
+    // Direct reads carry the owner of their locks, reads for the page cache do not; those of more than a page include
+    // pages that nobody has touched.
+    const bool speculative = fi->lock_owner == 0 && size > static_cast<size_t>(kBlockSize);
+    ReadRequest::start(req, **handle->artifact, ByteRange{static_cast<uint64_t>(offset), size},
+                       speculative ? ReadIntent::kSpeculative : ReadIntent::kWanted);
     return;
   }
   const std::string_view text = handle->text;

@@ -10,11 +10,11 @@ thread_local bool in_interrupt_callback = false;
 
 }  // namespace
 
-void ReadRequest::start(fuse_req_t request, Artifact& artifact, ByteRange range) {
+void ReadRequest::start(fuse_req_t request, Artifact& artifact, ByteRange range, ReadIntent intent) {
   const auto self = std::make_shared<ReadRequest>(request);
   fuse_req_interrupt_func(request, &ReadRequest::on_interrupt, self.get());
   std::shared_ptr<PendingRead> pending =
-      artifact.read(range, [self](const Result<std::span<const std::byte>>& bytes) { self->reply(bytes); });
+      artifact.read(range, intent, [self](const Result<std::span<const std::byte>>& bytes) { self->reply(bytes); });
   if (!pending) {
     return;  // answered
   }

@@ -21,7 +21,7 @@ namespace qcache {
 class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
  public:
   /// Answers `request` with the bytes of `range` of `artifact`, now or later.
-  static void start(fuse_req_t request, Artifact& artifact, ByteRange range);
+  static void start(fuse_req_t request, Artifact& artifact, ByteRange range, ReadIntent intent);
 
   explicit ReadRequest(fuse_req_t request) : request_(request) {}
 

@@ -26,6 +26,14 @@ class PendingRead {
 /// is valid only during the call.
 using ReadCallback = std::function<void(Result<std::span<const std::byte>>)>;
 
+/// How a read came about.
+enum class ReadIntent : uint8_t {
+  kWanted,  ///< a program asked for exactly these bytes
+  /// The kernel reads ahead around a page that a program touched in a mapping. It asks again, for single pages, for
+  /// what it does not get.
+  kSpeculative,
+};
+
 /// One opened file of the mount: an artifact as it was when it was opened. Its bytes never change while it is open, not
 /// even where the name is removed, sealed or made anew from a changed source in the meantime. Thread-safe.
 class Artifact {
@@ -39,8 +47,9 @@ class Artifact {
 
   /// Reads the part of `range` that lies inside the file. Never blocks on quantization: the callback runs at once where
   /// the bytes are there, else when they are. Returns the pending read, or null where the callback has run already.
-  /// Failures: kSourceChanged, kNoSpace, kIo, kInterrupted; the file can be read again afterwards.
-  virtual std::shared_ptr<PendingRead> read(ByteRange range, ReadCallback callback) = 0;
+  /// Failures: kSourceChanged, kNoSpace, kIo, kInterrupted; the file can be read again afterwards. A speculative read
+  /// is declined (kBusy) where it would need the whole of a tensor that may not be wanted.
+  virtual std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent intent, ReadCallback callback) = 0;
 };
 
 }  // namespace qcache

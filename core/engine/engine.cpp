@@ -40,7 +40,7 @@ class Engine::SealedArtifact final : public Artifact {
   [[nodiscard]] uint64_t size_bytes() const override { return file_.record.size_bytes; }
   [[nodiscard]] int sealed_fd() const override { return file_.fd.get(); }
 
-  std::shared_ptr<PendingRead> read(ByteRange range, ReadCallback callback) override {
+  std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent /*intent*/, ReadCallback callback) override {
     stats_.reads.fetch_add(1, std::memory_order_relaxed);
     range = range.intersect(ByteRange{0, size_bytes()});
     thread_local std::vector<std::byte> buffer;

@@ -62,17 +62,20 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       absent_(plan_->tile_count()),
       last_use_(std::chrono::steady_clock::now()) {}
 
-std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadCallback callback) {
+std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
   stats_.reads.fetch_add(1, std::memory_order_relaxed);
   range = range.intersect(ByteRange{0, plan_->size_bytes()});
   const std::vector<TileSpan> needed = plan_->tiles_for(range);
   std::shared_ptr<Waiter> waiter;
-  bool refused = false;
+  std::optional<Error> refused;
   {
     const MutexLock lock(mutex_);
     const std::vector<uint32_t> missing = missing_tiles(needed);
-    refused = abandoned_ && !missing.empty();
-    if (!missing.empty() && !refused) {
+    if (abandoned_ && !missing.empty()) {
+      refused = Error{ErrorKind::kInterrupted, 0, "the filesystem is being unmounted"};
+    } else if (intent == ReadIntent::kSpeculative && !missing.empty() && needs_whole_group(range)) {
+      refused = Error{ErrorKind::kBusy, 0, "read-ahead across the end of a tensor that is not made yet"};
+    } else if (!missing.empty()) {
       waiter = std::make_shared<Waiter>(shared_from_this(), range, callback);
       waiter->missing = static_cast<uint32_t>(missing.size());
       for (const uint32_t tile : missing) {
@@ -80,14 +83,23 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadCallback
         request(tile, Priority::kDemand);
       }
     }
-    start_read_ahead(needed);
+    if (!refused) {
+      start_read_ahead(needed);
+    }
   }
   if (refused) {
-    callback(fail(ErrorKind::kInterrupted, "the filesystem is being unmounted"));
+    callback(fail(*refused));
   } else if (!waiter) {
     deliver(range, callback);
   }
   return waiter;
+}
+
+bool FillingArtifact::needs_whole_group(ByteRange range) const {
+  const std::vector<Piece> pieces = plan_->locate(range);
+  return std::any_of(pieces.begin(), pieces.end(), [&](const Piece& piece) QCACHE_REQUIRES(mutex_) {
+    return piece.kind == PieceKind::kTrailer && !missing_tiles({plan_->groups()[piece.group].tiles}).empty();
+  });
 }
 
 std::vector<uint32_t> FillingArtifact::missing_tiles(const std::vector<TileSpan>& needed) const {

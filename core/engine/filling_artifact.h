@@ -46,7 +46,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
   [[nodiscard]] uint64_t size_bytes() const override { return plan_->size_bytes(); }
   [[nodiscard]] int sealed_fd() const override { return -1; }
-  std::shared_ptr<PendingRead> read(ByteRange range, ReadCallback callback) override QCACHE_EXCLUDES(mutex_);
+  std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent intent, ReadCallback callback) override
+      QCACHE_EXCLUDES(mutex_);
 
   [[nodiscard]] const ArtifactName& name() const { return name_; }
   [[nodiscard]] const std::string& model_path() const { return source_->model().path; }
@@ -80,6 +81,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   enum class TileState : uint8_t { kAbsent, kQueued, kMaking, kReady };
   class Waiter;
 
+  // Whether the range meets the trailer of a group that is not all ready.
+  [[nodiscard]] bool needs_whole_group(ByteRange range) const QCACHE_REQUIRES(mutex_);
   // The tiles of `needed` that are not ready, each once.
   [[nodiscard]] std::vector<uint32_t> missing_tiles(const std::vector<TileSpan>& needed) const QCACHE_REQUIRES(mutex_);
   void start_read_ahead(const std::vector<TileSpan>& needed) QCACHE_REQUIRES(mutex_);

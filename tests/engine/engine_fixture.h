@@ -41,7 +41,7 @@ class EngineTest : public testing::Test {
 
   static Result<std::vector<std::byte>> read(Artifact& artifact, ByteRange range) {
     std::promise<Result<std::vector<std::byte>>> answer;
-    artifact.read(range, [&](Result<std::span<const std::byte>> bytes) {
+    artifact.read(range, ReadIntent::kWanted, [&](Result<std::span<const std::byte>> bytes) {
       if (bytes) {
         answer.set_value(std::vector<std::byte>(bytes->begin(), bytes->end()));
       } else {

@@ -61,6 +61,21 @@ TEST_F(EngineTest, SmallReadMakesOnlyItsTile) {
   EXPECT_EQ(engine.stats().tiles_quantized, 1U);
 }
 
+TEST_F(EngineTest, ReadAheadAcrossTheEndOfATensorIsDeclined) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(opened);
+  const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));
+  const Group& group = plan->groups()[1];
+  const uint64_t end = group.data_offsets[0] + group.encoding.stored[0].size_bytes();
+  std::promise<ErrorKind> answer;
+  (*opened)->read(ByteRange{end - 65'536, 131'072}, ReadIntent::kSpeculative,
+                  [&](const auto& bytes) { answer.set_value(bytes ? ErrorKind::kInternal : bytes.error().kind); });
+  EXPECT_EQ(answer.get_future().get(), ErrorKind::kBusy);
+  EXPECT_EQ(engine.stats().tiles_quantized, 0U);
+  EXPECT_TRUE(read(**opened, ByteRange{end - 65'536, 131'072})) << "a program's own read gets it";
+}
+
 TEST_F(EngineTest, FillStopsWhenNobodyWantsTheFileAndResumes) {
   Engine& engine = start();
   {
@@ -153,9 +168,9 @@ TEST_F(EngineTest, CancelledReadEndsAtOnce) {
       },
       "model.safetensors");
   std::promise<ErrorKind> answer;
-  const auto pending = (*opened)->read(ByteRange{0, (*opened)->size_bytes()}, [&](const auto& bytes) {
-    answer.set_value(bytes ? ErrorKind::kInternal : bytes.error().kind);
-  });
+  const auto pending =
+      (*opened)->read(ByteRange{0, (*opened)->size_bytes()}, ReadIntent::kWanted,
+                      [&](const auto& bytes) { answer.set_value(bytes ? ErrorKind::kInternal : bytes.error().kind); });
   ASSERT_TRUE(pending);
   reading.get_future().wait();
   pending->cancel();
