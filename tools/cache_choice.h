@@ -1,0 +1,19 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/store/store.h"
+#include "tools/mount_table.h"
+
+namespace qcache {
+
+/// The cache directory that a command means: `option` (--cache-dir), else $QWEN_CACHE, else the one that this user's
+/// running mounts use if that is one, else the default.
+[[nodiscard]] std::string choose_cache_directory(const std::string& option, const std::vector<RunningMount>& mounts);
+
+/// Opens a cache directory that must exist; kNotFound with a sentence that says how to choose another.
+Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory);
+
+}  // namespace qcache

@@ -1,0 +1,335 @@
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <ostream>
+
+#include <fmt/format.h>
+#include <fmt/ostream.h>
+
+#include "core/base/units.h"
+#include "core/model/text.h"
+#include "core/store/aging.h"
+#include "tools/cache_choice.h"
+#include "tools/cache_entries.h"
+#include "tools/command.h"
+#include "tools/human_text.h"
+#include "tools/interrupt_watch.h"
+#include "tools/named_files.h"
+#include "tools/progress_bar.h"
+#include "tools/table_printer.h"
+
+namespace qcache {
+namespace {
+
+// --- ls
+
+struct ListWords {
+  std::string cache_dir;
+  bool json = false;
+};
+
+void print_list(std::ostream& out, const std::string& directory, const std::vector<CacheEntry>& entries,
+                int64_t now_ns) {
+  out << printable(directory) << '\n';
+  TablePrinter table(
+      {{"PATH"}, {"STATE"}, {"SIZE", true}, {"ON DISK", true}, {"ACCESSED"}, {"HITS", true}, {"PINNED"}});
+  uint64_t disk_bytes = 0;
+  for (const CacheEntry& entry : entries) {
+    const Record& record = entry.record;
+    disk_bytes += entry.disk_bytes;
+    table.add_row({label_of(entry), state_text(entry), format_size(record.size_bytes), format_size(entry.disk_bytes),
+                   format_ago(record.accessed_ns, now_ns), entry.sealed ? fmt::format("{}", record.hits) : "-",
+                   record.pinned ? "yes" : "-"});
+  }
+  if (!entries.empty()) {
+    table.print(out);
+  }
+  fmt::print(out, "{}, {} on disk\n", count_of(entries.size(), "file"), format_size(disk_bytes));
+}
+
+Result<ExitCode> list(CommandContext& context, const ListWords& words) {
+  std::string directory = choose_cache_directory(words.cache_dir, running_mounts(context.env, context.mount_table));
+  std::vector<CacheEntry> entries;
+  Json files = Json::array();
+  uint64_t disk_bytes = 0;
+  // A directory that nobody has made yet holds nothing.
+  const auto stat = context.env.stat(directory);
+  if (stat || stat.error().kind != ErrorKind::kNotFound) {
+    QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_cache(context.env, directory));
+    QCACHE_TRY_ASSIGN(entries, store->entries());
+    directory = store->directory().path();
+    for (const CacheEntry& entry : entries) {
+      disk_bytes += entry.disk_bytes;
+      files.push_back(to_json(entry, store->directory()));
+    }
+  }
+  if (words.json) {
+    context.out << json_text({{"cache_dir", directory}, {"files", files}, {"disk_bytes", disk_bytes}});
+  } else {
+    print_list(context.out, directory, entries, context.env.now_ns());
+  }
+  return ExitCode::kOk;
+}
+
+void add_list(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("ls", "List the cached files");
+  auto words = std::make_shared<ListWords>();
+  add_cache_dir_option(*command, words->cache_dir);
+  add_json_flag(*command, words->json);
+  command->footer("Example:\n  qcache ls --json | jq -r '.files[].path'");
+  command->callback(subcommand(context, exit, [&context, words] { return list(context, *words); }));
+}
+
+// --- gc
+
+struct GcWords {
+  std::string cache_dir;
+  std::string max_age = "7d";
+  std::string max_size;
+  bool dry_run = false;
+  bool json = false;
+};
+
+Result<AgingPolicy> to_policy(const GcWords& words) {
+  AgingPolicy policy;
+  policy.max_age.reset();
+  if (words.max_age != "never") {
+    QCACHE_TRY_ASSIGN(policy.max_age, parse_duration(words.max_age));
+  }
+  if (!words.max_size.empty()) {
+    QCACHE_TRY_ASSIGN(policy.max_bytes, parse_size(words.max_size));
+  }
+  return policy;
+}
+
+Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
+  Json dropped = Json::array();
+  for (const Victim& victim : report.dropped) {
+    Json file = to_json(victim.entry, store.directory());
+    file["reason"] = victim.reason;
+    dropped.push_back(std::move(file));
+  }
+  return Json{{"cache_dir", store.directory().path()},
+              {"dry_run", dry_run},
+              {"dropped", std::move(dropped)},
+              {"dropped_bytes", report.bytes},
+              {"kept_bytes", report.kept_bytes}};
+}
+
+Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
+  QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
+                    open_cache(context.env, choose_cache_directory(words.cache_dir,
+                                                                   running_mounts(context.env, context.mount_table))));
+  QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
+  if (words.json) {
+    context.out << json_text(to_json(report, *store, words.dry_run));
+    return ExitCode::kOk;
+  }
+  const std::string_view drop = words.dry_run ? "Would drop" : "Dropped";
+  for (const Victim& victim : report.dropped) {
+    fmt::print(context.out, "{} {}: {} ({})\n", drop, label_of(victim.entry), victim.reason,
+               format_size(victim.entry.disk_bytes));
+  }
+  fmt::print(context.out, "{} {}, {}; {} {} in {}\n", drop, count_of(report.dropped.size(), "file"),
+             format_size(report.bytes), format_size(report.kept_bytes), words.dry_run ? "would stay" : "stay",
+             printable(store->directory().path()));
+  return ExitCode::kOk;
+}
+
+void add_gc(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("gc", "Drop cached files that were not read for long");
+  auto words = std::make_shared<GcWords>();
+  add_cache_dir_option(*command, words->cache_dir);
+  command->add_option("--max-age", words->max_age,
+                      "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)");
+  command->add_option("--max-size", words->max_size,
+                      "Then drop the least recently read until the rest is below this size, such as 200G");
+  command->add_flag("--dry-run", words->dry_run, "Only say what would be dropped");
+  add_json_flag(*command, words->json);
+  command->footer(
+      "Pinned files and files in use stay.\n\nExample:\n  qcache gc --max-age 30d --max-size 200G --dry-run");
+  command->callback(subcommand(context, exit, [&context, words] { return collect_garbage(context, *words); }));
+}
+
+// --- verify
+
+struct VerifyWords {
+  NameWords names;
+  std::string cache_dir;
+  bool repair = false;
+  bool json = false;
+};
+
+struct BadFile {
+  Record record;
+  std::string reason;
+  bool dropped = false;
+};
+
+struct VerifyReport {
+  uint64_t checked = 0;
+  uint64_t checked_bytes = 0;
+  std::vector<BadFile> bad;
+};
+
+// Why a sealed file is bad; empty where it is right. Nothing where it is gone or about to go, which other processes may
+// bring about at any time.
+Result<std::optional<std::string>> check(Store& store, Record& record) {
+  constexpr int kLooks = 3;
+  for (int look = 0; look < kLooks; ++look) {
+    const auto same = store.verify(record, [] { return !InterruptWatch::interrupted(); });
+    std::string reason = "its bytes are not those of its record (SHA-256)";
+    if (same && *same) {
+      return std::optional<std::string>("");
+    }
+    if (!same) {
+      switch (same.error().kind) {
+        case ErrorKind::kNotFound:
+        case ErrorKind::kBusy:
+          return std::optional<std::string>();
+        case ErrorKind::kIo:
+          reason = same.error().message;
+          break;
+        default:
+          return fail(same.error());
+      }
+    }
+    // It may have been made anew since the record was read.
+    QCACHE_TRY_ASSIGN(const auto now, store.catalog().find(record.file));
+    if (!now) {
+      return std::optional<std::string>();
+    }
+    if (now->backing == record.backing) {
+      return std::optional(std::move(reason));
+    }
+    record = *now;
+  }
+  return std::optional<std::string>();  // replaced faster than it can be read: others are at work on it
+}
+
+Result<VerifyReport> verify_entries(Store& store, const std::vector<CacheEntry>& entries, bool repair,
+                                    ProgressBar& bar) {
+  const InterruptWatch watch;
+  VerifyReport report;
+  uint64_t total = 0;
+  for (const CacheEntry& entry : entries) {
+    total += entry.record.size_bytes;
+  }
+  uint64_t done = 0;
+  bar.start("verify", total);
+  for (const CacheEntry& entry : entries) {
+    bar.update(done);
+    Record record = entry.record;
+    const auto reason = check(store, record);
+    if (!reason && InterruptWatch::interrupted()) {
+      return fail(ErrorKind::kInterrupted,
+                  fmt::format("stopped after {} of {}", report.checked, count_of(entries.size(), "file")));
+    }
+    if (!reason) {
+      return fail(reason.error());
+    }
+    done += entry.record.size_bytes;
+    if (!*reason) {
+      continue;
+    }
+    ++report.checked;
+    report.checked_bytes += record.size_bytes;
+    if (!(*reason)->empty()) {
+      BadFile bad{record, **reason, false};
+      if (repair) {
+        QCACHE_TRY_ASSIGN(const auto dropped,
+                          store.drop_sealed(record, "verify found that " + bad.reason, WhenInUse::kDrop));
+        bad.dropped = dropped.has_value();
+      }
+      report.bad.push_back(std::move(bad));
+    }
+  }
+  bar.clear();
+  return report;
+}
+
+void print_verified(std::ostream& out, const VerifyReport& report, const std::string& directory) {
+  for (const BadFile& bad : report.bad) {
+    fmt::print(out, "{} {}: {}\n", bad.dropped ? "Dropped" : "Bad", printable(bad.record.virtual_path),
+               printable(bad.reason));
+  }
+  const std::string verdict = report.bad.empty() ? "all are right" : fmt::format("{} bad", report.bad.size());
+  fmt::print(out, "Checked {}, {}, in {}: {}\n", count_of(report.checked, "file"), format_size(report.checked_bytes),
+             printable(directory), verdict);
+  const bool all_dropped =
+      std::all_of(report.bad.begin(), report.bad.end(), [](const BadFile& bad) { return bad.dropped; });
+  if (!all_dropped) {
+    out << "'qcache verify --repair' drops bad files; the next read makes them again\n";
+  }
+}
+
+Json to_json(const VerifyReport& report, const std::string& directory) {
+  Json bad = Json::array();
+  for (const BadFile& file : report.bad) {
+    bad.push_back(Json{{"path", file.record.virtual_path},
+                       {"file", directory + '/' + file.record.file},
+                       {"size_bytes", file.record.size_bytes},
+                       {"reason", file.reason},
+                       {"dropped", file.dropped}});
+  }
+  return Json{{"cache_dir", directory},
+              {"checked", report.checked},
+              {"checked_bytes", report.checked_bytes},
+              {"bad", std::move(bad)}};
+}
+
+Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
+  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
+  NamedFiles names;
+  FilePattern pattern;
+  if (!words.names.model.empty()) {
+    QCACHE_TRY_ASSIGN(names, resolve_names(context.env, words.names, mounts));
+    pattern = names.pattern();
+  }
+  const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
+                    open_cache(context.env, choose_cache_directory(implied, mounts)));
+  QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
+  std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
+  const std::string& directory = store->directory().path();
+  if (entries.empty() && !names.text.empty()) {
+    return fail(ErrorKind::kNotFound, fmt::format("{} holds no complete file of {}", directory, in_quotes(names.text)));
+  }
+  const auto style = words.json                ? ProgressBar::Style::kSilent
+                     : context.out_is_terminal ? ProgressBar::Style::kTerminal
+                                               : ProgressBar::Style::kLines;
+  ProgressBar bar(context.out, style, terminal_columns());
+  QCACHE_TRY_ASSIGN(const VerifyReport report, verify_entries(*store, entries, words.repair, bar));
+  if (words.json) {
+    context.out << json_text(to_json(report, directory));
+  } else {
+    print_verified(context.out, report, directory);
+  }
+  return report.bad.empty() ? ExitCode::kOk : ExitCode::kIntegrityFailure;
+}
+
+void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("verify", "Check complete cached files against their SHA-256");
+  auto words = std::make_shared<VerifyWords>();
+  command->add_option("model", words->names.model, "Only this model, or this file by its path (default: all)");
+  command->add_option("dtype", words->names.dtype, "Only this dtype of the model");
+  command->add_option("rank", words->names.rank, "Only this rank");
+  add_cache_dir_option(*command, words->cache_dir);
+  command->add_flag("--repair", words->repair, "Drop bad files; the next read makes them again");
+  add_json_flag(*command, words->json);
+  command->footer(
+      "Ends with exit code 8 where a file is bad, repaired or not.\n\nExample:\n"
+      "  qcache verify Qwen2.5-0.5B int8 --repair");
+  command->callback(subcommand(context, exit, [&context, words] { return verify(context, *words); }));
+}
+
+}  // namespace
+
+void add_cache_commands(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  add_list(app, context, exit);
+  add_gc(app, context, exit);
+  add_verify(app, context, exit);
+}
+
+}  // namespace qcache

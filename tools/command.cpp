@@ -1,0 +1,87 @@
+#include "tools/command.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <ostream>
+
+#include "core/base/log.h"
+#include "tools/human_text.h"
+#include "tools/mount_request.h"
+
+namespace qcache {
+namespace {
+
+// mount(8) runs /sbin/mount.fuse.qcache; mount.fuse3 runs `qcache SPEC DIR -o ...`.
+bool called_as_mount_helper(const std::string& program, const std::vector<std::string>& arguments) {
+  const std::string name = std::filesystem::path(program).filename().string();
+  return name.starts_with("mount.") || (arguments.size() >= 2 && arguments[0].starts_with("/"));
+}
+
+ExitCode run_mount_helper(const std::vector<std::string>& arguments, CommandContext& context) {
+  auto request = parse_helper_arguments(arguments);
+  const Status mounted =
+      request ? perform_mount(context.env, std::move(*request)) : Status(fail(std::move(request).error()));
+  if (mounted) {
+    return ExitCode::kOk;
+  }
+  report(context, mounted.error());
+  return ExitCode::kMountFailed;
+}
+
+}  // namespace
+
+ExitCode report(CommandContext& context, const Error& error) {
+  context.err << "qcache: " << printable(error.message) << '\n';
+  return exit_code_of(error);
+}
+
+std::function<void()> subcommand(CommandContext& context, ExitCode& exit, std::function<Result<ExitCode>()> body) {
+  return [&context, &exit, body = std::move(body)] {
+    // What the core does is the output of a command already; its log would repeat it.
+    if (const Status logging = start_logging({"", spdlog::level::warn}); !logging) {
+      exit = report(context, logging.error());
+      return;
+    }
+    const Result<ExitCode> done = body();
+    exit = done ? *done : report(context, done.error());
+  };
+}
+
+void add_cache_dir_option(CLI::App& command, std::string& cache_dir) {
+  command.add_option("--cache-dir", cache_dir,
+                     "The cache directory (default: $QWEN_CACHE, else that of your running mounts, else "
+                     "~/.cache/qwen_quantized)");
+}
+
+void add_json_flag(CLI::App& command, bool& json) {
+  command.add_flag("--json", json, "Print one JSON document");
+}
+
+ExitCode run_command(const std::string& program, const std::vector<std::string>& arguments, CommandContext& context) {
+  try {
+    if (called_as_mount_helper(program, arguments)) {
+      return run_mount_helper(arguments, context);
+    }
+    CLI::App app("Quantized models as plain files: <mount>/<model>/<dtype>/0.bin", "qcache");
+    app.set_version_flag("--version", "qcache " QCACHE_VERSION);
+    app.require_subcommand(1);
+    ExitCode exit = ExitCode::kOk;
+    add_mount_commands(app, context, exit);
+    add_cache_commands(app, context, exit);
+    add_file_commands(app, context, exit);
+    add_info_command(app, context, exit);
+    add_warm_command(app, context, exit);
+    try {
+      std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // CLI11 takes them backwards
+      app.parse(reversed);
+    } catch (const CLI::ParseError& e) {
+      const int code = app.exit(e, context.out, context.err);
+      return code == 0 ? ExitCode::kOk : ExitCode::kUsage;
+    }
+    return exit;
+  } catch (const std::exception& e) {
+    return report(context, Error{ErrorKind::kInternal, 0, e.what()});
+  }
+}
+
+}  // namespace qcache

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "core/base/result.h"
+
+namespace qcache {
+
+/// What the commands return to the shell. Numbers are a promise to scripts (README, "Exit codes"): never renumber.
+enum class ExitCode : int {
+  kOk = 0,
+  kFailure = 1,           ///< anything not named below
+  kUsage = 2,             ///< the command line is wrong
+  kNotFound = 3,          ///< no such model, dtype, file or mount
+  kModelUnusable = 4,     ///< the model is there but cannot be served
+  kCacheUnusable = 5,     ///< the cache directory cannot be used: permission, disk full, newer format
+  kMountFailed = 6,       ///< the mount could not be made or taken down
+  kBusy = 7,              ///< in use
+  kIntegrityFailure = 8,  ///< verify found files that differ from their records
+};
+
+[[nodiscard]] ExitCode exit_code_of(const Error& error);
+
+}  // namespace qcache

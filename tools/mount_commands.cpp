@@ -1,0 +1,124 @@
+#include <memory>
+
+#include "tools/command.h"
+#include "tools/mount_request.h"
+
+namespace qcache {
+namespace {
+
+struct MountWords {
+  std::vector<std::string> paths;
+  std::vector<std::string> options;
+  std::string cache_dir;
+  std::string max_age;
+  std::string max_size;
+  std::string log_file;
+  std::string log_level;
+  unsigned threads = 0;
+  bool foreground = false;
+  bool no_passthrough = false;
+  bool allow_other = false;
+  bool debug = false;
+};
+
+Result<MountRequest> to_request(const MountWords& words) {
+  MountRequest request;
+  request.options.mount_point = words.paths.back();
+  request.options.engine.roots.assign(words.paths.begin(), words.paths.end() - 1);
+  request.options.engine.threads = words.threads;
+  request.options.debug = words.debug;
+  request.foreground = words.foreground || words.debug;
+  std::vector<std::string> options;
+  for (const std::string& group : words.options) {
+    for (std::string& option : split_mount_options(group)) {
+      options.push_back(std::move(option));
+    }
+  }
+  const auto add = [&](const std::string& name, const std::string& value) {
+    if (!value.empty()) {
+      options.push_back(name + "=" + value);
+    }
+  };
+  add("cache_dir", words.cache_dir);
+  add("max_age", words.max_age);
+  add("max_size", words.max_size);
+  add("log_file", words.log_file);
+  add("log_level", words.log_level);
+  if (words.no_passthrough) {
+    options.emplace_back("no_passthrough");
+  }
+  if (words.allow_other) {
+    options.emplace_back("allow_other");
+  }
+  for (const std::string& option : options) {
+    QCACHE_TRY(apply_mount_option(option, request));
+  }
+  return request;
+}
+
+ExitCode mount_exit_code(const Error& error) {
+  const ExitCode code = exit_code_of(error);
+  return code == ExitCode::kFailure || code == ExitCode::kNotFound ? ExitCode::kMountFailed : code;
+}
+
+void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
+  auto words = std::make_shared<MountWords>();
+  command->add_option("paths", words->paths, "MODELS... MOUNTPOINT: folders of models, then where to mount")
+      ->required()
+      ->expected(2, -1);
+  command->add_option("--cache-dir", words->cache_dir,
+                      "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)");
+  command->add_flag("-f,--foreground", words->foreground, "Stay in the foreground and log to standard error");
+  command->add_option("--max-age", words->max_age,
+                      "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)");
+  command->add_option("--max-size", words->max_size,
+                      "Keep the cache below this size, such as 200G (default: no limit)");
+  command->add_flag("--no-passthrough", words->no_passthrough,
+                    "Serve complete files through the daemon instead of handing them to the kernel");
+  command->add_flag("--allow-other", words->allow_other, "Let other users read the mount");
+  command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)");
+  command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)");
+  command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)");
+  command->add_flag("-d,--debug", words->debug, "Log every request of the kernel; implies -f");
+  command->add_option("-o", words->options, "Mount options as in /etc/fstab: cache_dir=, max_age=, max_size=, ro, ...")
+      ->allow_extra_args(false);
+  command->footer("Example:\n  qcache mount --max-size 200G ~/models /mnt/qcache");
+  command->callback([&context, &exit, words] {
+    auto request = to_request(*words);
+    const Status mounted =
+        request ? perform_mount(context.env, std::move(*request)) : Status(fail(std::move(request).error()));
+    if (!mounted) {
+      report(context, mounted.error());
+      exit = mount_exit_code(mounted.error());
+    }
+  });
+}
+
+void add_unmount(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("unmount", "Take a mount down");
+  command->alias("umount");
+  struct Words {
+    std::string mount_point;
+    bool lazy = false;
+  };
+  auto words = std::make_shared<Words>();
+  command->add_option("mountpoint", words->mount_point, "The mount")->required();
+  command->add_flag("--lazy", words->lazy, "Detach it even while files in it are open");
+  command->footer("Example:\n  qcache unmount /mnt/qcache");
+  command->callback([&context, &exit, words] {
+    if (const Status done = unmount(words->mount_point, words->lazy); !done) {
+      report(context, done.error());
+      exit = mount_exit_code(done.error());
+    }
+  });
+}
+
+}  // namespace
+
+void add_mount_commands(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  add_mount(app, context, exit);
+  add_unmount(app, context, exit);
+}
+
+}  // namespace qcache

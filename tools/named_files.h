@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/store/store.h"
+#include "tools/mount_table.h"
+
+namespace qcache {
+
+/// Cached files by what they were made from. Parts that are not set match everything.
+struct FilePattern {
+  std::optional<std::string> model;       ///< its name in a mount
+  std::optional<std::string> model_path;  ///< its folder, links resolved
+  std::optional<std::string> dtype;       ///< canonical name
+  std::optional<uint32_t> rank;
+  std::optional<std::string> file;  ///< name in the cache directory
+
+  [[nodiscard]] bool matches(const CacheEntry& entry) const;
+};
+
+/// A file of a cache directory, named by its path.
+struct CachedFilePath {
+  std::string cache_directory;
+  std::string file;
+};
+
+/// A model by its folder on disk.
+struct FolderPath {
+  std::string root;  ///< the folder that was named, links resolved
+  std::string path;  ///< the model in it; for a hub cache entry, its current snapshot
+  std::string name;  ///< what a mount of the folder would call it; empty where it holds no weights
+};
+
+/// The one model in `folder`, be it the folder itself or below it. kInvalidArgument where there are several.
+Result<FolderPath> look_into_folder(Env& env, const std::string& folder);
+
+/// A model by its name in a mount. Whether there is one is not known yet.
+struct ModelName {
+  std::string name;
+};
+
+/// What the words of a command line name, as [MODEL [DTYPE [RANK]]] or PATH.
+struct NamedFiles {
+  std::variant<ModelName, MountPath, CachedFilePath, FolderPath> what;
+  std::optional<std::string> dtype;  ///< canonical where it is a dtype of ours; part of a MountPath's names instead
+  std::optional<uint32_t> rank;      ///< likewise
+  std::string text;                  ///< the words, for messages
+
+  /// For looking through a cache directory.
+  [[nodiscard]] FilePattern pattern() const;
+  /// The cache directory that the words themselves imply; empty for most.
+  [[nodiscard]] std::string cache_directory() const;
+};
+
+/// Words as given; those after `model` may be empty.
+struct NameWords {
+  std::string model;
+  std::string dtype;
+  std::string rank;
+};
+
+/// Finds out what the words name:
+/// - a path in a running mount, as shown or not;
+/// - a cached file, `quantized_model_<md5>.bin`;
+/// - a folder on disk, if the word has a "/" in it;
+/// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`.
+/// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed rank.
+Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
+
+/// Where a running mount shows what `names` names; none where no mount has a model called so.
+[[nodiscard]] std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names,
+                                                      const std::vector<RunningMount>& mounts);
+
+}  // namespace qcache

@@ -1,0 +1,194 @@
+#include "tools/warming.h"
+
+#include <fcntl.h>
+
+#include <charconv>
+#include <chrono>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "core/base/units.h"
+#include "tools/interrupt_watch.h"
+#include "tools/mount_attributes.h"
+
+namespace qcache {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kLookInterval{200};
+// After this long without progress the work is asked for again: somebody else may have stopped or removed it.
+constexpr std::chrono::seconds kPatience{10};
+
+ArtifactState parse_state(const std::string& word) {
+  for (const ArtifactState state : {ArtifactState::kFilling, ArtifactState::kSealed, ArtifactState::kFailed}) {
+    if (word == to_string(state)) {
+      return state;
+    }
+  }
+  return ArtifactState::kAbsent;
+}
+
+class MountTarget final : public WarmTarget {
+ public:
+  MountTarget(Env& env, const MountPath& place)
+      : env_(env), place_(place), path_(fmt::format("{}", fmt::join(place.names, "/"))) {}
+
+  [[nodiscard]] const std::string& path() const override { return path_; }
+
+  Status start() override {
+    started_ = format_time(env_.now_ns());
+    Status set = set_attribute(place_.full_path(), "warm", true);
+    if (!set && set.error().kind == ErrorKind::kPermission) {
+      // Whoever may read a file but not change its attributes makes it whole by having it open.
+      return read_a_little();
+    }
+    return set;
+  }
+
+  [[nodiscard]] Result<WarmState> look() override {
+    const std::string file = place_.full_path();
+    QCACHE_TRY_ASSIGN(const auto state, get_attribute(file, "state"));
+    QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(file));
+    WarmState out;
+    out.state = parse_state(state.value_or(""));
+    out.size_bytes = stat.size_bytes;
+    const std::string progress = attribute_or_empty(file, "progress");
+    std::from_chars(progress.data(), progress.data() + progress.size(), out.progress);
+    out.error = attribute_or_empty(file, "error");
+    if (out.state == ArtifactState::kFilling && out.progress >= 1) {
+      find_sealing_error(out);
+    }
+    return out;
+  }
+
+  void stop() override {
+    reader_.reset();
+    static_cast<void>(set_attribute(place_.full_path(), "warm", false));  // else it ends with its mount
+  }
+
+ private:
+  Status read_a_little() {
+    if (!reader_.valid()) {
+      QCACHE_TRY_ASSIGN(reader_, env_.open(place_.full_path(), O_RDONLY));
+    }
+    std::byte byte{};
+    QCACHE_TRY(env_.read_at(reader_.get(), std::span(&byte, 1), 0));
+    return {};
+  }
+
+  // A complete file that cannot be sealed stays "filling"; why is in the mount's list of errors only, a line each:
+  // "<time> <path>: <message>".
+  void find_sealing_error(WarmState& out) {
+    const std::string errors = read_text(env_, place_.mount.mount_point + "/.qcache/errors").value_or("");
+    for (size_t begin = 0; begin < errors.size();) {
+      const size_t end = std::min(errors.find('\n', begin), errors.size());
+      const std::string_view line = std::string_view(errors).substr(begin, end - begin);
+      const std::string_view time = line.substr(0, started_.size());
+      const std::string subject = fmt::format(" {}: ", path_);
+      if (time >= started_ && line.substr(time.size()).starts_with(subject)) {
+        out.state = ArtifactState::kFailed;
+        out.error = line.substr(time.size() + subject.size());
+        return;
+      }
+      begin = end + 1;
+    }
+  }
+
+  Env& env_;
+  const MountPath place_;
+  const std::string path_;
+  std::string started_;
+  UniqueFd reader_;
+};
+
+class EngineTarget final : public WarmTarget {
+ public:
+  EngineTarget(Engine& engine, ArtifactName name)
+      : engine_(engine), name_(std::move(name)), path_(name_.virtual_path()) {}
+
+  [[nodiscard]] const std::string& path() const override { return path_; }
+
+  Status start() override {
+    started_ns_ = engine_.now_ns();
+    return engine_.set_warm(name_, true);
+  }
+
+  [[nodiscard]] Result<WarmState> look() override {
+    QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(name_));
+    WarmState out{info.state, info.progress, info.size_bytes, info.error};
+    if (out.state == ArtifactState::kFilling && out.progress >= 1) {
+      for (const ErrorEntry& entry : engine_.errors()) {
+        if (entry.subject == path_ && entry.last_ns >= started_ns_) {
+          out.state = ArtifactState::kFailed;
+          out.error = entry.error.message;
+        }
+      }
+    }
+    return out;
+  }
+
+  void stop() override { static_cast<void>(engine_.set_warm(name_, false)); }
+
+ private:
+  Engine& engine_;
+  const ArtifactName name_;
+  const std::string path_;
+  int64_t started_ns_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<WarmTarget> warm_target_in_mount(Env& env, const MountPath& place) {
+  return std::make_unique<MountTarget>(env, place);
+}
+
+std::unique_ptr<WarmTarget> warm_target_in_engine(Engine& engine, const ArtifactName& name) {
+  return std::make_unique<EngineTarget>(engine, name);
+}
+
+Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
+  const Clock::time_point began = Clock::now();
+  QCACHE_TRY_ASSIGN(WarmState state, target.look());
+  WarmReport report;
+  report.size_bytes = state.size_bytes;
+  if (state.state == ArtifactState::kSealed) {
+    report.was_complete = true;
+    return report;
+  }
+  QCACHE_TRY(target.start());
+  bar.start(target.path(), state.size_bytes);
+  double best = -1;
+  Clock::time_point last_progress = began;
+  for (;;) {
+    QCACHE_TRY_ASSIGN(state, target.look());
+    if (state.state == ArtifactState::kSealed) {
+      break;
+    }
+    if (state.state == ArtifactState::kFailed) {
+      return fail(ErrorKind::kIo, fmt::format("cannot make {}: {}", target.path(), state.error));
+    }
+    const Clock::time_point now = Clock::now();
+    if (state.progress > best) {
+      best = state.progress;
+      last_progress = now;
+    } else if (state.progress < 1 && now - last_progress > kPatience) {
+      QCACHE_TRY(target.start());
+      best = -1;
+    }
+    bar.update(static_cast<uint64_t>(state.progress * static_cast<double>(state.size_bytes)));
+    if (InterruptWatch::interrupted()) {
+      target.stop();
+      return fail(ErrorKind::kInterrupted,
+                  fmt::format("stopped {}; what is made stays and the next warm goes on from there", target.path()));
+    }
+    std::this_thread::sleep_for(kLookInterval);
+  }
+  bar.clear();
+  report.size_bytes = state.size_bytes;
+  report.seconds = std::chrono::duration<double>(Clock::now() - began).count();
+  return report;
+}
+
+}  // namespace qcache
