@@ -20,6 +20,9 @@ struct Node {
   ArtifactName artifact;  ///< model from kModel on, scheme from kDtype on, rank for kArtifact
   Sha256Digest recipe{};  ///< kArtifact: what its bytes are made of
   bool sealed = false;    ///< kArtifact
+  // What stat(2) says of an artifact's file for as long as it is open, whatever its name leads to by then.
+  uint64_t size_bytes = 0;
+  int64_t mtime_ns = 0;
 
   [[nodiscard]] bool is_directory() const {
     return kind == NodeKind::kRoot || kind == NodeKind::kControl || kind == NodeKind::kModel ||

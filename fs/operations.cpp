@@ -135,14 +135,12 @@ void Operations::getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi) 
     return;
   }
   auto attributes = tree_.attributes(*node);
-  if (fi != nullptr) {
-    // An open file stays what it was, whatever its name leads to by now.
-    if (const auto handle = handles_.find(fi->fh); handle && handle->artifact && !attributes) {
-      attributes = NodeAttributes{};
-      attributes->mode = S_IFREG | 0444;
-      attributes->inode = inode_of_path(node->path);
-      attributes->size_bytes = (*handle->artifact)->size_bytes();
-    } else if (handle && node->is_control_file() && attributes) {
+  if (!attributes && node->kind == NodeKind::kArtifact) {
+    // Only who has the file open asks for a node that its name leads to no more; the kernel does not say which handle.
+    attributes = Tree::attributes_when_opened(*node);
+  }
+  if (fi != nullptr && node->is_control_file() && attributes) {
+    if (const auto handle = handles_.find(fi->fh)) {
       attributes->size_bytes = handle->text.size();
     }
   }

@@ -22,7 +22,9 @@ void ReadRequest::start(fuse_req_t request, Artifact& artifact, ByteRange range,
   {
     const MutexLock lock(self->mutex_);
     interrupted = self->interrupted_;
-    self->pending_ = pending;
+    if (!self->answered_) {
+      self->pending_ = pending;
+    }
   }
   if (interrupted) {
     pending->cancel();
@@ -56,6 +58,11 @@ void ReadRequest::reply(const Result<std::span<const std::byte>>& bytes) {
   } else {
     fuse_reply_err(request_, errno_of(bytes.error()));
   }
+  // The pending read holds the callback, which holds us.
+  std::shared_ptr<PendingRead> done;
+  const MutexLock lock(mutex_);
+  answered_ = true;
+  done.swap(pending_);
 }
 
 }  // namespace qcache

@@ -34,6 +34,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   Mutex mutex_;
   std::shared_ptr<PendingRead> pending_ QCACHE_GUARDED_BY(mutex_);
   bool interrupted_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool answered_ QCACHE_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qcache

@@ -84,12 +84,13 @@ bool lies_within(const std::string& inner, const std::string& outer) {
 
 Status prepare_mount_point(Env& env, const MountOptions& options) {
   const std::string& mount_point = options.mount_point;
-  auto stat = env.stat(mount_point);
-  if (!stat && stat.error().sys_errno == ENOTCONN) {
+  // The kernel may answer for the root of a dead mount from what it remembers, but never for a name in it.
+  const auto name = env.stat(mount_point + "/.qcache");
+  if (!name && name.error().sys_errno == ENOTCONN) {
     QCACHE_TRY(unmount(mount_point, true));
     spdlog::info("cleared a dead mount off {}", mount_point);
-    stat = env.stat(mount_point);
   }
+  const auto stat = env.stat(mount_point);
   if (!stat) {
     return fail(stat.error().with_context("the mount point cannot be used"));
   }

@@ -8,8 +8,9 @@ namespace qcache {
 namespace {
 
 constexpr std::string_view kControlName = ".qcache";
-constexpr mode_t kFileMode = S_IFREG | 0444;
-// Writable by the owner: rm asks for it. Nothing can be created all the same.
+constexpr mode_t kControlFileMode = S_IFREG | 0444;
+// Writable by the owner: setting an attribute asks for it of files, rm of folders. Nothing can be written all the same.
+constexpr mode_t kFileMode = S_IFREG | 0644;
 constexpr mode_t kFolderMode = S_IFDIR | 0755;
 // Long, because bytes, size and times of a sealed file never change; bounded, because "accessed" does.
 constexpr double kSealedValidSeconds = 60;
@@ -115,6 +116,8 @@ Result<ResolvedNode> Tree::lookup_artifact(const Node& dtype, const std::string&
   QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(node.artifact));
   node.recipe = info.recipe;
   node.sealed = info.record.has_value();
+  node.size_bytes = info.size_bytes;
+  node.mtime_ns = info.source_mtime_ns;
   node.key = fmt::format("{} {}", node.path, to_hex(node.recipe));
   if (info.record) {
     const BackingStamp& backing = info.record->backing;
@@ -130,7 +133,7 @@ Result<NodeAttributes> Tree::attributes(const Node& node) const {
   }
   if (node.is_control_file()) {
     NodeAttributes out;
-    out.mode = kFileMode;
+    out.mode = kControlFileMode;
     out.inode = inode_of_path(node.path);
     out.size_bytes = control_.render(node.kind).size();
     out.mtime_ns = engine_.now_ns();
@@ -142,6 +145,16 @@ Result<NodeAttributes> Tree::attributes(const Node& node) const {
     return fail(ErrorKind::kSourceChanged, "the model changed since " + node.path + " was looked up");
   }
   return artifact_attributes(node.path, info);
+}
+
+NodeAttributes Tree::attributes_when_opened(const Node& node) {
+  NodeAttributes out;
+  out.mode = kFileMode;
+  out.inode = inode_of_path(node.path);
+  out.size_bytes = node.size_bytes;
+  out.mtime_ns = node.mtime_ns;
+  out.atime_ns = node.mtime_ns;
+  return out;
 }
 
 Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {

@@ -45,6 +45,8 @@ class Tree {
 
   /// The attributes of a node now. kSourceChanged where its name leads to another node by now.
   Result<NodeAttributes> attributes(const Node& node) const;
+  /// Those of an artifact that attributes() cannot tell any more: as it was when it was looked up.
+  [[nodiscard]] static NodeAttributes attributes_when_opened(const Node& node);
 
   /// Names and kinds in a folder, without "." and "..". Reads headers where it must, never tensor bytes.
   struct Entry {

@@ -208,7 +208,7 @@ Result<ExitCode> warm(CommandContext& context, const WarmWords& words) {
   const auto* place = std::get_if<MountPath>(&names.what);
   const auto* folder = std::get_if<FolderPath>(&names.what);
   if (std::holds_alternative<ModelName>(names.what)) {
-    return fail(unknown_model(names.text));
+    return fail(unknown_model(std::get<ModelName>(names.what).name));
   }
   if ((place == nullptr && folder == nullptr) || (place != nullptr && place->names.empty())) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("{} is not a model: name one", in_quotes(names.text)));

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -69,12 +70,16 @@ class MountTarget final : public WarmTarget {
   }
 
  private:
+  // In the middle, where the tensors are: reading the head makes nothing, so it does not count as a wish for the rest.
   Status read_a_little() {
+    constexpr uint64_t kPieceBytes = uint64_t{64} << 10U;  // no gap between tensors is as long
     if (!reader_.valid()) {
       QCACHE_TRY_ASSIGN(reader_, env_.open(place_.full_path(), O_RDONLY));
     }
-    std::byte byte{};
-    QCACHE_TRY(env_.read_at(reader_.get(), std::span(&byte, 1), 0));
+    QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(reader_.get()));
+    const uint64_t middle = stat.size_bytes > kPieceBytes ? stat.size_bytes / 2 : 0;
+    std::vector<std::byte> piece(kPieceBytes);
+    QCACHE_TRY(env_.read_at(reader_.get(), piece, middle));
     return {};
   }
 

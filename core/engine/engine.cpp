@@ -175,14 +175,21 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   info.size_bytes = *size;
   QCACHE_TRY_ASSIGN(info.record, store_->peek_sealed(info.file, info.recipe));
   const CacheDirectory& directory = store_->directory();
-  const auto on_disk = env_.stat(info.record ? directory.sealed_path(info.file) : directory.filling_path(info.file));
+  auto artifact = live(info.file);
+  if (artifact && artifact->recipe() != info.recipe) {
+    artifact.reset();
+  }
+  auto on_disk = env_.stat(info.record ? directory.sealed_path(info.file) : directory.filling_path(info.file));
+  if (!on_disk && artifact && artifact->complete()) {
+    on_disk = env_.stat(artifact->filling().fd());  // it is just being sealed, and so has neither name nor record
+  }
   if (on_disk) {
     info.disk_bytes = on_disk->allocated_bytes;
   }
   if (info.record) {
     info.state = ArtifactState::kSealed;
     info.progress = 1;
-  } else if (const auto artifact = live(info.file); artifact && artifact->recipe() == info.recipe) {
+  } else if (artifact) {
     const std::optional<Error> failure = artifact->failure();
     info.state = failure ? ArtifactState::kFailed : ArtifactState::kFilling;
     info.error = failure ? failure->message : "";

@@ -83,8 +83,8 @@ class OpenArtifact {
 class Engine final : private FillingObserver {
  public:
   static Result<std::unique_ptr<Engine>> start(Env& env, EngineOptions options);
-  /// Fails waiting reads with kInterrupted, ends all threads (finishing what is being sealed), writes access times.
-  /// What is complete by then can still be read. Idempotent; called by the destructor.
+  /// Fails waiting reads with kInterrupted, ends all threads (a file being sealed is left for a later run), writes
+  /// access times. What is complete by then can still be read. Idempotent; called by the destructor.
   void stop() QCACHE_EXCLUDES(mutex_);
   ~Engine() override;
   Engine(const Engine&) = delete;

@@ -55,7 +55,13 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
   draft.scheme_version = artifact->name().scheme->version();
   draft.created_ns = env_.now_ns();
   draft.accessed_ns = draft.created_ns;
-  auto sealed = store_->seal(artifact->filling(), std::move(draft));
+  auto sealed = store_->seal(artifact->filling(), std::move(draft), [this] {
+    const MutexLock lock(mutex_);
+    return !stopping_;
+  });
+  if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
+    return;  // unmounted meanwhile: the complete filling file is sealed by a later run
+  }
   if (!sealed) {
     errors_.add(path, sealed.error().with_context("cannot seal the cached file"), env_.now_ns());
     return;

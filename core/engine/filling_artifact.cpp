@@ -203,11 +203,12 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   {
     const MutexLock lock(mutex_);
     set_state(tile, made ? TileState::kReady : TileState::kAbsent);
-    if (made) {
-      failure_.reset();
-    } else {
+    if (!made) {
       failure_ = made.error();
+      failed_tile_ = tile;
       warm_ = false;
+    } else if (failed_tile_ == tile) {
+      failure_.reset();
     }
     if (priority == Priority::kFill) {
       --fill_in_flight_;
@@ -347,7 +348,9 @@ Status FillingArtifact::write_static_bytes() {
 
 void FillingArtifact::add_opener() {
   const MutexLock lock(mutex_);
-  ++openers_;
+  if (openers_++ == 0) {
+    failure_.reset();
+  }
 }
 
 void FillingArtifact::remove_opener() {

@@ -68,7 +68,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
   /// Milliseconds since the last reader or warm request left; 0 while in use.
   [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
-  /// The last failure, until a tile succeeds.
+  /// The last failure, until its tile succeeds, or a new reader or warm request starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
@@ -128,6 +128,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   uint32_t fill_cursor_ QCACHE_GUARDED_BY(mutex_) = 0;
   uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<Error> failure_ QCACHE_GUARDED_BY(mutex_);
+  uint32_t failed_tile_ QCACHE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qcache

@@ -19,9 +19,12 @@ struct AccessUpdate {
   uint64_t hits = 0;  ///< to add
 };
 
+/// Tests choose smaller numbers, to come to the limits.
 struct CatalogOptions {
-  /// Address space to begin with: sparse on disk, and doubled when it is full. Tests choose a small one.
+  /// Address space to begin with: sparse on disk, and doubled when it is full.
   uint64_t map_bytes = uint64_t{4} << 30U;
+  /// Reads at the same time, in all processes together; others wait up to a second.
+  uint32_t max_readers = 510;
 };
 
 /// The records of all sealed files of one cache directory (LMDB, default durable flags), shared by every process

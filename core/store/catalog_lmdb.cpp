@@ -14,7 +14,7 @@ namespace {
 
 class LmdbCatalog final : public Catalog {
  public:
-  LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options.map_bytes) {}
+  LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options) {}
   Status open() { return environment_.open(); }
 
   Result<std::optional<Record>> find(const std::string& file) override;

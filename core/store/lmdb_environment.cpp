@@ -22,8 +22,7 @@ namespace {
 constexpr unsigned kSchema = 1;
 constexpr std::string_view kSchemaKey = "schema";
 
-constexpr unsigned kMaxReaders = 510;
-constexpr off_t kLockFileBytes = 64 << 10;  // room for kMaxReaders slots of 64 bytes
+constexpr uint64_t kReaderSlotBytes = 64;
 constexpr uint64_t kLeastMapBytes = 1 << 20;
 constexpr std::chrono::milliseconds kTransientPatience{200};
 constexpr std::chrono::milliseconds kReaderPatience{1'000};
@@ -76,9 +75,12 @@ Error to_error(int rc, const std::string& path, std::string_view purpose) {
 
 // LMDB stores into lock.mdb through a mapping of a sparse file, which on a full disk is SIGBUS; with its blocks
 // allocated it is not. REQUIRES: no process has the environment open.
-int allocate_lock_file(const std::string& path) {
+int allocate_lock_file(const std::string& path, uint32_t max_readers) {
   const UniqueFd fd(::open((path + "/lock.mdb").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  return fd.valid() ? ::posix_fallocate(fd.get(), 0, kLockFileBytes) : errno;
+  // Its length is what LMDB takes the number of slots from, less some bytes for its own head.
+  constexpr uint64_t kHeadBytes = 256;
+  const auto size = static_cast<off_t>(kHeadBytes + max_readers * kReaderSlotBytes);
+  return fd.valid() ? ::posix_fallocate(fd.get(), 0, size) : errno;
 }
 
 // A data file cut short would be SIGBUS when the missing pages are read. Zero pages in their place are found out by
@@ -100,8 +102,8 @@ int lengthen_data_file(MDB_env* env) {
 
 }  // namespace
 
-LmdbEnvironment::LmdbEnvironment(std::string path, uint64_t map_bytes)
-    : path_(std::move(path)), first_map_bytes_(std::max(map_bytes, kLeastMapBytes)), pid_(::getpid()) {}
+LmdbEnvironment::LmdbEnvironment(std::string path, const CatalogOptions& options)
+    : path_(std::move(path)), options_(options), pid_(::getpid()) {}
 
 Status LmdbEnvironment::open_files() {
   QCACHE_TRY_ASSIGN(presence_, CatalogPresence::enter(path_));
@@ -150,19 +152,19 @@ void LmdbEnvironment::close_files() {
 // Opens the environment at our turn. On failure there may be one that has to be closed.
 int LmdbEnvironment::open_environment(bool alone) {
   if (alone) {
-    if (const int rc = allocate_lock_file(path_); rc != 0) {
+    if (const int rc = allocate_lock_file(path_, options_.max_readers); rc != 0) {
       return rc;
     }
   }
   Backoff backoff(kTransientPatience);
-  for (uint64_t map_bytes = first_map_bytes_;;) {
+  for (uint64_t map_bytes = std::max(options_.map_bytes, kLeastMapBytes);;) {
     MDB_env* env = nullptr;
     if (const int rc = mdb_env_create(&env); rc != 0) {
       return rc;
     }
     env_.reset(env);
     mdb_env_set_maxdbs(env, 3);
-    mdb_env_set_maxreaders(env, kMaxReaders);
+    mdb_env_set_maxreaders(env, options_.max_readers);
     mdb_env_set_mapsize(env, map_bytes);
     const int rc = mdb_env_open(env, path_.c_str(), MDB_NOTLS, 0600);
     if (rc == 0) {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "core/base/result.h"
+#include "core/store/catalog.h"
 #include "core/store/catalog_presence.h"
 
 namespace qcache {
@@ -50,7 +51,7 @@ class Cursor {
 /// Thread-safe once open() has succeeded. One per process and directory.
 class LmdbEnvironment {
  public:
-  LmdbEnvironment(std::string path, uint64_t map_bytes);
+  LmdbEnvironment(std::string path, const CatalogOptions& options);
   ~LmdbEnvironment() { close_files(); }
   LmdbEnvironment(const LmdbEnvironment&) = delete;
   LmdbEnvironment& operator=(const LmdbEnvironment&) = delete;
@@ -91,7 +92,7 @@ class LmdbEnvironment {
   Status move_aside();
 
   const std::string path_;
-  const uint64_t first_map_bytes_;
+  const CatalogOptions options_;
   const pid_t pid_;
 
   // Shared while a transaction runs, exclusive while the environment is resized or reopened, which LMDB allows only

@@ -10,6 +10,7 @@ Every problem is printed; the exit status is 1 where there was one. dump_torch_z
 
 import argparse
 import collections
+import inspect
 import json
 import math
 import pickle
@@ -143,9 +144,7 @@ def check_zip(path, limit_bytes):
 
 
 def check_torch(path):
-    import inspect
-
-    import torch
+    import torch  # not at the top: the zip checks run without it
 
     problems = []
     manifest = json.load(open(path + ".json", encoding="utf-8"))
@@ -183,7 +182,10 @@ def main():
     options = parser.parse_args()
     failed = False
     for path in options.files:
-        problems = check_zip(path, options.limit_bytes) if options.reader == "zip" else check_torch(path)
+        try:
+            problems = check_zip(path, options.limit_bytes) if options.reader == "zip" else check_torch(path)
+        except Exception as error:  # the readers' own: whatever they raise is a problem of the file
+            problems = [f"{type(error).__name__}: {error}"]
         for problem in problems:
             print(f"{path}: {problem}", file=sys.stderr)
         failed = failed or bool(problems)

@@ -57,8 +57,10 @@ void write_all(const std::string& folder) {
           (group == 1 ? zero_bytes : scrambled_bytes)(group, stored, offset, out);
         });
 
+  constexpr int kMany = 70003;
   std::vector<TensorInfo> tensors;
-  for (int i = 0; i < 70003; ++i) {
+  tensors.reserve(kMany);
+  for (int i = 0; i < kMany; ++i) {
     tensors.push_back(make_tensor("model.layers." + std::to_string(i) + ".weight", DType::kBF16, {2, 1}));
   }
   write(folder + "/many.bin", make_model(std::move(tensors)), copy, {64, 0, true, true});

@@ -30,10 +30,10 @@ TEST(Groups, FillTilesByOutputAndSourceBytes) {
     uint64_t units_per_tile;
   };
   const Case cases[] = {
-      {1, 1, kTileOutputBytes},                             // output is the limit
-      {8, 1, kTileSourceBytes / 8},                         // source is the limit
-      {2 * 4096, 4096 + 4, kTileOutputBytes / (4096 + 4)},  // a row of BF16 as int8 and a scale
-      {kTileSourceBytes, 1, 1},                             // just one unit
+      {1, 1, kTileOutputBytes},                         // output is the limit
+      {8, 1, kTileSourceBytes / 8},                     // source is the limit
+      {8192, 4096 + 4, kTileOutputBytes / (4096 + 4)},  // a row of BF16 as int8 and a scale
+      {kTileSourceBytes, 1, 1},                         // just one unit
       {4, kTileOutputBytes, 1},
       {4, kTileOutputBytes + 1, 1},  // one unit is more than a tile may make, yet is one
       {kTileSourceBytes * 3, 1, 1},

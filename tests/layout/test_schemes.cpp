@@ -86,7 +86,7 @@ Encoding int8_encoding(const TensorInfo& tensor) {
   encoding.quantized = true;
   encoding.stored = {produced(tensor.name, DType::kI8, tensor.shape, columns),
                      produced(tensor.name + "_scale", DType::kF32, {rows, 1}, 4),
-                     constant(tensor.name + "_state", DType::kU8, {21}, "{\"quant_type\":\"int8\"}")};
+                     constant(tensor.name + "_state", DType::kU8, {21}, R"({"quant_type":"int8"})")};
   return encoding;
 }
 

@@ -8,7 +8,6 @@ namespace {
 
 using namespace std::string_literals;
 using testing::HasSubstr;
-using testing::Not;
 
 std::string pickle_of(DType dtype, const std::vector<uint64_t>& shape, uint64_t storage_bytes) {
   TorchPickle pickle;

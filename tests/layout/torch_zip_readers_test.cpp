@@ -79,8 +79,10 @@ TEST_F(TorchZipReaders, PassUnzipsTest) {
 }
 
 TEST_F(TorchZipReaders, CopeWithMoreMembersThan16Bits) {
+  constexpr int kMany = 66000;
   std::vector<TensorInfo> tensors;
-  for (int i = 0; i < 66000; ++i) {
+  tensors.reserve(kMany);
+  for (int i = 0; i < kMany; ++i) {
     tensors.push_back(make_tensor("layers." + std::to_string(i), DType::kF16, {2}));
   }
   ASSERT_NO_FATAL_FAILURE(write("many.bin", make_model(std::move(tensors)), copy_scheme(), {64, 0, true, true}));

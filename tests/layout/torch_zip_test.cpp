@@ -85,9 +85,10 @@ TEST(TorchZip, GivesTheWorkedExampleByteForByte) {
 
 TEST(TorchZip, KeepsEveryHeaderAndTheTailOnPagesWithoutTensorBytes) {
   constexpr uint64_t kPage = 4096;
-  const auto plan = plan_of(make_model({make_tensor("a", DType::kBF16, {300, 7}), make_tensor("b", DType::kF32, {}),
-                                        make_tensor("empty", DType::kF32, {0}), make_tensor("c", DType::kI64, {4096})}),
-                            int8_scheme());
+  const auto plan = plan_of(
+      make_model({make_tensor("a", DType::kBF16, {300, 7}), make_tensor("b", DType::kF32, {}),
+                  make_tensor("empty", DType::kF32, {0}), make_tensor("fills.pages", DType::kU8, {2 * kPage - 4})}),
+      int8_scheme());
   for (const Piece& piece : plan->locate({0, plan->size_bytes()})) {
     if (piece.kind == PieceKind::kStored) {
       EXPECT_EQ(piece.range.offset % kPage, 0U);

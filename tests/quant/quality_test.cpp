@@ -94,7 +94,7 @@ TEST_P(Quality, IsAsDocumented) {
 
 INSTANTIATE_TEST_SUITE_P(Schemes, Quality,
                          testing::Values(Claim{"int8", DType::kF32, decode_int8, 41.2, 1 / 255.0 + 1e-5},
-                                         Claim{"int8", DType::kBF16, decode_int8, 41.2, 1 / 127.5 * 0.75},
+                                         Claim{"int8", DType::kBF16, decode_int8, 41.2, 1 / 127.0},
                                          Claim{"fp8", DType::kF32, decode_e4m3, 31.54, 1 / 16.0 + 1e-5},
                                          Claim{"fp8", DType::kBF16, decode_e4m3, 31.54, 1 / 16.0 + 1e-5},
                                          Claim{"nf4", DType::kF32, decode_nf4, 20.73, 0.152},

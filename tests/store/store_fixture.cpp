@@ -1,5 +1,6 @@
 #include "tests/store/store_fixture.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <exception>
+#include <random>
 #include <stdexcept>
 
 namespace qcache {
@@ -60,17 +62,20 @@ FillingKey StoreFixture::key(uint32_t number, uint8_t recipe, uint64_t size_byte
 }
 
 std::string StoreFixture::content(const FillingKey& key) {
-  const std::string seed = key.file + static_cast<char>(key.recipe[0]);
   std::string out;
-  for (uint32_t block = 0; out.size() < key.size_bytes; ++block) {
-    out += md5_hex(seed + std::to_string(block));
+  out.reserve(key.size_bytes);
+  for (uint32_t tile = 0; out.size() < key.size_bytes; ++tile) {
+    out += tile_content(key, tile);
   }
-  out.resize(key.size_bytes);
   return out;
 }
 
 std::string StoreFixture::tile_content(const FillingKey& key, uint32_t tile) {
-  return content(key).substr(tile * kTileBytes, kTileBytes);
+  const std::string seed = fmt::format("{} {} {}", key.file, key.recipe[0], tile);
+  std::minstd_rand random(static_cast<uint32_t>(std::stoul(md5_hex(seed).substr(0, 8), nullptr, 16)));
+  std::string out(std::min(kTileBytes, key.size_bytes - tile * kTileBytes), '\0');
+  std::generate(out.begin(), out.end(), [&] { return static_cast<char>(random() & 0xffU); });
+  return out;
 }
 
 TileMark StoreFixture::right_mark(const FillingKey& key, uint32_t tile) {

@@ -65,7 +65,8 @@ TEST_F(StoreTest, SealsAndServes) {
   EXPECT_EQ((*record)->size_bytes, key_.size_bytes);
   EXPECT_EQ((*record)->tile_count, key_.tile_count);
   EXPECT_EQ((*record)->created_ns, 77);
-  EXPECT_EQ(to_hex((*record)->sha256), to_hex(sha256(std::as_bytes(std::span(StoreFixture::content(key_))))));
+  const std::string content = StoreFixture::content(key_);
+  EXPECT_EQ((*record)->sha256, sha256(std::as_bytes(std::span(content))));
 
   ASSERT_EQ(look(key_), SealedState::kTrusted);
   EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
@@ -143,7 +144,7 @@ TEST_F(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
 }
 
 TEST_F(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
-  for (const uint64_t nth : {1, 2}) {
+  for (const uint64_t nth : {uint64_t{1}, uint64_t{2}}) {
     const auto filling = filled(key_);
     env_.fail(EnvCall::kSyncDirectory, nth, EIO);
     EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kIo, {}));

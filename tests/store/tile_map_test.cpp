@@ -86,7 +86,7 @@ TEST_F(TileMapTest, RefusesDamagedFiles) {
   EXPECT_TRUE(refused(good.substr(0, good.size() - 1)));
   EXPECT_TRUE(refused(good + '\0'));
   EXPECT_TRUE(refused(std::string(good.size(), '\0')));
-  for (const size_t at : {0, 9, 17, 21, 25, 40, 100, 400, 3400}) {
+  for (const size_t at : {0U, 9U, 17U, 21U, 25U, 40U, 100U, 400U, 3400U}) {
     std::string changed = good;
     changed[at] = static_cast<char>(changed[at] + 1);
     EXPECT_TRUE(refused(changed)) << at;
@@ -137,7 +137,7 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
   uint64_t seen = 0;
   uint64_t torn = 0;
   const auto read = [&] {
-    while (!stop) {
+    do {  // at least once: the last mark stays
       if (const auto mark = map->mark_of(0)) {
         ++seen;
         Sha256Digest whole;
@@ -146,7 +146,7 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
         crc.fill(mark->digest[0]);
         torn += mark->digest != whole || mark->crc != crc ? 1U : 0U;
       }
-    }
+    } while (!stop);
   };
   std::thread writer(write);  // one: two that disagree may tear, see TileMap
   std::thread reader(read);

@@ -36,20 +36,17 @@ std::string text_of(int error) {
 }
 
 // Only what is allowed between fork and exec.
-[[noreturn]] void become(const std::vector<char*>& argv, int output, uid_t user) {
+[[noreturn]] void become(const std::vector<char*>& argv, int output) {
   if (output >= 0) {
     ::dup2(output, STDOUT_FILENO);
     ::dup2(output, STDERR_FILENO);
   }
-  if (user != 0 && (::setgid(user) != 0 || ::setuid(user) != 0)) {
-    ::_exit(126);
-  }
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // after setuid, which clears it
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   ::execvp(argv[0], argv.data());
   ::_exit(127);
 }
 
-pid_t spawn(std::vector<std::string> words, const std::string& output_file, uid_t user) {
+pid_t spawn(std::vector<std::string> words, const std::string& output_file) {
   std::vector<char*> argv;
   for (std::string& word : words) {
     argv.push_back(word.data());
@@ -64,7 +61,7 @@ pid_t spawn(std::vector<std::string> words, const std::string& output_file, uid_
     throw std::runtime_error("cannot fork: " + text_of(errno));
   }
   if (pid == 0) {
-    become(argv, output_file.empty() ? -1 : output.get(), user);
+    become(argv, output_file.empty() ? -1 : output.get());
   }
   return pid;
 }
@@ -139,20 +136,22 @@ MountedFs::~MountedFs() {
 }
 
 void MountedFs::start() {
-  std::vector<std::string> words = {program(),          "mount",       "-f",        setup_.models,
-                                    setup_.mount_point, "--cache-dir", setup_.cache};
+  std::vector<std::string> words = setup_.launcher;
+  const std::vector<std::string> command = {program(),          "mount",       "-f",        setup_.models,
+                                            setup_.mount_point, "--cache-dir", setup_.cache};
+  words.insert(words.end(), command.begin(), command.end());
   if (!passthrough_wanted()) {
     words.emplace_back("--no-passthrough");
   }
   words.insert(words.end(), setup_.options.begin(), setup_.options.end());
   log_start_ = std::filesystem::exists(setup_.log_file) ? std::filesystem::file_size(setup_.log_file) : 0;
-  pid_ = spawn(std::move(words), setup_.log_file, setup_.user);
+  pid_ = spawn(std::move(words), setup_.log_file);
   wait_until_usable();
 }
 
 void MountedFs::wait_until_usable() {
   const auto usable = [this] {
-    if (setup_.user != 0) {  // nobody else may look into that user's mount
+    if (!setup_.launcher.empty()) {
       return log().find(" mounted ", log_start_) != std::string::npos;
     }
     struct ::stat found {};
@@ -201,7 +200,9 @@ void MountedFs::restart() {
 }
 
 std::string MountedFs::path(std::string_view name) const {
-  return name.empty() ? setup_.mount_point : setup_.mount_point + '/' + std::string(name);
+  std::string path = setup_.own_namespace ? "/proc/" + std::to_string(pid_) + "/root" : "";
+  path += setup_.mount_point;
+  return name.empty() ? path : path + '/' + std::string(name);
 }
 
 std::string MountedFs::log() const {
@@ -249,7 +250,7 @@ uint64_t MountedFs::process_status(const std::string& name) const {
 }
 
 int run_program(const std::vector<std::string>& words, const std::string& output_file) {
-  const pid_t pid = spawn(words, output_file, 0);
+  const pid_t pid = spawn(words, output_file);
   int status = 0;
   ::waitpid(pid, &status, 0);
   return exit_status(status);

@@ -28,7 +28,10 @@ class MountedFs {
     std::string mount_point;           ///< made where missing
     std::string log_file;              ///< what the daemon says; appended to
     std::vector<std::string> options;  ///< more words for `qcache mount`
-    uid_t user = 0;                    ///< runs the daemon as this user; 0: as the test's own
+    /// Words before the program: it runs by "unshare" or "setpriv", as somebody else. Then it counts as usable when its
+    /// log says so, because not everybody may look into the mount.
+    std::vector<std::string> launcher;
+    bool own_namespace = false;  ///< the launcher gives it its own mounts; path() leads there
   };
 
   /// Why mounts cannot be tested on this machine; empty where they can. Looks without qcache, so that a mount that

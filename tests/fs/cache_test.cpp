@@ -1,0 +1,287 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountCache = MountTest;
+
+constexpr const char* kInt8 = "m/int8/0.bin";
+constexpr uid_t kNobody = 65534;
+
+/// Reads a file to its end and waits until it is sealed.
+void complete(const MountedFs& fs, const std::string& file) {
+  EXPECT_EQ(read_whole(fs.path(file)).error, 0) << file;
+  fs.wait_until_sealed(file);
+}
+
+// S22: When all tiles are there the file is sealed; reads and mappings of files opened from then on go straight from
+// the kernel to the cache directory (passthrough), and the daemon sees none of them.
+TEST_F(MountCache, SealedReadsDoNotReachTheDaemon) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  complete(fs, kInt8);
+  const uint64_t reads = fs.status("reads");
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8), 1000), expected_file(model("m"), "int8")));
+  EXPECT_EQ(fs.status("passthrough"), MountedFs::passthrough_wanted() ? 1U : 0U);
+  if (MountedFs::passthrough_wanted()) {
+    EXPECT_EQ(fs.status("reads"), reads);
+  } else {
+    EXPECT_GT(fs.status("reads"), reads);
+    EXPECT_LT(fs.status("reads"), reads + 1000) << "the page cache is not used";
+  }
+  EXPECT_EQ(fs.status("opens_sealed"), 1U);
+}
+
+// S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
+// overlayfs), the same files are served through the page cache, and `passthrough` in `/.qcache/status` is false.
+TEST_F(MountCache, OverlayCacheDirectoryFallsBack) {
+  const OwnFilesystem tmpfs(dir() / "layers", "tmpfs", "size=256M");
+  for (const char* layer : {"lower", "upper", "work"}) {
+    make_directories(dir() / (std::string("layers/") + layer));
+  }
+  std::unique_ptr<OwnFilesystem> overlay;
+  try {
+    const std::string layers = dir() / "layers";
+    overlay = std::make_unique<OwnFilesystem>(
+        cache(), "overlay", "lowerdir=" + layers + "/lower,upperdir=" + layers + "/upper,workdir=" + layers + "/work");
+  } catch (const std::exception& e) {
+    GTEST_SKIP() << e.what();
+  }
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  complete(fs, kInt8);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+  EXPECT_EQ(fs.status("passthrough"), 0U);
+  EXPECT_EQ(fs.log().find("the kernel refuses passthrough") != std::string::npos, MountedFs::passthrough_wanted());
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8), 5000), expected));
+}
+
+// S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
+// overlayfs), the same files are served through the page cache, and `passthrough` in `/.qcache/status` is false.
+TEST_F(MountCache, UnprivilegedMountFallsBack) {
+  // Root of a user namespace: may mount, but has no privileges outside.
+  const std::vector<std::string> launcher = {"unshare", "--user", "--map-root-user", "--mount"};
+  std::vector<std::string> probe = launcher;
+  probe.emplace_back("true");
+  if (run_program(probe, dir() / "unshare") != 0) {
+    GTEST_SKIP() << "no user namespaces: " << read_file(dir() / "unshare");
+  }
+  tiled_model().write(model("m"));
+  MountedFs::Setup inside = setup("mnt");
+  inside.launcher = launcher;
+  inside.own_namespace = true;
+  MountedFs fs(inside);
+  const std::string expected = expected_file(model("m"), "int8");
+  complete(fs, kInt8);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+  EXPECT_EQ(fs.status("opens_sealed"), 1U);
+  EXPECT_EQ(fs.status("passthrough"), 0U);
+  EXPECT_EQ(fs.log().find("the kernel refuses passthrough") != std::string::npos, MountedFs::passthrough_wanted());
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8), 5000), expected));
+  EXPECT_EQ(fs.stop(), 0);
+}
+
+// S48: A user without privileges mounts by fusermount3, and may then do with the mount all that its owner may.
+TEST_F(MountCache, UsersMountByFusermount) {
+  const std::vector<std::string> launcher = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                                             "--pdeathsig=TERM"};
+  const auto nobody_can = [&](const std::string& command) {
+    std::vector<std::string> words = launcher;
+    words.insert(words.end(), {"sh", "-c", command});
+    return run_program(words, dir() / "said") == 0;
+  };
+  ASSERT_EQ(::chmod(dir().path().c_str(), 0755), 0);
+  if (::geteuid() != 0 ||
+      !nobody_can("fusermount3 --version && test -w /dev/fuse && test -x " + MountedFs::program())) {
+    GTEST_SKIP() << "needs root (to become another user), setpriv, fusermount3, and that users may open /dev/fuse and "
+                    "run "
+                 << MountedFs::program();
+  }
+  for (const std::string& name : {std::string("nobody"), std::string("nobody-cache")}) {
+    make_directories(dir() / name);
+    ASSERT_EQ(::chown((dir() / name).c_str(), kNobody, kNobody), 0);
+  }
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  MountedFs::Setup other = setup("nobody");
+  other.cache = dir() / "nobody-cache";
+  other.launcher = launcher;
+  MountedFs fs(other);
+  Child user([&] {
+    if (::setgid(kNobody) != 0 || ::setuid(kNobody) != 0 || !reads_as(read_whole(fs.path(kInt8)), expected)) {
+      return 1;
+    }
+    fs.wait_until_sealed(kInt8);
+    if (!reads_as(read_whole(fs.path(kInt8)), expected) || stat_of(fs.path(kInt8)).st_uid != kNobody) {
+      return 2;
+    }
+    if (set_xattr(fs.path(kInt8), "user.qcache.pinned", "1") != 0 || fs.xattr(kInt8, "pinned") != "1") {
+      return 3;
+    }
+    return ::unlink(fs.path(kInt8).c_str()) == 0 && fs.xattr(kInt8, "state") == "absent" ? 0 : 4;
+  });
+  EXPECT_EQ(user.wait(), 0) << fs.log();
+  EXPECT_EQ(fs.stop(), 0);
+  EXPECT_TRUE(names_in(fs.path()).empty());
+}
+
+// S24: `rm` of a file gives its disk space back: it stays listed with no blocks, and the next read makes it again.
+TEST_F(MountCache, RemovingAFileDropsItsBytes) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  for (const bool sealed : {false, true, true}) {
+    const UniqueFd fd = open_file(fs.path(kInt8));
+    EXPECT_EQ(read_at(fd.get(), 100'000, 10).error, 0);
+    if (sealed) {
+      complete(fs, kInt8);
+      EXPECT_EQ(fs.status("files_sealed"), 1U);
+    }
+    EXPECT_GT(fs.status("cache_bytes"), 0U);
+    EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+    EXPECT_EQ(names_in(fs.path("m/int8")), std::vector<std::string>{"0.bin"});
+    const struct ::stat dropped = stat_of(fs.path(kInt8));
+    EXPECT_EQ(dropped.st_blocks, 0);
+    EXPECT_EQ(dropped.st_size, static_cast<off_t>(expected.size()));
+    EXPECT_EQ(fs.xattr(kInt8, "state"), "absent");
+    EXPECT_EQ(fs.status("files_sealed") + fs.status("files_filling") + fs.status("cache_bytes"), 0U);
+  }
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0) << "dropping nothing is no error";
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+}
+
+// S25: Who has a file open when it is dropped keeps its bytes.
+TEST_F(MountCache, OpenReadersKeepDroppedBytes) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  const UniqueFd filling = open_file(fs.path(kInt8));
+  EXPECT_EQ(read_at(filling.get(), 0, 10).error, 0);
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+  complete(fs, kInt8);
+  const UniqueFd sealed = open_file(fs.path(kInt8));
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+  for (const int fd : {filling.get(), sealed.get()}) {
+    EXPECT_TRUE(reads_as(read_at(fd, 0, expected.size()), expected));
+  }
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "absent") << "the old reader's file must not come back";
+}
+
+// S26: `rm -r` of a dtype or a model drops all files below it, and only those.
+TEST_F(MountCache, RemovingAFolderDropsAllBelow) {
+  small_model().write(model("m"));
+  small_model().write(model("n"));
+  MountedFs& fs = mount();
+  const auto fill = [&] {
+    for (const char* file : {kInt8, "m/nf4/0.bin", "n/int8/0.bin"}) {
+      complete(fs, file);
+    }
+    EXPECT_EQ(fs.status("files_sealed"), 3U);
+  };
+  fill();
+  EXPECT_EQ(run_program({"rm", "-r", fs.path("m/int8")}), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 2U);
+  EXPECT_EQ(fs.xattr("m/nf4/0.bin", "state"), "sealed");
+  fill();
+  EXPECT_EQ(run_program({"rm", "-r", fs.path("m")}), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 1U);
+  EXPECT_EQ(fs.xattr("n/int8/0.bin", "state"), "sealed");
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "absent");
+  fill();
+  EXPECT_EQ(::rmdir(fs.path("m").c_str()), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 1U);
+  EXPECT_EQ(::rmdir(fs.path(".qcache").c_str()) == 0 ? 0 : errno, EACCES);
+  EXPECT_EQ(::unlink(fs.path(".qcache/status").c_str()) == 0 ? 0 : errno, EACCES);
+  EXPECT_EQ(names_in(model("m")).size(), 2U) << "the model itself is not touched";
+}
+
+// S28: Files that were not read for `max_age` are dropped, looked for every `aging_interval`; those that are open or
+// pinned stay.
+TEST_F(MountCache, AgingDropsWhatIsUnused) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount({"-o", "aging_interval=1s", "--max-age", "2s"});
+  for (const char* file : {kInt8, "m/nf4/0.bin", "m/fp8/0.bin"}) {
+    EXPECT_EQ(read_whole(fs.path(file)).error, 0);
+  }
+  for (const char* file : {kInt8, "m/nf4/0.bin", "m/fp8/0.bin"}) {
+    fs.wait_until_sealed(file);
+  }
+  EXPECT_EQ(set_xattr(fs.path("m/nf4/0.bin"), "user.qcache.pinned", "1"), 0);
+  const UniqueFd open_one = open_file(fs.path("m/fp8/0.bin"));
+  EXPECT_TRUE(eventually([&] { return fs.xattr(kInt8, "state") == "absent"; }));
+  EXPECT_NE(fs.log().find("dropped m/int8/0.bin: not read for"), std::string::npos);
+  ::usleep(2'500'000);
+  EXPECT_EQ(fs.xattr("m/nf4/0.bin", "state"), "sealed");
+  EXPECT_EQ(fs.xattr("m/fp8/0.bin", "state"), "sealed");
+  EXPECT_TRUE(reads_as(read_at(open_one.get(), 0, 100'000), expected_file(model("m"), "fp8").substr(0, 100'000)));
+}
+
+// S29: Setting `user.qcache.pinned` to 1 pins a complete file, 0 unpins it; other values are EINVAL, a file that is not
+// complete is ENOENT.
+TEST_F(MountCache, PinningIsForCompleteFiles) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string file = fs.path(kInt8);
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "1"), ENOENT);
+  complete(fs, kInt8);
+  EXPECT_EQ(fs.xattr(kInt8, "pinned"), "0");
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "1"), 0);
+  EXPECT_EQ(fs.xattr(kInt8, "pinned"), "1");
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "2"), EINVAL);
+  fs.restart();
+  EXPECT_EQ(fs.xattr(kInt8, "pinned"), "1");
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "no"), 0);
+  EXPECT_EQ(fs.xattr(kInt8, "pinned"), "0");
+}
+
+// S40: A read that finds the disk full fails with ENOSPC; the mount lives on, what is made can be read, and reads go on
+// when there is room.
+TEST_F(MountCache, AFullDiskFailsOnlyTheReadsThatNeedIt) {
+  const OwnFilesystem tmpfs(cache(), "tmpfs", "size=12M");
+  tiled_model().write(model("m"));
+  small_model().write(model("small"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  complete(fs, "small/int8/0.bin");
+  complete(fs, kInt8);  // 8 MiB
+  const ReadResult full = read_whole(fs.path("m/fp8/0.bin"), 100'000);
+  EXPECT_EQ(full.error, ENOSPC);
+  const std::string fp8 = expected_file(model("m"), "fp8");
+  EXPECT_TRUE(same_bytes(full.bytes, std::string_view(fp8).substr(0, full.bytes.size())));
+  EXPECT_EQ(fs.xattr("m/fp8/0.bin", "state"), "failed");
+  EXPECT_NE(fs.xattr("m/fp8/0.bin", "error"), "");
+  EXPECT_NE(read_whole(fs.path(".qcache/errors")).bytes.find("m/fp8/0.bin"), std::string::npos);
+  EXPECT_GT(fs.status("read_errors"), 0U);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+  EXPECT_TRUE(reads_as(read_whole(fs.path("small/int8/0.bin")), expected_file(model("small"), "int8")));
+
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/fp8/0.bin")), fp8));
+  fs.wait_until_sealed("m/fp8/0.bin");
+}
+
+// S41: The cache directory may be on any filesystem, and is made with the folders above it where it is missing.
+TEST_F(MountCache, TheCacheDirectoryIsMadeAnywhere) {
+  const OwnFilesystem tmpfs(dir() / "tmpfs", "tmpfs", "size=64M");
+  small_model().write(model("m"));
+  MountedFs::Setup elsewhere = setup("mnt");
+  elsewhere.cache = dir() / "tmpfs/a/b/c";
+  MountedFs fs(elsewhere);
+  complete(fs, kInt8);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+  EXPECT_EQ(fs.status("passthrough"), MountedFs::passthrough_wanted() ? 1U : 0U);
+  EXPECT_TRUE(read_file(elsewhere.cache + "/CACHEDIR.TAG").starts_with("Signature: 8a477f597d28d172789f06886806bc55"));
+  EXPECT_EQ(stat_of(elsewhere.cache).st_mode & 0777, 0700U) << "model weights are nobody else's business";
+  EXPECT_EQ(fs.stop(), 0);
+}
+
+}  // namespace
+}  // namespace qcache

@@ -1,0 +1,182 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountCrash = MountTest;
+
+constexpr const char* kInt8 = "m/int8/0.bin";
+
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is hashed before it is
+// served, and none is made again.
+TEST_F(MountCrash, FillingGoesOnAfterKill) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "fp32");
+  const uint32_t tiles = planned_file(model("m"), "fp32")->tile_count();
+  MountedFs& fs = mount();
+  const UniqueFd fd = open_file(fs.path("m/fp32/0.bin"));
+  for (const uint64_t share : {2U, 3U, 7U}) {
+    const uint64_t offset = expected.size() / share;
+    EXPECT_TRUE(reads_as(read_at(fd.get(), offset, 100), std::string_view(expected).substr(offset, 100)));
+  }
+  const uint64_t made = fs.status("tiles_quantized");
+  EXPECT_GT(made, 0U);
+  fs.kill9();
+  fs.restart();
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/fp32/0.bin")), expected));
+  const auto status = fs.status();
+  EXPECT_GE(status.at("tiles_verified"), made);
+  EXPECT_EQ(status.at("tiles_quantized"), tiles - status.at("tiles_verified"));
+  EXPECT_EQ(status.at("tiles_rejected"), 0U);
+  fs.wait_until_sealed("m/fp32/0.bin");
+}
+
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is hashed before it is
+// served, and none is made again.
+TEST_F(MountCrash, KillsAtAnyTimeLoseNothing) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  for (int round = 0; round < 8; ++round) {
+    const std::string dtype = round % 2 == 0 ? "int8" : "nf4";
+    EXPECT_EQ(set_xattr(fs.path("m/" + dtype + "/0.bin"), "user.qcache.warm", "1"), 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(15 * round));
+    fs.kill9();
+    fs.restart();
+  }
+  for (const char* dtype : {"int8", "nf4"}) {
+    const std::string file = std::string("m/") + dtype + "/0.bin";
+    EXPECT_TRUE(reads_as(read_whole(fs.path(file)), expected_file(model("m"), dtype)));
+    fs.wait_until_sealed(file);
+  }
+  EXPECT_EQ(fs.status("tiles_rejected"), 0U);
+}
+
+// S36: Open readers and mappings of complete files outlive a killed daemon with passthrough; without it their reads
+// fail with ENOTCONN.
+TEST_F(MountCrash, OpenSealedFilesOutliveTheDaemon) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  MountedFs& fs = mount();
+  EXPECT_EQ(read_whole(fs.path(kInt8)).error, 0);
+  fs.wait_until_sealed(kInt8);
+  const UniqueFd fd = open_file(fs.path(kInt8));
+  const Mapping mapping(fd.get(), expected.size(), MAP_SHARED, PROT_READ);
+  EXPECT_TRUE(reads_as(read_at(fd.get(), 0, 1000), expected.substr(0, 1000)));
+  fs.kill9();
+  const std::string_view end = std::string_view(expected).substr(expected.size() - 9000);
+  if (MountedFs::passthrough_wanted()) {
+    EXPECT_TRUE(reads_as(read_at(fd.get(), expected.size() - 9000, 9000), end));
+    EXPECT_TRUE(same_bytes(mapping.bytes(), expected));
+    fs.restart();
+    EXPECT_TRUE(reads_as(read_at(fd.get(), 0, expected.size()), expected));
+    EXPECT_TRUE(same_bytes(mapping.bytes(), expected));
+  } else {
+    EXPECT_EQ(read_at(fd.get(), expected.size() - 9000, 9000).error, ENOTCONN);
+    Child reader([&] { return mapping.bytes().ends_with(end) ? 0 : 1; });
+    EXPECT_GT(reader.wait_for(5), kSanitized ? 0 : 127) << "SIGBUS";  // which the sanitizers turn into a status
+    fs.restart();
+  }
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+}
+
+// S37: A new mount clears a dead one off its mount point.
+TEST_F(MountCrash, TheNextMountClearsTheDeadOne) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  for (int round = 0; round < 3; ++round) {
+    fs.kill9();
+    EXPECT_EQ(stat_error(fs.path("m")), ENOTCONN);
+    fs.restart();
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+    EXPECT_NE(fs.log().find("cleared a dead mount"), std::string::npos);
+  }
+}
+
+// S38: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
+// wrong tiles are made again, and the log says so.
+TEST_F(MountCrash, DamagedSealedFilesAreFoundOut) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  MountedFs& fs = mount();
+  const uint64_t weights = planned_file(model("m"), "int8")->groups()[0].data_offsets[0];
+  uint64_t rejected = 0;
+  for (const bool restarted : {false, true}) {
+    for (const uint64_t offset : {uint64_t{0}, weights + 3'000'000, expected.size() - 1}) {
+      SCOPED_TRACE("byte " + std::to_string(offset) + (restarted ? ", restarted" : ""));
+      EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+      fs.wait_until_sealed(kInt8);
+      const std::string backing = fs.xattr(kInt8, "backing");
+      damage_byte(backing, offset);
+      EXPECT_FALSE(same_bytes(read_file(backing), expected));
+      if (restarted) {
+        fs.restart();
+        rejected = 0;
+      }
+      EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+      fs.wait_until_sealed(kInt8);
+      EXPECT_TRUE(same_bytes(read_file(fs.xattr(kInt8, "backing")), expected)) << "the damage is still on disk";
+      const bool in_a_tile = offset != 0 && offset != expected.size() - 1;
+      rejected += in_a_tile ? 1 : 0;
+      EXPECT_EQ(fs.status("tiles_rejected"), rejected);
+    }
+  }
+  EXPECT_NE(fs.log().find("corrupt: tile"), std::string::npos);
+  EXPECT_NE(fs.log().find("is not the one that was sealed"), std::string::npos);
+}
+
+// S38: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
+// wrong tiles are made again, and the log says so.
+TEST_F(MountCrash, CutOrMissingSealedFilesAreMadeAgain) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  MountedFs& fs = mount();
+  const std::vector<std::function<void(const std::string&)>> harms = {
+      [](const std::string& path) { std::filesystem::resize_file(path, 1'000'000); },
+      [](const std::string& path) { std::filesystem::remove(path); },
+      [&](const std::string& path) {  // as a restored backup: right bytes, another inode
+        std::filesystem::copy_file(path, dir() / "copy");
+        std::filesystem::rename(dir() / "copy", path);
+      }};
+  for (size_t harm = 0; harm < harms.size(); ++harm) {
+    SCOPED_TRACE(harm);
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+    fs.wait_until_sealed(kInt8);
+    harms[harm](fs.xattr(kInt8, "backing"));
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+    fs.wait_until_sealed(kInt8);
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+  }
+  EXPECT_EQ(fs.status("tiles_quantized"), 3 * planned_file(model("m"), "int8")->tile_count())
+      << "the copy's tiles needed hashing only";
+}
+
+// S39: A tile of an unfinished file that was damaged while no daemon ran is made again.
+TEST_F(MountCrash, DamagedTilesAreMadeAgain) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  const auto plan = planned_file(model("m"), "int8");
+  MountedFs& fs = mount();
+  const uint64_t offset = plan->groups()[0].data_offsets[0] + 5000;
+  const UniqueFd fd = open_file(fs.path(kInt8));
+  EXPECT_EQ(read_at(fd.get(), offset, 1).error, 0);
+  fs.kill9();
+  damage_byte(only_filling_file(".bin"), offset);
+  fs.restart();
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+  EXPECT_EQ(fs.status("tiles_rejected"), 1U);
+  EXPECT_NE(fs.log().find("corrupt: tile"), std::string::npos);
+  fs.wait_until_sealed(kInt8);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+}
+
+}  // namespace
+}  // namespace qcache

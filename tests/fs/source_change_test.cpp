@@ -1,0 +1,162 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountSource = MountTest;
+
+constexpr const char* kInt8 = "m/int8/0.bin";
+
+// S30: An open gives the model as it is at that moment: after a model's files were touched, rewritten or replaced, the
+// size and bytes are those of the new state.
+TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
+  small_model(1).write(model("m"));
+  MountedFs& fs = mount();
+  const std::string file = fs.path(kInt8);
+  const auto check = [&](const char* what) {
+    SCOPED_TRACE(what);
+    const std::string expected = expected_file(model("m"), "int8");
+    EXPECT_EQ(stat_of(file).st_size, static_cast<off_t>(expected.size()));
+    EXPECT_TRUE(reads_as(read_whole(file), expected));
+    fs.wait_until_sealed(kInt8);
+    EXPECT_TRUE(reads_as(read_whole(file), expected));
+    EXPECT_EQ(fs.status("files_sealed"), 1U);
+  };
+  check("first");
+  const std::string weights = model("m") + "/model.safetensors";
+  const uint64_t made = fs.status("tiles_quantized");
+  set_mtime(weights, 1'700'000'000'000'000'000);
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "absent");
+  check("touched");
+  EXPECT_EQ(fs.status("tiles_quantized"), 2 * made);
+  small_model(2).write(model("m"));
+  check("rewritten in place");
+  small_model(3).write(dir() / "elsewhere/m");
+  std::filesystem::rename(dir() / "elsewhere/m/model.safetensors", weights);
+  check("replaced by rename");
+  small_model(4).tensor("one.more.weight", DType::kBF16, {128, 64}).write(model("m"));
+  check("one tensor more");
+  small_model(5).config(R"({"model_type": "gpt2"})").write(model("m"));
+  check("another config.json: another choice of tensors");
+  small_model(6).shards(2).write(model("m"));
+  std::filesystem::remove(weights);
+  check("in shards");
+}
+
+// S31: That holds for a file of the same size written again within one tick of the filesystem's clock.
+TEST_F(MountSource, RewritesWithinTheClocksTickAreSeen) {
+  MountedFs& fs = mount();
+  small_model(0).write(model("m"));
+  for (uint64_t round = 1; round <= 40; ++round) {
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8"))) << "round " << round;
+    small_model(round).write(model("m"));
+  }
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+}
+
+// S32: Who has a complete file open keeps the old bytes.
+TEST_F(MountSource, OpenSealedFilesKeepTheirBytes) {
+  tiled_model(1).write(model("m"));
+  MountedFs& fs = mount();
+  const std::string old_bytes = expected_file(model("m"), "int8");
+  EXPECT_EQ(read_whole(fs.path(kInt8)).error, 0);
+  fs.wait_until_sealed(kInt8);
+  const UniqueFd fd = open_file(fs.path(kInt8));
+  small_model(2).write(model("m"));
+  const std::string new_bytes = expected_file(model("m"), "int8");
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), new_bytes));
+  fs.wait_until_sealed(kInt8);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), new_bytes));
+  EXPECT_TRUE(reads_as(read_at(fd.get(), 0, old_bytes.size() + 1), old_bytes));
+  struct ::stat found {};
+  EXPECT_EQ(::fstat(fd.get(), &found), 0);
+  EXPECT_EQ(found.st_size, static_cast<off_t>(old_bytes.size()));
+}
+
+/// Reads everything of an open file in pieces, backwards, so that nothing is made in advance: each piece is either the
+/// old bytes or fails with ESTALE. Returns how many failed.
+size_t read_backwards(int fd, const std::string& old_bytes) {
+  constexpr uint64_t kPiece = 50'000;
+  size_t failed = 0;
+  for (uint64_t i = old_bytes.size() / kPiece + 1; i-- > 0;) {
+    const ReadResult got = read_at(fd, i * kPiece, kPiece);
+    if (got.error != 0) {
+      EXPECT_EQ(got.error, ESTALE);
+      ++failed;
+    } else {
+      EXPECT_TRUE(same_bytes(got.bytes, std::string_view(old_bytes).substr(i * kPiece, kPiece)));
+    }
+  }
+  return failed;
+}
+
+// S33: Who has a file open that is being made gets the old bytes where they were made, else ESTALE: never bytes of two
+// states.
+TEST_F(MountSource, ReadsOfAChangedSourceFailInsteadOfMixing) {
+  MountedFs& fs = mount();
+  struct Case {
+    const char* what;
+    std::function<void()> change;
+  };
+  const std::string weights = model("m") + "/model.safetensors";
+  const std::vector<Case> cases = {
+      {"rewritten", [&] { tiled_model(2).write(model("m")); }},
+      {"touched", [&] { set_mtime(weights, 1'700'000'000'000'000'000); }},
+      {"replaced",
+       [&] {
+         tiled_model(3).write(dir() / "new");
+         std::filesystem::rename(dir() / "new/model.safetensors", weights);
+       }},
+      {"one byte",
+       [&] {
+         const UniqueFd fd(::open(weights.c_str(), O_WRONLY | O_CLOEXEC));
+         EXPECT_EQ(::pwrite(fd.get(), "x", 1, 10'000'001), 1);
+       }},
+  };
+  for (const auto& [what, change] : cases) {
+    SCOPED_TRACE(what);
+    tiled_model(1).write(model("m"));
+    const std::string old_bytes = expected_file(model("m"), "int8");
+    const UniqueFd fd = open_file(fs.path(kInt8));
+    EXPECT_TRUE(reads_as(read_at(fd.get(), 100'000, 50'000), std::string_view(old_bytes).substr(100'000, 50'000)));
+    change();
+    EXPECT_GT(read_backwards(fd.get(), old_bytes), 0U);
+    const std::string new_bytes = expected_file(model("m"), "int8");
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), new_bytes));
+    fs.wait_until_sealed(kInt8);
+    EXPECT_GT(read_backwards(fd.get(), old_bytes), 0U) << "what it never got";
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), new_bytes));
+  }
+}
+
+// S34: A source that becomes shorter or vanishes while it is read is ESTALE for its open readers; a model that is gone
+// is ENOENT for new ones.
+TEST_F(MountSource, VanishedSourcesFailCleanly) {
+  MountedFs& fs = mount();
+  const std::string weights = model("m") + "/model.safetensors";
+  for (const bool gone : {false, true}) {
+    SCOPED_TRACE(gone ? "removed" : "cut");
+    tiled_model(1).write(model("m"));
+    const std::string old_bytes = expected_file(model("m"), "int8");
+    const UniqueFd fd = open_file(fs.path(kInt8));
+    EXPECT_EQ(read_at(fd.get(), 100'000, 100).error, 0);
+    if (gone) {
+      std::filesystem::remove_all(model("m"));
+    } else {
+      std::filesystem::resize_file(weights, 1'000'000);
+    }
+    EXPECT_GT(read_backwards(fd.get(), old_bytes), 0U);
+    EXPECT_EQ(open_error(fs.path(kInt8), O_RDONLY), gone ? ENOENT : EIO);
+    EXPECT_EQ(stat_error(fs.path("m")), gone ? ENOENT : 0);
+  }
+  EXPECT_TRUE(fs.running());
+}
+
+}  // namespace
+}  // namespace qcache

@@ -1,0 +1,354 @@
+#include <gmock/gmock.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+
+#include "core/engine/engine.h"
+#include "tests/support/test_files.h"
+#include "tests/tools/command_runner.h"
+
+namespace qcache {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kDayNs = int64_t{86400} * 1'000'000'000;
+
+class CacheCommands : public ::testing::Test {
+ protected:
+  CommandRunner runner_;
+
+  std::vector<std::string> listed_paths() {
+    std::vector<std::string> paths;
+    const json document = runner_.run({"ls", "--json"}).json();
+    for (const json& file : document.at("files")) {
+      paths.push_back(file.at("path"));
+    }
+    return paths;
+  }
+
+  // Changes one byte, as a failing disk would.
+  void spoil(const std::string& path) {
+    std::string content = read_file(path);
+    ASSERT_FALSE(content.empty());
+    content[content.size() / 2] = static_cast<char>(content[content.size() / 2] ^ 1);
+    ASSERT_EQ(::chmod(path.c_str(), 0644), 0);
+    write_file(path, content);
+  }
+};
+
+TEST_F(CacheCommands, LsOfADirectoryThatIsNotThereIsEmpty) {
+  const Ran text = runner_.run({"ls"});
+  EXPECT_EQ(text.exit, ExitCode::kOk);
+  EXPECT_THAT(text.out, HasSubstr("0 files"));
+  const Ran ran = runner_.run({"ls", "--json"});
+  EXPECT_EQ(ran.json().at("files"), json::array());
+  EXPECT_EQ(ran.json().at("cache_dir"), runner_.cache());
+  EXPECT_FALSE(std::filesystem::exists(runner_.cache())) << "looking must make nothing";
+}
+
+TEST_F(CacheCommands, LsOfAnotherKindOfFolderIsNotFound) {
+  make_directories(runner_.cache());
+  const Ran ran = runner_.run({"ls"});
+  EXPECT_EQ(ran.exit, ExitCode::kNotFound);
+  EXPECT_THAT(ran.err, HasSubstr("--cache-dir"));
+}
+
+TEST_F(CacheCommands, LsShowsSealedAndFillingFilesByPath) {
+  runner_.write_model("b");
+  runner_.write_model("a");
+  runner_.warm("b", "int8");
+  runner_.begin("a", "bf16");
+
+  const Ran text = runner_.run({"ls"});
+  EXPECT_EQ(text.exit, ExitCode::kOk);
+  EXPECT_THAT(text.out, HasSubstr(runner_.cache() + "\nPATH"));
+  EXPECT_THAT(text.out, ::testing::ContainsRegex("a/bf16/0.bin +filling 0% "));
+  EXPECT_THAT(text.out, ::testing::ContainsRegex("b/int8/0.bin +sealed .* +[0-9]+ +-\n2 files, "));
+  EXPECT_THAT(listed_paths(), ElementsAre("a/bf16/0.bin", "b/int8/0.bin"));
+
+  const json document = runner_.run({"ls", "--json"}).json();
+  const json& filling = document.at("files").at(0);
+  EXPECT_EQ(filling.at("state"), "filling");
+  EXPECT_TRUE(filling.at("sha256").is_null());
+  const json& sealed = document.at("files").at(1);
+  EXPECT_EQ(sealed.at("state"), "sealed");
+  EXPECT_EQ(sealed.at("file"), runner_.sealed_path("b", "int8"));
+  EXPECT_EQ(sealed.at("size_bytes"), read_file(runner_.sealed_path("b", "int8")).size());
+  EXPECT_EQ(sealed.at("sha256").get<std::string>().size(), 64U);
+  EXPECT_EQ(sealed.at("source"), runner_.model("b"));
+  EXPECT_THAT(sealed.at("accessed").get<std::string>(), ::testing::MatchesRegex("20..-..-..T..:..:..Z"));
+  EXPECT_EQ(sealed.at("pinned"), false);
+  EXPECT_EQ(sealed.at("in_use"), false);
+}
+
+TEST_F(CacheCommands, LsTellsHowLongAgoFilesWereRead) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.env().advance(3 * kDayNs);
+  EXPECT_THAT(runner_.run({"ls"}).out, HasSubstr("3d ago"));
+}
+
+TEST_F(CacheCommands, CacheDirBeatsEnvironmentBeatsRunningMount) {
+  const EnvironmentValue unset("QWEN_CACHE", nullptr);
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.show_mount(::geteuid());
+  EXPECT_EQ(runner_.run_as_is({"ls", "--json"}).json().at("cache_dir"), runner_.cache());
+  {
+    const EnvironmentValue set("QWEN_CACHE", (runner_.dir() / "other").c_str());
+    EXPECT_EQ(runner_.run_as_is({"ls", "--json"}).json().at("cache_dir"), runner_.dir() / "other");
+    EXPECT_EQ(runner_.run({"ls", "--json"}).json().at("cache_dir"), runner_.cache());
+  }
+  const EnvironmentValue home("HOME", (runner_.dir() / "home").c_str());
+  runner_.show_mount(::geteuid() + 1);
+  EXPECT_EQ(runner_.run_as_is({"ls", "--json"}).json().at("cache_dir"), runner_.dir() / "home/.cache/qwen_quantized")
+      << "the mount of another user does not choose";
+}
+
+TEST_F(CacheCommands, GcDropsWhatWasNotReadForLong) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.warm("m", "bf16");
+  EXPECT_THAT(runner_.run({"gc"}).out, HasSubstr("Dropped 0 files"));
+  runner_.env().advance(8 * kDayNs);
+
+  const Ran dry = runner_.run({"gc", "--dry-run"});
+  EXPECT_EQ(dry.exit, ExitCode::kOk);
+  EXPECT_THAT(dry.out, HasSubstr("Would drop m/int8/0.bin: not read for 8d"));
+  EXPECT_THAT(dry.out, HasSubstr("Would drop 2 files"));
+  EXPECT_EQ(listed_paths().size(), 2U);
+
+  EXPECT_THAT(runner_.run({"gc", "--max-age", "never"}).out, HasSubstr("Dropped 0 files"));
+  const Ran done = runner_.run({"gc", "--json"});
+  EXPECT_EQ(done.exit, ExitCode::kOk);
+  EXPECT_EQ(done.json().at("dry_run"), false);
+  EXPECT_EQ(done.json().at("dropped").size(), 2U);
+  EXPECT_EQ(done.json().at("dropped").at(0).at("reason"), "not read for 8d");
+  EXPECT_GT(done.json().at("dropped_bytes"), 0);
+  EXPECT_EQ(done.json().at("kept_bytes"), 0);
+  EXPECT_EQ(listed_paths().size(), 0U);
+}
+
+TEST_F(CacheCommands, GcKeepsBelowASizeButNeverDropsPinnedFiles) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.env().advance(1);
+  runner_.warm("m", "bf16");
+  EXPECT_EQ(runner_.run({"pin", "m", "int8"}).exit, ExitCode::kOk);
+  const Ran ran = runner_.run({"gc", "--max-size", "1"});
+  EXPECT_THAT(ran.out, HasSubstr("Dropped m/bf16/0.bin: over the size limit"));
+  EXPECT_THAT(listed_paths(), ElementsAre("m/int8/0.bin"));
+}
+
+TEST_F(CacheCommands, GcRefusesMalformedLimits) {
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"gc", "--max-age", "7"}, {"gc", "--max-size", "much"}, {"gc", "--max-age"}, {"gc", "surplus"}}) {
+    const Ran ran = runner_.run(words);
+    EXPECT_EQ(ran.exit, ExitCode::kUsage) << ::testing::PrintToString(words);
+    EXPECT_THAT(ran.err, Not(::testing::IsEmpty()));
+  }
+}
+
+TEST_F(CacheCommands, VerifyAcceptsGoodFiles) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.begin("m", "bf16");
+  const Ran ran = runner_.run({"verify"});
+  EXPECT_EQ(ran.exit, ExitCode::kOk) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("Checked 1 file, "));
+  EXPECT_THAT(ran.out, HasSubstr("all are right"));
+  EXPECT_EQ(runner_.run({"verify", "m", "int8", "0"}).exit, ExitCode::kOk);
+}
+
+TEST_F(CacheCommands, VerifyOnlyLooksUntilToldToRepair) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.warm("m", "bf16");
+  spoil(runner_.sealed_path("m", "int8"));
+
+  const Ran looked = runner_.run({"verify"});
+  EXPECT_EQ(looked.exit, ExitCode::kIntegrityFailure);
+  EXPECT_THAT(looked.out, HasSubstr("Bad m/int8/0.bin: "));
+  EXPECT_THAT(looked.out, HasSubstr("Checked 2 files"));
+  EXPECT_THAT(looked.out, HasSubstr("--repair"));
+  EXPECT_EQ(listed_paths().size(), 2U);
+  EXPECT_EQ(runner_.run({"verify", "m", "bf16"}).exit, ExitCode::kOk);
+
+  const Ran repaired = runner_.run({"verify", "--repair", "--json"});
+  EXPECT_EQ(repaired.exit, ExitCode::kIntegrityFailure);
+  EXPECT_EQ(repaired.json().at("checked"), 2);
+  ASSERT_EQ(repaired.json().at("bad").size(), 1U);
+  EXPECT_EQ(repaired.json().at("bad").at(0).at("path"), "m/int8/0.bin");
+  EXPECT_EQ(repaired.json().at("bad").at(0).at("dropped"), true);
+  EXPECT_THAT(listed_paths(), ElementsAre("m/bf16/0.bin"));
+  EXPECT_EQ(runner_.run({"verify"}).exit, ExitCode::kOk);
+}
+
+TEST_F(CacheCommands, VerifyCountsAFileThatCannotBeReadAsBad) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.env().fail_all(EnvCall::kReadAt, EIO, "quantized_model_");
+  const Ran ran = runner_.run({"verify"});
+  EXPECT_EQ(ran.exit, ExitCode::kIntegrityFailure);
+  EXPECT_THAT(ran.out, HasSubstr("Input/output error"));
+}
+
+TEST_F(CacheCommands, VerifySkipsFilesThatGoAwayMeanwhile) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  const std::string path = runner_.sealed_path("m", "int8");
+  runner_.env().before(
+      EnvCall::kOpen, 2, [&] { std::filesystem::remove(path); }, path);
+  const Ran ran = runner_.run({"verify"});
+  EXPECT_EQ(ran.exit, ExitCode::kOk) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("Checked 0 files"));
+}
+
+TEST_F(CacheCommands, VerifyEndsOnASignal) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.warm("m", "bf16");
+  runner_.env().before(
+      EnvCall::kReadAt, 1, [] { ::raise(SIGINT); }, "quantized_model_");
+  const Ran ran = runner_.run({"verify"});
+  EXPECT_EQ(ran.exit, ExitCode::kFailure);
+  EXPECT_THAT(ran.err, HasSubstr("stopped after 1 of 2 files"));
+}
+
+TEST_F(CacheCommands, VerifyOfSomethingNotCachedIsNotFound) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  EXPECT_EQ(runner_.run({"verify", "m", "bf16"}).exit, ExitCode::kNotFound);
+  EXPECT_EQ(runner_.run({"verify", "other"}).exit, ExitCode::kNotFound);
+}
+
+TEST_F(CacheCommands, RmTakesEveryWayToNameFiles) {
+  runner_.write_model("m");
+  const std::string int8 = std::filesystem::path(runner_.sealed_path("m", "int8")).filename();
+  const std::vector<std::vector<std::string>> ways = {{"rm", "m", "int8"},
+                                                      {"rm", "m", "INT8", "0"},
+                                                      {"rm", "m", "int8", "0.bin"},
+                                                      {"rm", "m/int8"},
+                                                      {"rm", "m/int8/0.bin"},
+                                                      {"rm", runner_.model("m"), "int8"},
+                                                      {"rm", int8},
+                                                      {"rm", runner_.cache() + "/" + int8}};
+  runner_.warm("m", "bf16");
+  for (const auto& words : ways) {
+    runner_.warm("m", "int8");
+    const Ran ran = runner_.run(words);
+    EXPECT_EQ(ran.exit, ExitCode::kOk) << ::testing::PrintToString(words) << ran.err;
+    EXPECT_THAT(ran.out, HasSubstr("Dropped m/int8/0.bin ("));
+    EXPECT_THAT(ran.out, HasSubstr("Dropped 1 file, "));
+    EXPECT_THAT(listed_paths(), ElementsAre("m/bf16/0.bin")) << ::testing::PrintToString(words);
+  }
+}
+
+TEST_F(CacheCommands, RmOfAModelDropsAllItsFilesAndNoOthers) {
+  runner_.write_model("m");
+  runner_.write_model("m2");
+  runner_.warm("m", "int8");
+  runner_.begin("m", "bf16");
+  runner_.warm("m2", "int8");
+  const Ran dry = runner_.run({"rm", "m", "--dry-run"});
+  EXPECT_THAT(dry.out, HasSubstr("Would drop 2 files"));
+  EXPECT_EQ(listed_paths().size(), 3U);
+  const Ran ran = runner_.run({"rm", "m", "--json"});
+  EXPECT_EQ(ran.json().at("dropped").size(), 2U);
+  EXPECT_GT(ran.json().at("dropped_bytes"), 0);
+  EXPECT_THAT(listed_paths(), ElementsAre("m2/int8/0.bin"));
+}
+
+TEST_F(CacheCommands, RmDropsFilesInUseAndSaysSo) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  EngineOptions options;
+  options.roots = {runner_.model("m")};
+  options.cache_directory = runner_.cache();
+  auto engine = Engine::start(Env::posix(), options);
+  ASSERT_TRUE(engine);
+  const auto reader = (*engine)->open({"m", find_scheme("int8"), 0});
+  ASSERT_TRUE(reader);
+  const Ran ran = runner_.run({"rm", "m"});
+  EXPECT_EQ(ran.exit, ExitCode::kOk);
+  EXPECT_THAT(ran.out, HasSubstr("its readers keep their bytes"));
+  EXPECT_EQ(listed_paths().size(), 0U);
+}
+
+TEST_F(CacheCommands, RmRefusesWhatIsNotThereOrNotAName) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  const struct {
+    std::vector<std::string> words;
+    ExitCode exit;
+    const char* said;
+  } cases[] = {
+      {{"rm", "m", "bf16"}, ExitCode::kNotFound, "'m bf16'"},
+      {{"rm", "other"}, ExitCode::kNotFound, "'other'"},
+      {{"rm", "/no/such/path"}, ExitCode::kNotFound, "there is no '/no/such/path'"},
+      {{"rm", "a/b/c/d"}, ExitCode::kNotFound, "a/b/c/d"},
+      {{"rm", "m", "int8", "one"}, ExitCode::kUsage, "'one' is not a rank"},
+      {{"rm", "m", "int8", "00"}, ExitCode::kUsage, "'00' is not a rank"},
+      {{"rm", ""}, ExitCode::kUsage, "empty"},
+      {{"rm"}, ExitCode::kUsage, "model"},
+      {{"rm", "m", "int8", "0", "more"}, ExitCode::kUsage, "more"},
+  };
+  for (const auto& c : cases) {
+    const Ran ran = runner_.run(c.words);
+    EXPECT_EQ(ran.exit, c.exit) << ::testing::PrintToString(c.words);
+    EXPECT_THAT(ran.err, HasSubstr(c.said));
+  }
+  EXPECT_THAT(listed_paths(), ElementsAre("m/int8/0.bin"));
+}
+
+TEST_F(CacheCommands, RmOfAPathInAMountUnlinksThere) {
+  runner_.show_mount(::geteuid());
+  const std::string full = runner_.mount() + "/m/int8/0.bin";
+  const std::string empty = runner_.mount() + "/m/bf16/0.bin";
+  write_file(full, std::string(10'000, 'x'));
+  write_file(empty, "");
+  const Ran dry = runner_.run_as_is({"rm", runner_.mount() + "/m", "--dry-run"});
+  EXPECT_THAT(dry.out, HasSubstr("Would drop m/int8/0.bin"));
+  EXPECT_TRUE(std::filesystem::exists(full));
+  const Ran ran = runner_.run_as_is({"rm", runner_.mount() + "/m", "int8"});
+  EXPECT_EQ(ran.exit, ExitCode::kOk) << ran.err;
+  EXPECT_FALSE(std::filesystem::exists(full));
+  EXPECT_TRUE(std::filesystem::exists(empty)) << "nothing of it was cached";
+  EXPECT_EQ(runner_.run_as_is({"rm", empty}).exit, ExitCode::kNotFound);
+  EXPECT_EQ(runner_.run_as_is({"rm", runner_.mount()}).exit, ExitCode::kUsage) << "not everything by a slip";
+}
+
+TEST_F(CacheCommands, PinKeepsAndUnpinLetsGo) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.begin("m", "bf16");
+  EXPECT_THAT(runner_.run({"pin", "m", "int8"}).out, HasSubstr("Pinned m/int8/0.bin"));
+  EXPECT_THAT(runner_.run({"ls"}).out, ::testing::ContainsRegex("m/int8/0.bin +sealed .* yes\n"));
+  const Ran ran = runner_.run({"unpin", "m", "--json"});
+  EXPECT_EQ(ran.json().at("paths"), json::array({"m/int8/0.bin"}));
+  EXPECT_THAT(runner_.run({"ls"}).out, Not(HasSubstr("yes")));
+  const Ran filling = runner_.run({"pin", "m", "bf16"});
+  EXPECT_EQ(filling.exit, ExitCode::kNotFound);
+  EXPECT_THAT(filling.err, HasSubstr("not complete yet"));
+}
+
+TEST_F(CacheCommands, NamesFromStrangersDoNotReachTheTerminal) {
+  const std::string name = "evil\x1b[2Jname";
+  runner_.write_model(name);
+  runner_.warm(name, "int8");
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"ls"}, {"verify"}, {"info", runner_.model(name)}, {"rm", "no\x1b[2Jbody"}, {"pin", name}, {"rm", name}}) {
+    const Ran ran = runner_.run(words);
+    EXPECT_THAT(ran.out + ran.err, Not(HasSubstr("\x1b"))) << words[0];
+  }
+}
+
+}  // namespace
+}  // namespace qcache
