@@ -52,8 +52,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(qcache_warnings INTERFACE -Wthread-safety)
 endif()
 if(QCACHE_SANITIZE)
-  # GCC's flow analysis sees the sanitizers' checks as null dereferences.
-  target_compile_options(qcache_warnings INTERFACE -Wno-maybe-uninitialized)
+  # GCC's flow analysis takes the sanitizers' checks for uses of uninitialized values.
+  target_compile_options(qcache_warnings INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 endif()
 if(QCACHE_DEV)
   target_compile_options(qcache_warnings INTERFACE -Werror)

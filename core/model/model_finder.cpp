@@ -63,7 +63,11 @@ class Walk {
       sink_.on_problem(names.error().message);
       return true;
     }
-    return holds_weights(*names) ? model(*real, std::string(name)) : children(*real, {}, *names, kMaxDepth);
+    if (holds_weights(*names) && !model(*real, std::string(name))) {
+      return false;
+    }
+    const bool is_one_model = holds_weights(*names) && std::binary_search(names->begin(), names->end(), "config.json");
+    return is_one_model || children(*real, {}, *names, kMaxDepth);
   }
 
  private:

@@ -33,12 +33,16 @@ inline constexpr std::array<float, 16> kNf4Values = {
     1.0F,
 };
 
-/// The code of x is the number of these that are less than x: a tie takes the lower code.
-inline constexpr std::array<float, 15> kNf4Thresholds = {
-    -0.8480964004993439F,  -0.6106329262256622F,   -0.4599952697753906F, -0.33967943489551544F, -0.23460740596055984F,
-    -0.13791173323988914F, -0.045525018125772476F, 0.03979014977812767F, 0.1202552504837513F,   0.2035212516784668F,
-    0.2920137718319893F,   0.3893125355243683F,    0.5016634166240692F,  0.6427869200706482F,   0.8614784181118011F,
-};
+/// The code of x is the number of these that are less than x: a tie takes the lower code. They are the midpoints of
+/// neighbouring codes, computed in float as bitsandbytes does: nine lie halfway between two floats, and as decimals
+/// four of those would round the other way.
+inline constexpr std::array<float, 15> kNf4Thresholds = [] {
+  std::array<float, 15> midpoints{};
+  for (size_t i = 0; i < midpoints.size(); ++i) {
+    midpoints[i] = (kNf4Values[i] + kNf4Values[i + 1]) / 2.0F;
+  }
+  return midpoints;
+}();
 
 /// The code of 0.
 inline constexpr uint8_t kNf4Zero = 7;

@@ -29,10 +29,10 @@ constexpr std::array kOptions = {TorchZipOptions{},
 class TorchZipRandom : public testing::Test {
  protected:
   static const Scheme& scheme(uint64_t index) {
-    static const TestScheme copy("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor, 16); });
-    static const TestScheme int8("int8", int8_encoding);
-    static const TestScheme odd("odd", odd_encoding);
-    const std::array<const Scheme*, 3> schemes = {&copy, &int8, &odd};
+    static const TestScheme kCopy("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor, 16); });
+    static const TestScheme kInt8("int8", int8_encoding);
+    static const TestScheme kOdd("odd", odd_encoding);
+    const std::array<const Scheme*, 3> schemes = {&kCopy, &kInt8, &kOdd};
     return *schemes[index % schemes.size()];
   }
 

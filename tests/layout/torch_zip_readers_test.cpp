@@ -47,8 +47,8 @@ class TorchZipReaders : public testing::Test {
 };
 
 const TestScheme& copy_scheme() {
-  static const TestScheme scheme("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor); });
-  return scheme;
+  static const TestScheme kScheme("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor); });
+  return kScheme;
 }
 
 TEST_F(TorchZipReaders, FindTheTensorsOfRandomModelsUnharmed) {

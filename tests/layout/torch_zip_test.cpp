@@ -16,13 +16,13 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 const TestScheme& copy_scheme() {
-  static const TestScheme scheme("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor); });
-  return scheme;
+  static const TestScheme kScheme("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor); });
+  return kScheme;
 }
 
 const TestScheme& int8_scheme() {
-  static const TestScheme scheme("int8", int8_encoding);
-  return scheme;
+  static const TestScheme kScheme("int8", int8_encoding);
+  return kScheme;
 }
 
 std::shared_ptr<const LayoutPlan> plan_of(const SourceModel& model, const Scheme& scheme,

@@ -67,11 +67,19 @@ TEST_F(ModelFinderTest, LooksTwoLevelsIntoFoldersWithoutWeights) {
 TEST_F(ModelFinderTest, ARootThatHoldsWeightsIsOneModel) {
   weights("m");
   weights("m/sub");
+  write_file(dir_ / "m/config.json", "{}");
   make_link("m", dir_ / "alias");
   EXPECT_EQ(found({dir_ / "m"}), Lines{"m=/m"});
   EXPECT_EQ(found({dir_ / "m/"}), Lines{"m=/m"});
   EXPECT_EQ(found({dir_ / "m/."}), Lines{"m=/m"});
   EXPECT_EQ(found({dir_ / "alias"}), Lines{"alias=/m"});
+}
+
+TEST_F(ModelFinderTest, StrayWeightsInARootHideNoModels) {
+  weights("root");
+  weights("root/a");
+  weights("root/org/b");
+  EXPECT_EQ(found({dir_ / "root"}), (Lines{"a=/root/a", "org--b=/root/org/b", "root=/root"}));
 }
 
 TEST_F(ModelFinderTest, LinksToModelsAreModels) {

@@ -269,5 +269,15 @@ TEST(Kernels, RunOnMoreThanOneInstructionSetHere) {
 #endif
 }
 
+// torch.bucketize's boundaries in bitsandbytes 0.50, as bits: nine of the midpoints lie halfway between two floats.
+TEST(Nf4, ThresholdsAreThoseOfBitsandbytes) {
+  constexpr std::array<uint32_t, 15> kBits = {0xBF591CD8, 0xBF1C5270, 0xBEEB8480, 0xBEADEA76, 0xBE703CEC,
+                                              0xBE0D38BC, 0xBD3A7871, 0x3D22FAFF, 0x3DF64862, 0x3E5067E0,
+                                              0x3E9582D4, 0x3EC753F9, 0x3F006D04, 0x3F248DAF, 0x3F5C89DA};
+  for (size_t i = 0; i < kBits.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<uint32_t>(kNf4Thresholds[i]), kBits[i]) << i;
+  }
+}
+
 }  // namespace
 }  // namespace qcache

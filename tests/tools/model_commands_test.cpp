@@ -1,9 +1,11 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "tests/support/model_builder.h"
@@ -186,10 +188,11 @@ TEST_F(ModelCommands, WarmRefusesWhatCannotBeMade) {
 TEST_F(ModelCommands, WarmReportsAFullDiskAndGoesOnWithOtherDtypes) {
   runner_.write_model("m");
   runner_.begin("m", "bf16");
-  runner_.env().fail(EnvCall::kWriteAt, 1, ENOSPC, "filling/quantized_model_");
+  const std::string file = std::filesystem::path(runner_.sealed_path("m", "bf16")).filename();
+  runner_.env().fail_all(EnvCall::kWriteAt, ENOSPC, "filling/" + file);
   const Ran ran = runner_.run({"warm", runner_.model("m"), "--all"});
   EXPECT_EQ(ran.exit, ExitCode::kFailure);
-  EXPECT_THAT(ran.err, HasSubstr("cannot make m/"));
+  EXPECT_THAT(ran.err, HasSubstr("cannot make m/bf16/0.bin"));
   EXPECT_THAT(ran.err, HasSubstr("No space left"));
   EXPECT_THAT(ran.out, HasSubstr("m/int8/0.bin is complete"));
 }
