@@ -43,7 +43,7 @@ std::string file_of(const LayoutPlan& plan, const TensorBytes& tensors = scrambl
 // description of the format, not by this code.
 TEST(TorchZip, GivesTheWorkedExampleByteForByte) {
   const struct {
-    const char* hex;
+    const char* hex = "";
     int times = 1;
   } expected[] = {
       {"504b03040a0000080000000021004288fda18b0000008b00000010001200617263686976652f646174612e706b6c46420e00"},
