@@ -20,6 +20,34 @@ using nlohmann::json;
 //   "d"  dtype                   "t"  tile count          "h"   hits     "p"  pinned
 constexpr uint64_t kSchema = 1;
 
+// Walks CBOR and stops where it nests deeper than any record: the parser is recursive, and damaged bytes must not be
+// able to exhaust the stack.
+class NestingCheck final : public nlohmann::json_sax<json> {
+ public:
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool key(string_t&) override { return true; }
+  bool start_object(std::size_t) override { return enter(); }
+  bool end_object() override { return leave(); }
+  bool start_array(std::size_t) override { return enter(); }
+  bool end_array() override { return leave(); }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+ private:
+  static constexpr int kMaxDepth = 16;  // format 1 needs 2
+  bool enter() { return ++depth_ <= kMaxDepth; }
+  bool leave() {
+    --depth_;
+    return true;
+  }
+  int depth_ = 0;
+};
+
 // Reads members out of a parsed map, and remembers whether any was missing or of the wrong type.
 class Reader {
  public:
@@ -128,6 +156,10 @@ Result<Record> decode_record(std::span<const uint8_t> bytes) {
     return fail(ErrorKind::kCorrupt, "a record of the catalog is too long");
   }
   try {
+    NestingCheck check;
+    if (!json::sax_parse(bytes.begin(), bytes.end(), &check, json::input_format_t::cbor)) {
+      return fail(ErrorKind::kCorrupt, "a record of the catalog is not well-formed CBOR");
+    }
     const json map = json::from_cbor(bytes, /*strict=*/true, /*allow_exceptions=*/false);
     if (!map.is_object()) {
       return fail(ErrorKind::kCorrupt, "a record of the catalog is not a CBOR map");

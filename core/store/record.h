@@ -45,7 +45,7 @@ struct Record {
   bool pinned = false;
 };
 
-/// The longest encoded record: two paths and some 300 bytes. Also bounds how deep a damaged one can nest.
+/// The longest encoded record: two paths and some 300 bytes.
 inline constexpr size_t kMaxRecordBytes = 8192;
 
 /// CBOR map with short fixed keys and a schema number. Unknown keys are ignored, so that an older build can read
