@@ -23,7 +23,7 @@ struct AccessUpdate {
 struct CatalogOptions {
   /// Address space to begin with: sparse on disk, and doubled when it is full.
   uint64_t map_bytes = uint64_t{4} << 30U;
-  /// Reads at the same time, in all processes together; others wait up to a second.
+  /// Reads at the same time, in all processes together; more wait for the writers' turn.
   uint32_t max_readers = 510;
 };
 

@@ -26,7 +26,7 @@ class LmdbCatalog final : public Catalog {
   Status set_pinned(const std::string& file, bool pinned) override;
 
  private:
-  std::optional<Record> decode(const MDB_val& key, const MDB_val& value) const;
+  [[nodiscard]] std::optional<Record> decode(const MDB_val& key, const MDB_val& value) const;
   int put_record(MDB_txn* txn, const Record& record) const;
 
   LmdbEnvironment environment_;
@@ -45,7 +45,7 @@ std::optional<Record> LmdbCatalog::decode(const MDB_val& key, const MDB_val& val
 int LmdbCatalog::put_record(MDB_txn* txn, const Record& record) const {
   const std::vector<uint8_t> bytes = encode_record(record);
   MDB_val key = view_of(record.file);
-  MDB_val value{bytes.size(), const_cast<uint8_t*>(bytes.data())};
+  MDB_val value = view_of(bytes.data(), bytes.size());
   return mdb_put(txn, environment_.records(), &key, &value, 0);
 }
 
@@ -113,7 +113,7 @@ Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tile
       return rc;
     }
     MDB_val key = view_of(record.file);
-    MDB_val value{tiles.size_bytes(), const_cast<Sha256Digest*>(tiles.data())};
+    MDB_val value = view_of(tiles.data(), tiles.size_bytes());
     return mdb_put(txn, environment_.tiles(), &key, &value, 0);
   });
 }

@@ -25,7 +25,6 @@ constexpr std::string_view kSchemaKey = "schema";
 constexpr uint64_t kReaderSlotBytes = 64;
 constexpr uint64_t kLeastMapBytes = 1 << 20;
 constexpr std::chrono::milliseconds kTransientPatience{200};
-constexpr std::chrono::milliseconds kReaderPatience{1'000};
 
 // A transaction; aborted unless committed. One thread.
 class Txn {
@@ -215,7 +214,8 @@ int LmdbEnvironment::open_databases() {
     if (rc == 0) {
       return txn.commit();  // also of a read: only this keeps the database handles
     }
-    if (rc != MDB_NOTFOUND) {
+    // A writer needs no reader's slot.
+    if (rc != MDB_NOTFOUND && rc != MDB_READERS_FULL) {
       return rc;
     }
   }
@@ -258,7 +258,7 @@ Status LmdbEnvironment::run(unsigned flags, std::string_view purpose, const Body
   if (::getpid() != pid_) {
     return fail(ErrorKind::kInternal, "the catalog was opened before a fork, and cannot be used after it");
   }
-  Backoff readers(kReaderPatience);
+  bool crowded = false;
   bool reopened = false;
   for (;;) {
     Ground ground;
@@ -270,9 +270,11 @@ Status LmdbEnvironment::run(unsigned flags, std::string_view purpose, const Body
       QCACHE_TRY(grow(ground));
     } else if (rc == MDB_MAP_RESIZED) {
       adopt_growth();
-    } else if (rc == MDB_READERS_FULL && readers.pause()) {
+    } else if (rc == MDB_READERS_FULL) {
       const std::shared_lock use(gate_);
       drop_dead_readers();
+      // Where the living alone fill the table, a writer's turn will do: it needs no slot.
+      flags = std::exchange(crowded, true) ? 0 : flags;
     } else if (is_damage(rc) && !reopened) {
       reopened = true;
       QCACHE_TRY(reopen(ground));
@@ -339,7 +341,7 @@ Status LmdbEnvironment::reopen(const Ground& seen) {
     return {};
   }
   close_files();
-  const Status opened = open_files();
+  Status opened = open_files();
   if (!opened.has_value()) {
     close_files();
   }

@@ -36,9 +36,12 @@ class Cursor {
   MDB_cursor* cursor_ = nullptr;
 };
 
+/// A key or a value to be given to LMDB, which takes void* but does not write there.
+[[nodiscard]] inline MDB_val view_of(const void* data, size_t size) {
+  return {size, const_cast<void*>(data)};  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+}
 [[nodiscard]] inline MDB_val view_of(std::string_view text) {
-  // LMDB takes void* for keys too, and does not write to them.
-  return {text.size(), const_cast<char*>(text.data())};
+  return view_of(text.data(), text.size());
 }
 [[nodiscard]] inline std::string_view text_of(const MDB_val& value) {
   return {static_cast<const char*>(value.mv_data), value.mv_size};
