@@ -52,7 +52,7 @@ std::string home_of_user() {
 }
 
 Status make_missing_directory(Env& env, const std::string& path) {
-  const Status made = env.make_directory(path, 0700);
+  Status made = env.make_directory(path, 0700);
   if (!made.has_value() && made.error().sys_errno != EEXIST) {
     return made;
   }

@@ -34,6 +34,8 @@ class RemovalLock {
   ~RemovalLock();
   RemovalLock(RemovalLock&&) noexcept = default;
   RemovalLock& operator=(RemovalLock&&) = delete;
+  RemovalLock(const RemovalLock&) = delete;
+  RemovalLock& operator=(const RemovalLock&) = delete;
 
  private:
   explicit RemovalLock(UniqueFd fd) : fd_(std::move(fd)) {}
@@ -48,6 +50,8 @@ class DirectoryLock {
   ~DirectoryLock();
   DirectoryLock(DirectoryLock&&) noexcept = default;
   DirectoryLock& operator=(DirectoryLock&&) = delete;
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
 
  private:
   explicit DirectoryLock(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -89,7 +89,7 @@ Status FillingFile::start() {
   // Fixed names: the directory lock is held, so whatever is there was left by a crash.
   const std::string new_data = data_path + ".new";
   const std::string new_map = map_path + ".new";
-  const Status made = [&]() -> Status {
+  Status made = [&]() -> Status {
     QCACHE_TRY_ASSIGN(map_fd_, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, 0600));
     QCACHE_TRY(TileMap::format(env_, map_fd_.get(), key_));
     QCACHE_TRY_ASSIGN(map_, TileMap::map(env_, map_fd_.get()));

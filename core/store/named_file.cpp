@@ -14,7 +14,7 @@ Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path)
 }
 
 Status remove_if_there(Env& env, const std::string& path) {
-  const Status removed = env.remove(path);
+  Status removed = env.remove(path);
   if (!removed.has_value() && removed.error().kind == ErrorKind::kNotFound) {
     return {};
   }

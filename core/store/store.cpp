@@ -154,7 +154,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   const std::string map_path = directory_.map_path(record.file);
   const std::string new_map = map_path + ".new";
   QCACHE_TRY_ASSIGN(const UniqueFd data, env_.open(sealed_path, O_RDONLY));
-  const Status prepared = [&]() -> Status {
+  Status prepared = [&]() -> Status {
     QCACHE_TRY_ASSIGN(const UniqueFd fd, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
     QCACHE_TRY(TileMap::format(
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));

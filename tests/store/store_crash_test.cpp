@@ -51,6 +51,7 @@ Status look(Store& store) {
 void make_suspect(Store& store) {
   seal_now(store, kKey);
   const std::string path = store.directory().sealed_path(kKey.file);
+  StoreFixture::make_writable(path);
   std::string bytes = read_file(path);
   bytes[1500] = static_cast<char>(bytes[1500] ^ 1);
   write_file(path, bytes);
@@ -167,6 +168,37 @@ TEST(StoreCrash, DeathBeforeEveryCallLeavesAStateFromWhichItGoesOn) {
     }
   }
   EXPECT_GT(deaths, 100U);
+}
+
+TEST(StoreCrash, ASealThatFailsLosesNoTileExceptAfterAFailedSync) {
+  uint64_t failures = 0;
+  for (const EnvCall call : kCalls) {
+    bool reached = true;
+    for (uint64_t nth = 1; reached; ++nth) {
+      SCOPED_TRACE(testing::Message() << "call " << static_cast<int>(call) << " #" << nth);
+      const StoreFixture fixture;
+      FakeEnv env;
+      const auto store = fixture.open(env);
+      {
+        const auto filling = *FillingFile::open(env, store->directory(), kKey);
+        ASSERT_THAT(StoreFixture::fill(env, *filling), is_ok());
+        const uint64_t before = env.count(call);
+        env.fail(call, nth, EIO);
+        const auto sealed = store->seal(*filling, StoreFixture::draft(kKey));
+        reached = env.count(call) - before >= nth;
+        env.heal();
+        if (sealed.has_value()) {
+          EXPECT_TRUE(sealed->has_value());
+          continue;
+        }
+        ++failures;
+      }
+      const auto again = *FillingFile::open(env, store->directory(), kKey);
+      EXPECT_EQ(StoreFixture::fill(env, *again), call == EnvCall::kSync ? kKey.tile_count : 0U);
+      EXPECT_TRUE(store->seal(*again, StoreFixture::draft(kKey))->has_value());
+    }
+  }
+  EXPECT_GT(failures, 8U);
 }
 
 // One cached file after the other is sealed, read, made suspect, demoted and dropped, until the kill comes.

@@ -147,6 +147,10 @@ bool StoreFixture::exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }
 
+void StoreFixture::make_writable(const std::string& path) {
+  (void)::chmod(path.c_str(), 0600);
+}
+
 std::string StoreFixture::unsoundness(Store& store) {
   const auto records = store.catalog().list();
   if (!records.has_value()) {

@@ -39,6 +39,8 @@ class StoreFixture {
 
   [[nodiscard]] static std::string bytes_of(int fd);
   [[nodiscard]] static bool exists(const std::string& path);
+  /// Sealed files may be written by root only; what damages them asks for this first. Absent is fine.
+  static void make_writable(const std::string& path);
 
   /// Says (as text, empty where all is well) what is wrong with the directory: a record whose file is absent or does
   /// not hold what the record says, or a record whose bytes are not the right ones for its recipe.

@@ -39,7 +39,7 @@ class StoreTest : public testing::Test {
     return *state;
   }
   void flip_byte(uint64_t at) {
-    ASSERT_EQ(::chmod(sealed_.c_str(), 0600), 0);
+    StoreFixture::make_writable(sealed_);
     const auto fd = std::move(*Env::posix().open(sealed_, O_RDWR));
     std::byte byte{};
     ASSERT_EQ(Env::posix().read_at(fd.get(), {&byte, 1}, at), 1U);
@@ -277,6 +277,7 @@ TEST_F(StoreTest, DemotingATrustedOrAbsentFileDoesNothing) {
 TEST_F(StoreTest, ASuspectFileOfTheWrongLengthIsDropped) {
   for (const off_t size : {off_t{0}, off_t{4499}, off_t{4501}}) {
     seal(key_);
+    StoreFixture::make_writable(sealed_);
     ASSERT_EQ(::truncate(sealed_.c_str(), size), 0);
     ASSERT_EQ(look(key_), SealedState::kSuspect);
     ASSERT_THAT(store_->demote(key_.file), is_ok());
