@@ -1,6 +1,7 @@
 #include "core/store/catalog.h"
 
 #include <gtest/gtest.h>
+#include <lmdb.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -248,6 +249,32 @@ TEST_F(CatalogTest, AdoptsGrowthByAnotherProcess) {
   write_file(fixture_.path() + "/grown", "");
   EXPECT_EQ(wait_for_child(waiting), 0);
   EXPECT_EQ(open(1U << 20U)->list()->size(), 41U);
+}
+
+TEST_F(CatalogTest, ReadsAndWritesWhereLivingReadersTakeEverySlot) {
+  const CatalogOptions options{uint64_t{4} << 30U, /*max_readers=*/4};
+  const auto catalog = *Catalog::open(path_, options);
+  ASSERT_THAT(put(*catalog, 1), is_ok());
+  const pid_t crowd = start_child([&] {
+    MDB_env* env = nullptr;
+    if (mdb_env_create(&env) != 0 || mdb_env_open(env, path_.c_str(), MDB_RDONLY | MDB_NOTLS, 0) != 0) {
+      return 1;
+    }
+    int rc = 0;
+    for (MDB_txn* txn = nullptr; rc == 0;) {
+      rc = mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn);
+    }
+    write_file(fixture_.path() + "/full", "");
+    wait_for("/done");
+    return rc == MDB_READERS_FULL ? 0 : 2;
+  });
+  wait_for("/full");
+  EXPECT_EQ(catalog->list()->size(), 1U);
+  EXPECT_THAT(put(*catalog, 2), is_ok());
+  EXPECT_EQ(catalog->list()->size(), 2U);
+  EXPECT_EQ((*Catalog::open(path_, options))->list()->size(), 2U);
+  write_file(fixture_.path() + "/done", "");
+  EXPECT_EQ(wait_for_child(crowd), 0);
 }
 
 TEST_F(CatalogTest, SurvivesReadersThatWereKilled) {
