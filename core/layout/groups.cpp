@@ -98,6 +98,7 @@ Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& s
   if (model.tensors.size() > kMaxTiles) {
     return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
   }
+  const ModelChoices choices = scheme.choose(model);
   std::vector<Group> groups;
   groups.reserve(model.tensors.size());
   uint64_t tiles = 0;
@@ -105,7 +106,7 @@ Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& s
     const TensorInfo& tensor = model.tensors[index];
     Group& group = groups.emplace_back();
     group.tensor = index;
-    group.encoding = scheme.encoding(model, tensor);
+    group.encoding = scheme.encoding(model, choices, tensor);
     QCACHE_TRY_ASSIGN(const uint64_t unit_bytes, check_encoding(group.encoding, scheme, tensor));
     const uint64_t first = tiles;
     if (unit_bytes > 0) {

@@ -23,7 +23,8 @@ class CastScheme final : public Scheme {
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
     return refuse_quantized(model);
   }
-  [[nodiscard]] Encoding encoding(const SourceModel& /*model*/, const TensorInfo& tensor) const override {
+  [[nodiscard]] Encoding encoding(const SourceModel& /*model*/, const ModelChoices& /*choices*/,
+                                  const TensorInfo& tensor) const override {
     return cast_encoding(tensor, target_);
   }
 

@@ -31,7 +31,7 @@ void encode_slice(benchmark::State& state, const Scheme& scheme, DType dtype) {
   const SourceModel model;
   const uint64_t rows = kSliceBytes / item_bytes(dtype) / kRowElements;
   const TensorInfo tensor = tensor_of("layers.0.q_proj.weight", dtype, {rows, kRowElements});
-  const Encoding encoding = scheme.encoding(model, tensor);
+  const Encoding encoding = scheme.encoding(model, {}, tensor);
   const std::vector<std::byte> source = normal_values(dtype);
   std::vector<std::vector<std::byte>> stored;
   std::vector<std::span<std::byte>> targets;

@@ -25,7 +25,8 @@ class TestScheme final : public Scheme {
   [[nodiscard]] std::span<const std::string_view> aliases() const override { return {}; }
   [[nodiscard]] uint32_t version() const override { return 7; }
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& /*model*/) const override { return refusal_; }
-  [[nodiscard]] Encoding encoding(const SourceModel& /*model*/, const TensorInfo& tensor) const override {
+  [[nodiscard]] Encoding encoding(const SourceModel& /*model*/, const ModelChoices& /*choices*/,
+                                  const TensorInfo& tensor) const override {
     return encode_(tensor);
   }
 

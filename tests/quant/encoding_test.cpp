@@ -11,7 +11,7 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 TEST(Encoding, RowsMapToEqualPartsOfEachStoredTensor) {
-  const Encoding encoding = find_scheme("nf4")->encoding({}, tensor_of("a.q_proj.weight", DType::kBF16, {32, 128}));
+  const Encoding encoding = find_scheme("nf4")->encoding({}, {}, tensor_of("a.q_proj.weight", DType::kBF16, {32, 128}));
   EXPECT_EQ(encoding.unit_count(), 32U);
   EXPECT_THAT(encoding.source_ranges({3, 2}), ElementsAre(ByteRange{3 * 256, 2 * 256}));
   EXPECT_THAT(encoding.stored_ranges(0, {3, 2}), ElementsAre(ByteRange{3 * 64, 2 * 64}));
@@ -23,7 +23,7 @@ TEST(Encoding, RowsMapToEqualPartsOfEachStoredTensor) {
 }
 
 TEST(Encoding, TheLastUnitOfACastIsShorter) {
-  const Encoding encoding = find_scheme("fp32")->encoding({}, tensor_of("a.weight", DType::kF16, {20001}));
+  const Encoding encoding = find_scheme("fp32")->encoding({}, {}, tensor_of("a.weight", DType::kF16, {20001}));
   EXPECT_EQ(encoding.unit_count(), 2U);
   EXPECT_THAT(encoding.source_ranges({0, 2}), ElementsAre(ByteRange{0, 40002}));
   EXPECT_THAT(encoding.source_ranges({1, 1}), ElementsAre(ByteRange{32768, 40002 - 32768}));
@@ -33,7 +33,7 @@ TEST(Encoding, TheLastUnitOfACastIsShorter) {
 
 TEST(Encoding, EmptyTensorsHaveNoUnits) {
   for (const char* scheme : {"fp32", "int8"}) {
-    const Encoding encoding = find_scheme(scheme)->encoding({}, tensor_of("a.weight", DType::kBF16, {0, 64}));
+    const Encoding encoding = find_scheme(scheme)->encoding({}, {}, tensor_of("a.weight", DType::kBF16, {0, 64}));
     EXPECT_EQ(encoding.unit_count(), 0U);
     EXPECT_GT(encoding.source_bytes_per_unit, 0U);
     EXPECT_EQ(encoding.stored.at(0).size_bytes(), 0U);
@@ -42,14 +42,15 @@ TEST(Encoding, EmptyTensorsHaveNoUnits) {
 }
 
 TEST(Encoding, ScalarsAreOneUnit) {
-  const Encoding encoding = find_scheme("bf16")->encoding({}, tensor_of("a.weight", DType::kF32, {}));
+  const Encoding encoding = find_scheme("bf16")->encoding({}, {}, tensor_of("a.weight", DType::kF32, {}));
   EXPECT_EQ(encoding.unit_count(), 1U);
   EXPECT_EQ(encoding.stored.at(0).size_bytes(), 2U);
   EXPECT_THAT(encoding.stored_ranges(0, {0, 1}), ElementsAre(ByteRange{0, 2}));
 }
 
 TEST(Encoding, SizesOfConstantsAreThoseOfTheirBytes) {
-  const Encoding encoding = find_scheme("qfloat8")->encoding({}, tensor_of("a.q_proj.weight", DType::kF32, {16, 16}));
+  const Encoding encoding =
+      find_scheme("qfloat8")->encoding({}, {}, tensor_of("a.q_proj.weight", DType::kF32, {16, 16}));
   EXPECT_EQ(encoding.stored.at(2).size_bytes(), 4U);
   EXPECT_EQ(encoding.stored.at(2).bytes_per_unit, 0U);
 }

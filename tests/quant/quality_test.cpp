@@ -64,7 +64,7 @@ TEST_P(Quality, IsAsDocumented) {
     store_from_float(claim.source, normal(generator), source.data() + i * item_bytes(claim.source));
   }
   const Encoding encoding =
-      find_scheme(claim.scheme)->encoding({}, tensor_of("layers.0.q_proj.weight", claim.source, {kRows, kColumns}));
+      find_scheme(claim.scheme)->encoding({}, {}, tensor_of("layers.0.q_proj.weight", claim.source, {kRows, kColumns}));
   ASSERT_TRUE(encoding.quantized);
   const auto stored = encode_tensor(encoding, source);
 

@@ -29,7 +29,7 @@ std::vector<std::string> described(const Encoding& encoding) {
 }
 
 Encoding encoding_of(std::string_view scheme, const TensorInfo& tensor, const SourceModel& model = {}) {
-  return find_scheme(scheme)->encoding(model, tensor);
+  return find_scheme(scheme)->encoding(model, {}, tensor);
 }
 
 TEST(Scheme, EveryNameAndAliasFindsItsScheme) {
@@ -187,7 +187,7 @@ TEST(Scheme, BytesDoNotDependOnHowUnitsAreGrouped) {
     source[i] = static_cast<std::byte>(i * i * 31 >> 3);
   }
   for (const Scheme* scheme : all_schemes()) {
-    const Encoding encoding = scheme->encoding({}, tensor);
+    const Encoding encoding = scheme->encoding({}, {}, tensor);
     const auto whole = encode_tensor(encoding, source, encoding.unit_count());
     EXPECT_TRUE(encode_tensor(encoding, source, 1) == whole) << scheme->name();
     EXPECT_TRUE(encode_tensor(encoding, source, 5) == whole) << scheme->name();

@@ -23,7 +23,8 @@ class Int8Scheme final : public Scheme {
     return refuse_quantized(model);
   }
 
-  [[nodiscard]] Encoding encoding(const SourceModel& model, const TensorInfo& tensor) const override {
+  [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,
+                                  const TensorInfo& tensor) const override {
     if (!is_quantizable_linear(model, tensor)) {
       return copy_encoding(tensor);
     }

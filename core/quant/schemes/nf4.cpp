@@ -29,7 +29,8 @@ class Nf4Scheme final : public Scheme {
     return refuse_quantized(model);
   }
 
-  [[nodiscard]] Encoding encoding(const SourceModel& model, const TensorInfo& tensor) const override {
+  [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,
+                                  const TensorInfo& tensor) const override {
     if (!is_quantizable_linear(model, tensor) || is_expert(tensor) || !fits_loader(tensor)) {
       return copy_encoding(tensor);
     }

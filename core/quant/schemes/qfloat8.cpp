@@ -25,7 +25,8 @@ class Qfloat8Scheme final : public Scheme {
     return refuse_quantized(model);
   }
 
-  [[nodiscard]] Encoding encoding(const SourceModel& model, const TensorInfo& tensor) const override {
+  [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,
+                                  const TensorInfo& tensor) const override {
     if (!is_quantizable_linear(model, tensor)) {
       return copy_encoding(tensor);
     }
