@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include "core/engine/strided_read.h"
+
 namespace qcache {
 
 SourceReader::SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats)
@@ -25,10 +27,19 @@ Result<std::unique_ptr<SourceReader>> SourceReader::open(Env& env, std::shared_p
 }
 
 Status SourceReader::read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const {
-  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(files_.at(tensor.file).get(), out, tensor.data.offset + offset));
+  if (tensor.strides.empty()) {
+    return read_file(tensor.file, tensor.data.offset + offset, out);
+  }
+  return read_strided(tensor, offset, out, [&](uint64_t position, std::span<std::byte> part) {
+    return read_file(tensor.file, position, part);
+  });
+}
+
+Status SourceReader::read_file(size_t file, uint64_t position, std::span<std::byte> out) const {
+  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(files_.at(file).get(), out, position));
   stats_.source_bytes_read.fetch_add(got, std::memory_order_relaxed);
   if (got != out.size()) {
-    return fail(ErrorKind::kSourceChanged, model_->files.at(tensor.file) +
+    return fail(ErrorKind::kSourceChanged, model_->files.at(file) +
                                                " became shorter while it was read: its quantized files are made again "
                                                "from what is there now");
   }

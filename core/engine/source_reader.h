@@ -21,7 +21,8 @@ class SourceReader {
   /// Opens the model's weight files. kSourceChanged where they are not those of its identity.
   static Result<std::unique_ptr<SourceReader>> open(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
 
-  /// Fills `out` from the bytes at `offset` of `tensor`. kSourceChanged where the file is shorter than its header said.
+  /// Fills `out` from the bytes at `offset` of `tensor`, row-major whatever its strides; where it has strides, both are
+  /// whole elements. kSourceChanged where the file is shorter than its header said.
   Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
 
   /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
@@ -32,6 +33,7 @@ class SourceReader {
 
  private:
   SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
+  Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
 
   Env& env_;
   const std::shared_ptr<const SourceModel> model_;

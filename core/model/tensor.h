@@ -12,15 +12,20 @@ namespace qcache {
 /// Extent per dimension, outermost first; empty for a scalar.
 using Shape = std::vector<uint64_t>;
 
-/// One tensor of a source model, as its file's header describes it. Row-major and contiguous.
-/// Whoever builds one has checked that `data` lies inside the file and that
+/// One tensor of a source model, as its file's header describes it.
+/// Whoever builds one has checked that all its elements lie inside the file and that
 /// `data.size == element_count() * item_bytes(dtype)` without overflow.
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
   uint32_t file = 0;  ///< index into SourceModel::files
-  ByteRange data;     ///< absolute range in that file
+  /// Its absolute range in that file. With strides only the position of its first element: the others lie where the
+  /// strides say, and `size` is still the number of bytes in the tensor.
+  ByteRange data;
+  /// In elements, one per extent: how far apart neighbours in that dimension lie. Empty where the tensor is row-major
+  /// and contiguous, as nearly all are; else 0 (an expanded extent) and any other distance are possible.
+  std::vector<uint64_t> strides = {};
 
   [[nodiscard]] uint64_t element_count() const {
     uint64_t count = 1;
