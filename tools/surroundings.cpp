@@ -34,7 +34,9 @@ Error unknown_model(const std::string& name) {
 }
 
 Error no_weights(const FolderPath& folder) {
-  return Error{ErrorKind::kNotFound, 0, fmt::format("{} holds no weights (*.safetensors)", in_quotes(folder.root))};
+  return Error{
+      ErrorKind::kNotFound, 0,
+      fmt::format("{} holds no weights (*.safetensors, or *.bin, *.pt, *.pth from torch)", in_quotes(folder.root))};
 }
 
 }  // namespace qcache

@@ -1,15 +1,19 @@
 #include "core/model/model_finder.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "core/model/hub_cache.h"
+#include "core/model/source_file.h"
 #include "core/model/text.h"
+#include "core/model/torch_checkpoint.h"
 #include "core/model/weight_files.h"
 
 namespace qcache {
@@ -63,10 +67,11 @@ class Walk {
       sink_.on_problem(names.error().message);
       return true;
     }
-    if (holds_weights(*names) && !model(*real, std::string(name))) {
+    const bool is_model = holds_weights(*real, *names);
+    if (is_model && !model(*real, std::string(name))) {
       return false;
     }
-    const bool is_one_model = holds_weights(*names) && std::binary_search(names->begin(), names->end(), "config.json");
+    const bool is_one_model = is_model && std::binary_search(names->begin(), names->end(), "config.json");
     return is_one_model || children(*real, {}, *names, kMaxDepth);
   }
 
@@ -106,10 +111,29 @@ class Walk {
       }
       return true;
     }
-    if (holds_weights(*names)) {
+    if (holds_weights(path, *names)) {
       return model(path, name);
     }
     return depth == 0 || children(path, name, *names, depth - 1);
+  }
+
+  // Firmware, vocabularies and much else are called *.bin, too. A folder is shown for such a name only where a file of
+  // this kind begins as torch writes it; one that cannot be read may.
+  bool holds_weights(const std::string& path, const std::vector<std::string>& names) {
+    const WeightSigns signs = weight_signs(names);
+    if (signs != WeightSigns::kLooseTorch) {
+      return signs == WeightSigns::kSure;
+    }
+    const auto chosen = choose_weight_files(names);
+    return chosen && std::any_of(chosen->names.begin(), chosen->names.end(), [&](const std::string& name) {
+             const auto file = SourceFile::open(env_, path + '/' + name);
+             if (!file) {
+               return file.error().kind == ErrorKind::kPermission;
+             }
+             std::array<char, kTorchMagicBytes> beginning{};
+             const auto got = env_.read_at(file->fd(), std::as_writable_bytes(std::span(beginning)), 0);
+             return got && has_torch_magic({beginning.data(), *got});
+           });
   }
 
   bool hub_repo(const std::string& path, const std::string& name) {

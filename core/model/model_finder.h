@@ -15,11 +15,11 @@ struct FoundModel {
 };
 
 /// Finds the models below the given roots by listing directories; opens no file but `refs/main` of hub
-/// caches.
+/// caches and, where all that looks like weights in a folder are names such as `x.bin` that other files have too, those
+/// files, to see how they begin.
 ///
 /// - A root that itself holds weights is a model, named after the folder. With a config.json it is the only one;
-/// without,
-///   the folders in it are looked into all the same, so that a stray weights file hides nothing.
+///   without, the folders in it are looked into all the same, so that a stray weights file hides nothing.
 /// - A folder with weights is a model, named after the folder; its subfolders are not looked into.
 /// - `models--org--name` (a Hugging Face hub cache entry) is shown as `org--name`, at the snapshot that
 ///   `refs/main` names, else the most recently changed snapshot. At any depth; `datasets--` and `spaces--`

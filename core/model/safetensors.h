@@ -28,12 +28,4 @@ Result<std::vector<TensorInfo>> parse_safetensors_header(std::string_view json, 
 /// Reads and parses the header of an open file; `path` is for messages.
 Result<SafetensorsHeader> read_safetensors_header(Env& env, int fd, const std::string& path);
 
-/// `model.safetensors.index.json`: which shard holds which tensor.
-struct SafetensorsIndex {
-  std::vector<std::string> shards;                              ///< plain file names, sorted, unique
-  std::vector<std::pair<std::string, std::string>> weight_map;  ///< tensor name -> shard, sorted by name
-};
-/// Rejects names with a path separator or "..", duplicate tensors, and anything that is not string -> string.
-Result<SafetensorsIndex> parse_safetensors_index(std::string_view json);
-
 }  // namespace qcache

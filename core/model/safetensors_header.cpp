@@ -186,11 +186,6 @@ uint64_t little_endian_u64(std::span<const std::byte, kPrefixBytes> bytes) {
   return value;
 }
 
-// A text that git leaves where a file kept in large file storage was not fetched.
-bool is_lfs_pointer(std::span<const std::byte, kPrefixBytes> prefix) {
-  return std::equal(prefix.begin(), prefix.end(), std::as_bytes(std::span("version ")).begin());
-}
-
 Status read_exactly(Env& env, int fd, const std::string& path, std::span<std::byte> out, uint64_t offset) {
   QCACHE_TRY_ASSIGN(const size_t size, env.read_at(fd, out, offset));
   if (size != out.size()) {
@@ -232,8 +227,8 @@ Result<SafetensorsHeader> read_safetensors_header(Env& env, int fd, const std::s
   std::vector<std::byte> bytes(kPrefixBytes);
   QCACHE_TRY(read_exactly(env, fd, path, bytes, 0));
   const auto prefix = std::span(bytes).first<kPrefixBytes>();
-  if (is_lfs_pointer(prefix)) {
-    return invalid(path + ": this is a git-lfs pointer, not the model file: run `git lfs pull` beside it");
+  if (is_lfs_pointer({reinterpret_cast<const char*>(bytes.data()), bytes.size()})) {
+    return invalid(fmt::format("{}: {}", path, kLfsPointerAdvice));
   }
   const uint64_t json_bytes = little_endian_u64(prefix);
   if (json_bytes > std::min(kMaxHeaderBytes, stat.size_bytes - kPrefixBytes)) {

@@ -11,7 +11,8 @@
 namespace qcache {
 
 /// What tells one state of one source file from any other: where it lies, its size and times, and the
-/// digest of the bytes that the plan was made from (a safetensors header; the whole of a JSON file).
+/// digest of the bytes that the plan was made from (a safetensors header; what was read of a
+/// torch checkpoint to find its tensors; the whole of a JSON file).
 struct SourceFileIdentity {
   std::string path;  ///< as opened: links not resolved
   uint64_t device = 0;

@@ -11,7 +11,9 @@
 #include "core/model/safetensors.h"
 #include "core/model/source_file.h"
 #include "core/model/text.h"
+#include "core/model/torch_checkpoint.h"
 #include "core/model/weight_files.h"
+#include "core/model/weight_index.h"
 
 namespace qcache {
 namespace {
@@ -56,33 +58,34 @@ class ModelReader {
     if (!chosen) {
       return fail(chosen.error().with_context(model_.path));
     }
-    auto& files = model_.identity.files;
-    switch (chosen->layout) {
-      case WeightFiles::Layout::kSingle:
-        return read_files(chosen->names);
-      case WeightFiles::Layout::kIndexed:
-        return read_indexed();
-      case WeightFiles::Layout::kLoose:
-        QCACHE_TRY(read_files(chosen->names));
-        QCACHE_TRY(check_unique());
-        files.push_back(absent_file(path_of(kSingleFileName)));
-        files.push_back(absent_file(path_of(kIndexFileName)));
-        return {};
+    format_ = chosen->format;
+    if (chosen->index.empty()) {
+      QCACHE_TRY(read_files(chosen->names));
+      QCACHE_TRY(check_unique());
+    } else {
+      QCACHE_TRY(read_indexed(chosen->index));
     }
+    // Before the index, so that the order is that of preference.
+    auto& files = model_.identity.files;
+    const auto end_of_weights = files.begin() + static_cast<ptrdiff_t>(model_.files.size());
+    std::vector<SourceFileIdentity> absent;
+    for (const std::string& name : chosen->earlier) {
+      absent.push_back(absent_file(path_of(name)));
+    }
+    files.insert(end_of_weights, absent.begin(), absent.end());
     return {};
   }
 
-  Status read_indexed() {
-    const std::string path = path_of(kIndexFileName);
+  Status read_indexed(const std::string& name) {
+    const std::string path = path_of(name);
     QCACHE_TRY_ASSIGN(SmallFile file, read_small_file(env_, path, kMaxIndexBytes, hub_));
-    const auto index = parse_safetensors_index(file.content);
+    const auto index = parse_weight_index(file.content);
     if (!index) {
       return fail(index.error().with_context(path));
     }
     QCACHE_TRY(read_files(index->shards));
     QCACHE_TRY(check_unique());
-    QCACHE_TRY(check_index(*index));
-    model_.identity.files.push_back(absent_file(path_of(kSingleFileName)));
+    QCACHE_TRY(check_index(path, *index));
     model_.identity.files.push_back(std::move(file.identity));
     return {};
   }
@@ -96,7 +99,7 @@ class ModelReader {
                    ? invalid(path + " is missing, or a link to nothing: is the download complete?")
                    : fail(file.error());
       }
-      QCACHE_TRY_ASSIGN(SafetensorsHeader header, read_safetensors_header(env_, file->fd(), path));
+      QCACHE_TRY_ASSIGN(Header header, read_header(*file));
       QCACHE_TRY_ASSIGN(SourceFileIdentity identity, file->finish(env_, header.digest));
       const auto number = static_cast<uint32_t>(model_.files.size());
       for (TensorInfo& tensor : header.tensors) {
@@ -107,6 +110,20 @@ class ModelReader {
       model_.identity.files.push_back(std::move(identity));
     }
     return {};
+  }
+
+  struct Header {
+    std::vector<TensorInfo> tensors;
+    Sha256Digest digest;
+  };
+  Result<Header> read_header(const SourceFile& file) {
+    if (format_ == WeightFormat::kTorch) {
+      QCACHE_TRY_ASSIGN(TorchCheckpoint checkpoint,
+                        read_torch_checkpoint(env_, file.fd(), file.path(), file.stat().size_bytes));
+      return Header{std::move(checkpoint.tensors), checkpoint.digest};
+    }
+    QCACHE_TRY_ASSIGN(SafetensorsHeader header, read_safetensors_header(env_, file.fd(), file.path()));
+    return Header{std::move(header.tensors), header.digest};
   }
 
   [[nodiscard]] std::vector<const TensorInfo*> tensors_by_name() const {
@@ -131,26 +148,26 @@ class ModelReader {
   }
 
   // Both sides are sorted by name and free of duplicates.
-  [[nodiscard]] Status check_index(const SafetensorsIndex& index) const {
+  [[nodiscard]] Status check_index(const std::string& path, const WeightIndex& index) const {
     const auto sorted = tensors_by_name();
     auto tensor = sorted.begin();
     for (const auto& [name, shard] : index.weight_map) {
       if (tensor == sorted.end() || (*tensor)->name > name) {
-        return invalid(fmt::format("{}: the index names tensor {} in {}, which does not hold it",
-                                   path_of(kIndexFileName), in_quotes(name), in_quotes(shard)));
+        return invalid(fmt::format("{}: the index names tensor {} in {}, which does not hold it", path, in_quotes(name),
+                                   in_quotes(shard)));
       }
       if ((*tensor)->name < name) {
         break;
       }
       if (file_of(**tensor) != path_of(shard)) {
-        return invalid(fmt::format("{}: the index names tensor {} in {}, but it is in {}", path_of(kIndexFileName),
-                                   in_quotes(name), in_quotes(shard), file_of(**tensor)));
+        return invalid(fmt::format("{}: the index names tensor {} in {}, but it is in {}", path, in_quotes(name),
+                                   in_quotes(shard), file_of(**tensor)));
       }
       ++tensor;
     }
     if (tensor != sorted.end()) {
-      return invalid(fmt::format("{}: tensor {} of {} is not in the index", path_of(kIndexFileName),
-                                 in_quotes((*tensor)->name), file_of(**tensor)));
+      return invalid(
+          fmt::format("{}: tensor {} of {} is not in the index", path, in_quotes((*tensor)->name), file_of(**tensor)));
     }
     return {};
   }
@@ -202,6 +219,7 @@ class ModelReader {
 
   Env& env_;
   const std::optional<HubLocation> hub_;
+  WeightFormat format_ = WeightFormat::kSafetensors;
   SourceModel model_;
 };
 

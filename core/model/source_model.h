@@ -27,9 +27,11 @@ struct ModelFacts {
 
 /// A model as found on disk, from headers only: no tensor data has been read.
 ///
-/// Always holds: tensor names are unique; every tensor lies inside its file; no two tensors of one file
-/// overlap; tensors are ordered by file, then by offset. Immutable after it is built, so it may be shared
-/// between threads.
+/// Always holds: tensor names are unique; all elements of every tensor lie inside its file; tensors are ordered by
+/// file, then by the offset of their first element. Tensors of a torch checkpoint may share bytes, wholly (tied
+/// weights) or in part, and may have strides: each is a tensor of its own all the same, since who reads the model
+/// expects every name that was saved. Reading is all that is done with source bytes, so sharing them harms nobody.
+/// Immutable after it is built, so it may be shared between threads.
 struct SourceModel {
   std::string name;                ///< in the mount: "Qwen2.5-0.5B", "org--name"
   std::string path;                ///< absolute folder, links resolved
@@ -44,9 +46,8 @@ struct SourceModel {
   [[nodiscard]] uint64_t weight_bytes() const;
 };
 
-/// Reads the headers of the model in folder `path`: `model.safetensors`, else
-/// `model.safetensors.index.json` with its shards, else every `*.safetensors` in the folder (sorted by
-/// name) but variants beside what they are variants of and adapters beside a model (weight_files.h).
+/// Reads the headers of the model in folder `path`: safetensors files or torch checkpoints, those that
+/// choose_weight_files (weight_files.h) chooses.
 ///
 /// Fails with kInvalidModel and a sentence naming the file and the fault where a header is malformed, a shard is
 /// missing or the files contradict each other (the index against its shards, a tensor in two files); with
@@ -54,9 +55,9 @@ struct SourceModel {
 /// same call may work later). Links are followed; those in a hub cache only inside their repo's folder.
 ///
 /// The identity also holds files that are absent and would matter if they came: config.json, and those that
-/// come before the chosen weights. One more `*.safetensors` in a folder without an index shows only when the
+/// come before the chosen weights. One more `*.safetensors` or `*.bin` in a folder without an index shows only when the
 /// folder is read again: its own mtime would change with every file that is no part of the model.
-/// Cost: two reads per weight file, of its header.
+/// Cost: two reads per safetensors file, of its header; about five per torch checkpoint and one small one per storage.
 Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name);
 
 }  // namespace qcache

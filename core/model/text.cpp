@@ -74,4 +74,8 @@ std::string in_quotes(std::string_view text) {
   return out += '\'';
 }
 
+bool is_lfs_pointer(std::string_view beginning) {
+  return beginning.starts_with("version ");
+}
+
 }  // namespace qcache

@@ -13,4 +13,9 @@ namespace qcache {
 /// 120 bytes is cut.
 [[nodiscard]] std::string in_quotes(std::string_view text);
 
+/// Whether a file that begins so is the text which git leaves where a file kept in large file storage was not fetched.
+[[nodiscard]] bool is_lfs_pointer(std::string_view beginning);
+constexpr std::string_view kLfsPointerAdvice =
+    "this is a git-lfs pointer, not the model file: run `git lfs pull` beside it";
+
 }  // namespace qcache

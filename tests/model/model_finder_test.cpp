@@ -56,6 +56,29 @@ TEST_F(ModelFinderTest, NamesModelsAfterTheirFolders) {
   EXPECT_EQ(shadowed_, Lines());
 }
 
+TEST_F(ModelFinderTest, TorchCheckpointsAreModels) {
+  write_file(dir_ / "a/pytorch_model.bin", "");
+  write_file(dir_ / "b/pytorch_model.bin.index.json", "");
+  write_file(dir_ / "c/net.pth", "PK\3\4");
+  write_file(dir_ / "d/vocab.bin", "words");
+  write_file(dir_ / "d/net.pt", "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.");
+  EXPECT_EQ(found(), (Lines{"a=/a", "b=/b", "c=/c", "d=/d"}));
+}
+
+TEST_F(ModelFinderTest, OtherFilesOfTheSameNamesAreNoModelsAndHideNone) {
+  write_file(dir_ / "firmware/chip.bin",
+             "\x7f"
+             "ELF");
+  write_file(dir_ / "firmware/empty.pt", "");
+  make_link("nowhere", dir_ / "firmware/gone.bin");
+  make_directories(dir_ / "firmware/folder.bin");
+  write_file(dir_ / "run/optimizer.pt", "PK\3\4");
+  weights("firmware/inside");
+  weights("run/checkpoint");
+  EXPECT_EQ(found(), (Lines{"firmware--inside=/firmware/inside", "run--checkpoint=/run/checkpoint"}));
+  EXPECT_EQ(problems_, Lines());
+}
+
 TEST_F(ModelFinderTest, LooksTwoLevelsIntoFoldersWithoutWeights) {
   weights("org/name");
   weights("a/b/c");

@@ -11,6 +11,7 @@
 #include "tests/support/result_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_files.h"
+#include "tests/support/torch_file.h"
 
 namespace qcache {
 namespace {
@@ -101,10 +102,82 @@ TEST_F(SourceModelTest, ReadsLooseFilesTogether) {
   ASSERT_THAT(model, is_ok());
   EXPECT_EQ(names_of(*model), (std::vector<std::string>{"y", "x"}));
   EXPECT_EQ(identity_paths(*model), (std::vector<std::string>{"a.safetensors", "b.safetensors", "model.safetensors?",
+                                                              "model.safetensors.index.json?", "pytorch_model.bin?",
+                                                              "pytorch_model.bin.index.json?", "config.json?"}));
+  put("model.safetensors", file_with("z"));
+  EXPECT_THAT(check_unchanged(Env::posix(), model->identity),
+              fails_with(ErrorKind::kSourceChanged, {"model.safetensors is new"}));
+}
+
+/// A torch checkpoint that holds one byte under each of these names.
+std::string torch_with(const std::vector<std::string>& names) {
+  std::vector<TorchView> views;
+  for (const std::string& name : names) {
+    views.push_back({name, "0", "ByteStorage", 1, 0, {1}, {1}});
+  }
+  return torch_zip(pickle_tensors(views), {{"0", "x"}});
+}
+
+TEST_F(SourceModelTest, ReadsATorchCheckpoint) {
+  put("pytorch_model.bin", torch_with({"b", "a"}));
+  put("training_args.bin", "not looked at");
+  const auto model = read();
+  ASSERT_THAT(model, is_ok());
+  EXPECT_EQ(names_of(*model), (std::vector<std::string>{"b", "a"}));
+  EXPECT_EQ(model->tensors[0].data, model->tensors[1].data);
+  EXPECT_EQ(identity_paths(*model), (std::vector<std::string>{"pytorch_model.bin", "model.safetensors?",
                                                               "model.safetensors.index.json?", "config.json?"}));
   put("model.safetensors", file_with("z"));
   EXPECT_THAT(check_unchanged(Env::posix(), model->identity),
               fails_with(ErrorKind::kSourceChanged, {"model.safetensors is new"}));
+  EXPECT_EQ(names_of(read().value()), std::vector<std::string>{"z"});
+}
+
+TEST_F(SourceModelTest, ReadsTorchShardsByTheIndex) {
+  put("pytorch_model-00001-of-00002.bin", torch_with({"a", "c"}));
+  put("pytorch_model-00002-of-00002.bin", torch_with({"b"}));
+  const std::string index =
+      R"({"weight_map":{"a":"pytorch_model-00001-of-00002.bin","b":"pytorch_model-00002-of-00002.bin")";
+  put("pytorch_model.bin.index.json", index + R"(,"c":"pytorch_model-00001-of-00002.bin"}})");
+  const auto model = read();
+  ASSERT_THAT(model, is_ok());
+  EXPECT_EQ(names_of(*model), (std::vector<std::string>{"a", "c", "b"}));
+  EXPECT_EQ(model->tensors[2].file, 1U);
+  EXPECT_EQ(identity_paths(*model),
+            (std::vector<std::string>{"pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin",
+                                      "model.safetensors?", "model.safetensors.index.json?", "pytorch_model.bin?",
+                                      "pytorch_model.bin.index.json", "config.json?"}));
+  put("pytorch_model.bin.index.json", index + "}}");
+  EXPECT_THAT(read(),
+              fails_with(ErrorKind::kInvalidModel, {"'c'", "/pytorch_model-00001-of-00002.bin", "not in the index"}));
+}
+
+TEST_F(SourceModelTest, ReadsLooseTorchFilesTogether) {
+  put("x.pth", torch_with({"a"}));
+  put("y.bin", torch_with({"b"}));
+  put("optimizer.pt", torch_with({"state"}));
+  EXPECT_EQ(names_of(read().value()), (std::vector<std::string>{"a", "b"}));
+  put("z.pt", torch_with({"a"}));
+  EXPECT_THAT(read(), fails_with(ErrorKind::kInvalidModel, {"'a'", "/x.pth", "/z.pt", "folders of their own"}));
+}
+
+TEST_F(SourceModelTest, ABadCheckpointIsNamedWithItsFault) {
+  put("pytorch_model.bin", "GGUF");
+  EXPECT_THAT(read(), fails_with(ErrorKind::kInvalidModel, {file("pytorch_model.bin"), "no torch checkpoint"}));
+}
+
+TEST_F(SourceModelTest, ACheckpointsDigestCoversWhatSaysWhereItsTensorsLie) {
+  const auto digest = [&](const std::string& bytes) {
+    put("pytorch_model.bin", bytes);
+    return read().value().identity.files.front().header_digest;
+  };
+  const auto with = [](const std::string& name, const std::string& data) {
+    return torch_zip(pickle_tensors({{name, "0", "ByteStorage", 1, 0, {1}, {1}}}), {{"0", data}});
+  };
+  const Sha256Digest first = digest(with("a", "xy"));
+  EXPECT_EQ(digest(with("a", "xy")), first);
+  EXPECT_NE(digest(with("b", "xy")), first);
+  EXPECT_NE(digest(with("a", "xyz")), first);
 }
 
 TEST_F(SourceModelTest, ModelDtypeIsThatOfMostWideBytes) {
@@ -302,6 +375,22 @@ TEST_F(SourceModelTest, NoFailingCallIsTakenForAnAnswer) {
       env.fail(call, nth, EIO);
       EXPECT_THAT(read(env), fails_with(ErrorKind::kIo, {})) << static_cast<int>(call) << ' ' << nth;
     }
+  }
+}
+
+TEST_F(SourceModelTest, NoFailingReadOfACheckpointIsTakenForAnAnswer) {
+  put("pytorch_model.bin", torch_with({"a"}));
+  FakeEnv counting;
+  ASSERT_THAT(read(counting), is_ok());
+  for (uint64_t nth = 1; nth <= counting.count(EnvCall::kReadAt); ++nth) {
+    FakeEnv env;
+    env.fail(EnvCall::kReadAt, nth, EIO);
+    EXPECT_THAT(read(env), fails_with(ErrorKind::kIo, {"pytorch_model.bin"})) << nth;
+    FakeEnv shrinking;
+    const std::string content = read_file(file("pytorch_model.bin"));
+    shrinking.before(EnvCall::kReadAt, nth, [&] { put("pytorch_model.bin", ""); });
+    EXPECT_THAT(read(shrinking), fails_with(ErrorKind::kSourceChanged, {"pytorch_model.bin", "shorter"})) << nth;
+    put("pytorch_model.bin", content);
   }
 }
 

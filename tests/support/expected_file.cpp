@@ -35,11 +35,26 @@ std::shared_ptr<const LayoutPlan> plan_of(const SourceModel& model, std::string_
   return std::move(*plan);
 }
 
+// Element by element where the tensor has strides, as simply as can be.
 Bytes source_bytes(const SourceModel& model, const TensorInfo& tensor) {
   Bytes bytes(tensor.data.size);
   std::ifstream file(model.files.at(tensor.file), std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(tensor.data.offset));
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  const auto read = [&](uint64_t position, uint64_t to, uint64_t size) {
+    file.seekg(static_cast<std::streamoff>(position));
+    file.read(reinterpret_cast<char*>(bytes.data() + to), static_cast<std::streamsize>(size));
+  };
+  const uint64_t item = item_bytes(tensor.dtype);
+  if (tensor.strides.empty()) {
+    read(tensor.data.offset, 0, bytes.size());
+  }
+  for (uint64_t i = 0; i < tensor.element_count() && !tensor.strides.empty(); ++i) {
+    uint64_t position = tensor.data.offset;
+    uint64_t rest = i;
+    for (size_t d = tensor.shape.size(); d-- > 0; rest /= tensor.shape[d]) {
+      position += rest % tensor.shape[d] * tensor.strides[d] * item;
+    }
+    read(position, i * item, item);
+  }
   if (!file) {
     throw std::runtime_error("cannot read tensor " + tensor.name);
   }

@@ -2,14 +2,14 @@
 
 #include <string>
 
-#include "core/model/safetensors.h"
+#include "core/model/weight_index.h"
 #include "tests/support/result_matchers.h"
 
 namespace qcache {
 namespace {
 
-TEST(SafetensorsIndex, SortsTensorsAndShards) {
-  const auto index = parse_safetensors_index(
+TEST(WeightIndex, SortsTensorsAndShards) {
+  const auto index = parse_weight_index(
       R"({"metadata":{"total_size":12.5,"x":[null]},"weight_map":{"b":"s2","a":"s2","c":"s1"},"other":{"weight_map":1}})");
   ASSERT_THAT(index, is_ok());
   EXPECT_EQ(index->shards, (std::vector<std::string>{"s1", "s2"}));
@@ -17,7 +17,7 @@ TEST(SafetensorsIndex, SortsTensorsAndShards) {
   EXPECT_EQ(index->weight_map, map);
 }
 
-TEST(SafetensorsIndex, RejectsWhatIsNoIndex) {
+TEST(WeightIndex, RejectsWhatIsNoIndex) {
   struct Case {
     std::string json;
     std::vector<std::string> words;
@@ -45,7 +45,7 @@ TEST(SafetensorsIndex, RejectsWhatIsNoIndex) {
            {R"({"weight_map":{"a":"s"}} {})", {"not JSON"}},
            {std::string(100'000'001, ' '), {"100 MB"}},
        }) {
-    EXPECT_THAT(parse_safetensors_index(json), fails_with(ErrorKind::kInvalidModel, words)) << json.substr(0, 60);
+    EXPECT_THAT(parse_weight_index(json), fails_with(ErrorKind::kInvalidModel, words)) << json.substr(0, 60);
   }
 }
 

@@ -5,14 +5,14 @@
 #include <cstdint>
 #include <string_view>
 
-#include "core/model/safetensors.h"
 #include "core/model/text.h"
 #include "core/model/weight_files.h"
+#include "core/model/weight_index.h"
 #include "tests/fuzz/require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace qcache;
-  const auto index = parse_safetensors_index({reinterpret_cast<const char*>(data), size});
+  const auto index = parse_weight_index({reinterpret_cast<const char*>(data), size});
   if (!index) {
     require(index.error().kind == ErrorKind::kInvalidModel && is_utf8(index.error().message));
     return 0;

@@ -1,10 +1,11 @@
+#include "core/model/weight_index.h"
+
 #include <algorithm>
 #include <string>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "core/model/safetensors.h"
 #include "core/model/strict_json.h"
 #include "core/model/text.h"
 #include "core/model/weight_files.h"
@@ -70,7 +71,7 @@ class IndexVisitor final : public JsonVisitor {
 
 }  // namespace
 
-Result<SafetensorsIndex> parse_safetensors_index(std::string_view json) {
+Result<WeightIndex> parse_weight_index(std::string_view json) {
   if (json.size() > kMaxIndexBytes) {
     return invalid(fmt::format("the index has {} bytes, more than the 100 MB that qcache reads", json.size()));
   }
@@ -79,7 +80,7 @@ Result<SafetensorsIndex> parse_safetensors_index(std::string_view json) {
   if (!visitor.found || visitor.weight_map.empty()) {
     return invalid("the index has no weight_map, or an empty one");
   }
-  SafetensorsIndex index;
+  WeightIndex index;
   index.weight_map = std::move(visitor.weight_map);
   std::sort(index.weight_map.begin(), index.weight_map.end());
   for (const auto& [tensor, shard] : index.weight_map) {
