@@ -128,9 +128,11 @@ Status TileMaker::make(uint32_t index, const Tile& tile) const {
     sliceable = sliceable && tile_ranges[i].size() <= 1;
   }
 
+  // A transposed tensor's rows are gathered from all over it: the more rows at a time, the longer the runs.
   const uint64_t units_per_slice =
-      sliceable ? std::max<uint64_t>(1, kSliceSourceBytes / std::max<uint64_t>(1, encoding.source_bytes_per_unit))
-                : tile.units.count;
+      sliceable && tensor.strides.empty()
+          ? std::max<uint64_t>(1, kSliceSourceBytes / std::max<uint64_t>(1, encoding.source_bytes_per_unit))
+          : tile.units.count;
   std::vector<std::span<std::byte>> outputs(encoding.stored.size());
   for (uint64_t first = tile.units.first; first < tile.units.end(); first += units_per_slice) {
     const UnitRange slice{first, std::min(units_per_slice, tile.units.end() - first)};
