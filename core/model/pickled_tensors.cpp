@@ -67,7 +67,7 @@ class TensorReader {
   [[nodiscard]] PickleRef state_dict() const;
   [[nodiscard]] std::string callable_name(PickleRef callable) const;
   Result<PickledTensor> tensor(std::string_view name, const Call& call);
-  Status check_plain(Refs arguments, size_t known, std::string_view name) const;
+  [[nodiscard]] Status check_plain(Refs arguments, size_t known, std::string_view name) const;
   Status read_dtype(PickledTensor& tensor, Refs arguments, bool has_dtype) const;
   Result<std::vector<uint64_t>> extents(PickleRef ref, std::string_view what, std::string_view name);
 
