@@ -27,6 +27,11 @@ class CastScheme final : public Scheme {
                                   const TensorInfo& tensor) const override {
     return cast_encoding(tensor, target_);
   }
+  [[nodiscard]] DType dense_dtype(const SourceModel& /*model*/) const override { return target_; }
+  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& /*stored*/,
+                                                               FolderReader /*reader*/) const override {
+    return "";
+  }
 
  private:
   std::string_view name_;

@@ -65,10 +65,7 @@ class Scheme {
   /// The `quantization_config` that makes `reader` load the stored model: a JSON object, or empty where it needs
   /// none. Nothing where the reader cannot load it at all.
   [[nodiscard]] virtual std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                                       FolderReader reader) const {
-    (void)stored, (void)reader;
-    return std::nullopt;
-  }
+                                                                       FolderReader reader) const = 0;
   /// What else the folder holds.
   [[nodiscard]] virtual std::vector<FolderFile> folder_files(const StoredModel& /*stored*/) const { return {}; }
 };

@@ -29,6 +29,10 @@ class TestScheme final : public Scheme {
                                   const TensorInfo& tensor) const override {
     return encode_(tensor);
   }
+  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& /*stored*/,
+                                                               FolderReader /*reader*/) const override {
+    return "";
+  }
 
  private:
   std::string name_;

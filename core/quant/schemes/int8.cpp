@@ -1,6 +1,7 @@
 #include <array>
 
 #include "core/quant/encodings.h"
+#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
@@ -32,6 +33,13 @@ class Int8Scheme final : public Scheme {
         tensor, kernels::encode_int8,
         {stored_per_row(tensor, tensor.name, DType::kI8, tensor.shape),
          stored_per_row(tensor, tensor.name + "_scale", scale_dtype(tensor.dtype), {tensor.shape[0], 1})});
+  }
+
+  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
+                                                               FolderReader reader) const override {
+    return compressed_tensors_config(
+        stored, reader,
+        {.format = "int-quantized", .bits = 8, .type = "int", .strategy = "channel", .activations = true});
   }
 
  private:

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "core/quant/encodings.h"
+#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
@@ -44,6 +45,11 @@ class Nf4Scheme final : public Scheme {
          stored_constant(tensor.name + ".quant_map", DType::kF32, {kNf4Values.size()},
                          constant_bytes(DType::kF32, kNf4Values)),
          stored_constant(tensor.name + ".quant_state.bitsandbytes__nf4", DType::kU8, {state_bytes}, std::move(state))});
+  }
+
+  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
+                                                               FolderReader reader) const override {
+    return bitsandbytes_config(stored, reader, scale_dtype(dense_dtype(stored.model)), {.quant_type = "nf4"});
   }
 
  private:

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "core/quant/encodings.h"
+#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
@@ -38,6 +39,14 @@ class Qfloat8Scheme final : public Scheme {
                          stored_per_row(tensor, tensor.name + "._scale", scale, {tensor.shape[0], 1}),
                          stored_constant(module + ".input_scale", scale, {}, constant_bytes(scale, one)),
                          stored_constant(module + ".output_scale", scale, {}, constant_bytes(scale, one))});
+  }
+
+  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
+                                                               FolderReader reader) const override {
+    return quanto_config(stored, reader, "float8");
+  }
+  [[nodiscard]] std::vector<FolderFile> folder_files(const StoredModel& stored) const override {
+    return quanto_files(stored, "qfloat8_e4m3fn");
   }
 
  private:
