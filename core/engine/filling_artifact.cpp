@@ -57,7 +57,8 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       pool_(pool),
       stats_(stats),
       observer_(observer),
-      maker_(env_, *plan_, *source_, *filling_, stats_),
+      surveys_(*plan_, *source_),
+      maker_(env_, *plan_, *source_, surveys_, *filling_, stats_),
       tiles_(plan_->tile_count(), TileState::kAbsent),
       absent_(plan_->tile_count()),
       last_use_(std::chrono::steady_clock::now()) {}
@@ -309,8 +310,8 @@ Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece) cons
 
 Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) const {
   uint32_t crc = 0;
-  const TileSpan tiles = plan_->groups()[group].tiles;
-  for (uint32_t index = tiles.first; index < tiles.end; ++index) {
+  const Group& planned = plan_->groups()[group];
+  for (uint32_t index = planned.tiles.first; index < planned.tiles.end; ++index) {
     const std::optional<TileMark> mark = filling_->mark_of(index);
     if (!mark) {
       // Another process found the tile's bytes wrong after we had verified them: the disk changed under us.
@@ -322,6 +323,28 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) co
       bytes += range.size;
     }
     crc = crc32_combine(crc, mark->crc.at(stored), bytes);
+  }
+  const StoredTensor& tensor = planned.encoding.stored[stored];
+  if (tensor.order != UnitOrder::kFolded) {
+    return crc;
+  }
+  // Each tile's bytes lie in two places, and their CRCs cannot be put together. Such tensors are small.
+  return crc_of_file(ByteRange{planned.data_offsets[stored], tensor.size_bytes()});
+}
+
+Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
+  constexpr uint64_t kReadBytes = uint64_t{1} << 20;
+  std::vector<std::byte> buffer(std::min(kReadBytes, range.size));
+  uint32_t crc = 0;
+  while (!range.empty()) {
+    const std::span<std::byte> part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), range.size));
+    QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_->fd(), part, range.offset));
+    if (got != part.size()) {
+      return fail(ErrorKind::kCorrupt,
+                  "the cached file of " + name_.virtual_path() + " became shorter while it was read: read it again");
+    }
+    crc = crc32(crc, part);
+    range = ByteRange{range.offset + got, range.size - got};
   }
   return crc;
 }

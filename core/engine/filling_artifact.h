@@ -13,6 +13,7 @@
 #include "core/engine/artifact.h"
 #include "core/engine/artifact_name.h"
 #include "core/engine/read_ahead.h"
+#include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
 #include "core/engine/worker_pool.h"
 
@@ -101,6 +102,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void deliver(ByteRange range, const ReadCallback& callback) const;
   Status assemble(ByteRange range, std::span<std::byte> out) const;
   [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored) const;
+  Result<uint32_t> crc_of_file(ByteRange range) const;
   [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece) const;
 
   const ArtifactName name_;
@@ -111,6 +113,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   WorkerPool& pool_;
   Stats& stats_;
   FillingObserver& observer_;
+  Surveys surveys_;
   const TileMaker maker_;
 
   mutable Mutex mutex_;  // taken before the pool's; see docs/ARCHITECTURE.md

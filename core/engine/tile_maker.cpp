@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <string>
 
 #include "core/base/log.h"
 
@@ -25,6 +27,7 @@ constexpr std::chrono::seconds kTileLockPatience{10};
 struct TileBuffers {
   std::vector<std::byte> source;
   std::vector<std::vector<std::byte>> stored;
+  std::vector<std::vector<std::byte>> slice;  // of tensors of which a tile makes bytes in two places
 };
 
 TileBuffers& thread_buffers() {
@@ -38,6 +41,22 @@ uint64_t total_size(const std::vector<ByteRange>& ranges) {
     total += range.size;
   }
   return total;
+}
+
+/// Copies the bytes of `parts`, one after another in `from`, to where they belong in `to`, which holds those of `whole`
+/// one after another. Each part lies in one range of `whole`.
+void scatter(std::span<const std::byte> from, const std::vector<ByteRange>& parts, const std::vector<ByteRange>& whole,
+             std::span<std::byte> to) {
+  for (const ByteRange& part : parts) {
+    uint64_t position = 0;
+    for (const ByteRange& range : whole) {
+      if (range.contains(part.offset)) {
+        std::ranges::copy(from.first(part.size), to.subspan(position + part.offset - range.offset).begin());
+      }
+      position += range.size;
+    }
+    from = from.subspan(part.size);
+  }
 }
 
 TileMark mark_for(std::span<const std::vector<std::byte>> stored) {
@@ -54,8 +73,9 @@ TileMark mark_for(std::span<const std::vector<std::byte>> stored) {
 
 }  // namespace
 
-TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, FillingFile& filling, Stats& stats)
-    : env_(env), plan_(plan), source_(source), filling_(filling), stats_(stats) {}
+TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys,
+                     FillingFile& filling, Stats& stats)
+    : env_(env), plan_(plan), source_(source), surveys_(surveys), filling_(filling), stats_(stats) {}
 
 Status TileMaker::ensure(uint32_t index) const {
   const Tile tile = plan_.tile(index);
@@ -113,27 +133,35 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, TileMark mark) 
   return true;
 }
 
-Status TileMaker::make(uint32_t index, const Tile& tile) const {
+Status TileMaker::encode(const Tile& tile) const {
   const Group& group = plan_.groups()[tile.group];
   const Encoding& encoding = group.encoding;
   const TensorInfo& tensor = source_.model().tensors[group.tensor];
+  const size_t stored_count = encoding.stored.size();
   auto& buffers = thread_buffers();
-  buffers.stored.resize(encoding.stored.size());
+  buffers.stored.resize(stored_count);
+  buffers.slice.resize(stored_count);
 
-  bool sliceable = true;
-  std::vector<std::vector<ByteRange>> tile_ranges(encoding.stored.size());
-  for (size_t i = 0; i < encoding.stored.size(); ++i) {
+  std::optional<Survey> survey;
+  if (encoding.survey != nullptr) {
+    QCACHE_TRY_ASSIGN(survey, surveys_.of(tile.group));
+  }
+  std::vector<std::vector<ByteRange>> tile_ranges(stored_count);
+  for (size_t i = 0; i < stored_count; ++i) {
     tile_ranges[i] = encoding.stored_ranges(i, tile.units);
     buffers.stored[i].resize(total_size(tile_ranges[i]));
-    sliceable = sliceable && tile_ranges[i].size() <= 1;
+    if (encoding.stored[i].order == UnitOrder::kOnce && !tile_ranges[i].empty()) {
+      const std::string bytes = encoding.stored[i].once(survey.value_or(Survey{}));
+      std::ranges::copy(std::as_bytes(std::span(bytes)).first(buffers.stored[i].size()), buffers.stored[i].begin());
+    }
   }
 
   // A transposed tensor's rows are gathered from all over it: the more rows at a time, the longer the runs.
   const uint64_t units_per_slice =
-      sliceable && tensor.strides.empty()
-          ? std::max<uint64_t>(1, kSliceSourceBytes / std::max<uint64_t>(1, encoding.source_bytes_per_unit))
+      tensor.strides.empty()
+          ? std::max<uint64_t>(1, kSliceSourceBytes / std::max<uint64_t>(1, encoding.source_bytes_of_unit()))
           : tile.units.count;
-  std::vector<std::span<std::byte>> outputs(encoding.stored.size());
+  std::vector<std::span<std::byte>> outputs(stored_count);
   for (uint64_t first = tile.units.first; first < tile.units.end(); first += units_per_slice) {
     const UnitRange slice{first, std::min(units_per_slice, tile.units.end() - first)};
     const std::vector<ByteRange> wanted = encoding.source_ranges(slice);
@@ -143,16 +171,33 @@ Status TileMaker::make(uint32_t index, const Tile& tile) const {
       QCACHE_TRY(source_.read(tensor, range.offset, std::span(buffers.source).subspan(done, range.size)));
       done += range.size;
     }
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      outputs[i] = std::span(buffers.stored[i]);
-      if (sliceable && !tile_ranges[i].empty()) {
+    for (size_t i = 0; i < stored_count; ++i) {
+      if (tile_ranges[i].empty() || encoding.stored[i].order == UnitOrder::kOnce) {
+        outputs[i] = {};
+      } else if (tile_ranges[i].size() == 1) {
         const ByteRange part = encoding.stored_ranges(i, slice).front();
-        outputs[i] = outputs[i].subspan(part.offset - tile_ranges[i].front().offset, part.size);
+        outputs[i] = std::span(buffers.stored[i]).subspan(part.offset - tile_ranges[i].front().offset, part.size);
+      } else {
+        buffers.slice[i].resize(total_size(encoding.stored_ranges(i, slice)));
+        outputs[i] = buffers.slice[i];
       }
     }
-    encoding.encode(EncodeArgs{encoding.source_dtype, encoding.row_elements, buffers.source, outputs});
+    encoding.encode_units(buffers.source, outputs, survey ? &*survey : nullptr);
+    for (size_t i = 0; i < stored_count; ++i) {
+      if (tile_ranges[i].size() > 1) {
+        scatter(buffers.slice[i], encoding.stored_ranges(i, slice), tile_ranges[i], buffers.stored[i]);
+      }
+    }
   }
-  QCACHE_TRY(source_.check(tensor.file));
+  return {};
+}
+
+Status TileMaker::make(uint32_t index, const Tile& tile) const {
+  const Group& group = plan_.groups()[tile.group];
+  const Encoding& encoding = group.encoding;
+  const auto& buffers = thread_buffers();
+  QCACHE_TRY(encode(tile));
+  QCACHE_TRY(source_.check(source_.model().tensors[group.tensor].file));
 
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < encoding.stored.size(); ++i) {

@@ -2,6 +2,7 @@
 
 #include "core/engine/source_reader.h"
 #include "core/engine/stats.h"
+#include "core/engine/surveys.h"
 #include "core/layout/layout_plan.h"
 #include "core/store/filling_file.h"
 
@@ -14,7 +15,8 @@ namespace qcache {
 /// no two threads work on one tile (FillingArtifact sees to that).
 class TileMaker {
  public:
-  TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, FillingFile& filling, Stats& stats);
+  TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys, FillingFile& filling,
+            Stats& stats);
 
   /// Brings one tile to "present and verified by this process": hashes it where somebody else has marked it, and makes
   /// it where nobody has or where the hash is wrong.
@@ -24,10 +26,13 @@ class TileMaker {
   /// True where the bytes on disk are those that the mark names. Fills in CRCs that the mark lacks.
   Result<bool> verify(uint32_t index, const Tile& tile, TileMark mark) const;
   Status make(uint32_t index, const Tile& tile) const;
+  /// Fills the tile's buffers from the source.
+  Status encode(const Tile& tile) const;
 
   Env& env_;
   const LayoutPlan& plan_;
   const SourceReader& source_;
+  Surveys& surveys_;
   FillingFile& filling_;
   Stats& stats_;
 };

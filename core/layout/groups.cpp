@@ -53,11 +53,18 @@ Result<uint64_t> check_encoding(const Encoding& encoding, const Scheme& scheme, 
       continue;
     }
     const uint64_t units = encoding.source_bytes_per_unit > 0 ? encoding.unit_count() : 0;
-    const std::optional<uint64_t> made = checked_mul(units, stored.bytes_per_unit);
+    std::optional<uint64_t> per_unit = *bytes;  // made once
+    if (stored.order != UnitOrder::kOnce) {
+      per_unit = checked_mul(stored.bytes_per_unit, stored.order == UnitOrder::kFolded ? 2 : 1);
+    }
+    const std::optional<uint64_t> made = per_unit ? checked_mul(units, *per_unit) : std::nullopt;
     if (!made || *made < *bytes) {
       return contradiction("stores bytes that no unit makes");
     }
-    const std::optional<uint64_t> sum = checked_add(unit_bytes, stored.bytes_per_unit);
+    if (stored.order == UnitOrder::kOnce && (stored.once == nullptr || encoding.survey == nullptr)) {
+      return contradiction("stores bytes from a survey that it does not make");
+    }
+    const std::optional<uint64_t> sum = checked_add(unit_bytes, *per_unit);
     if (!sum) {
       return contradiction("has units of more than 2^64 bytes");
     }
@@ -111,7 +118,7 @@ Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& s
     const uint64_t first = tiles;
     if (unit_bytes > 0) {
       group.units_per_tile = std::max<uint64_t>(
-          1, std::min(kTileOutputBytes / unit_bytes, kTileSourceBytes / group.encoding.source_bytes_per_unit));
+          1, std::min(kTileOutputBytes / unit_bytes, kTileSourceBytes / group.encoding.source_bytes_of_unit()));
       const uint64_t needed = ceil_div(group.encoding.unit_count(), group.units_per_tile);
       if (needed > kMaxTiles - tiles) {
         return fail(ErrorKind::kUnsupported,

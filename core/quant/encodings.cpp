@@ -51,10 +51,12 @@ Encoding cast_encoding(const TensorInfo& tensor, DType target) {
   return flat_encoding(tensor, target, cast_function(target));
 }
 
-Encoding row_encoding(const TensorInfo& tensor, EncodeFunction encode, std::vector<StoredTensor> stored) {
+Encoding row_encoding(const TensorInfo& tensor, EncodeFunction encode, DecodeFunction decode,
+                      std::vector<StoredTensor> stored) {
   Encoding out;
   out.stored = std::move(stored);
   out.encode = encode;
+  out.decode = decode;
   out.source_dtype = tensor.dtype;
   out.source_bytes = tensor.data.size;
   out.row_elements = tensor.shape[1];
@@ -64,17 +66,31 @@ Encoding row_encoding(const TensorInfo& tensor, EncodeFunction encode, std::vect
 }
 
 StoredTensor stored_per_row(const TensorInfo& source, std::string name, DType dtype, Shape shape) {
-  StoredTensor out{.name = std::move(name), .dtype = dtype, .shape = std::move(shape), .constant = {}};
+  StoredTensor out{.name = std::move(name), .dtype = dtype, .shape = std::move(shape)};
   out.bytes_per_unit = out.size_bytes() / source.shape[0];
   return out;
 }
 
 StoredTensor stored_constant(std::string name, DType dtype, Shape shape, std::string bytes) {
+  return {.name = std::move(name), .dtype = dtype, .shape = std::move(shape), .constant = std::move(bytes)};
+}
+
+StoredTensor stored_once(std::string name, DType dtype, Shape shape, std::function<std::string(const Survey&)> once) {
   return {.name = std::move(name),
           .dtype = dtype,
           .shape = std::move(shape),
-          .constant = std::move(bytes),
-          .bytes_per_unit = 0};
+          .order = UnitOrder::kOnce,
+          .once = std::move(once)};
+}
+
+std::string constant_int64s(std::initializer_list<uint64_t> values) {
+  std::string bytes;
+  for (const uint64_t value : values) {
+    for (unsigned shift = 0; shift < 64; shift += 8) {
+      bytes += static_cast<char>(value >> shift & 0xff);
+    }
+  }
+  return bytes;
 }
 
 std::string constant_bytes(DType dtype, std::span<const float> values) {

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,13 +24,20 @@ namespace qcache {
 
 /// A 2-D tensor quantized row by row. `stored` are the tensors made by `encode`, each with the same number
 /// of bytes for every row, and constants.
-[[nodiscard]] Encoding row_encoding(const TensorInfo& tensor, EncodeFunction encode, std::vector<StoredTensor> stored);
+[[nodiscard]] Encoding row_encoding(const TensorInfo& tensor, EncodeFunction encode, DecodeFunction decode,
+                                    std::vector<StoredTensor> stored);
 
 /// One produced tensor of a row encoding: bytes_per_unit follows from the shape and the number of rows.
 [[nodiscard]] StoredTensor stored_per_row(const TensorInfo& source, std::string name, DType dtype, Shape shape);
 
 /// A tensor whose bytes are known from the plan.
 [[nodiscard]] StoredTensor stored_constant(std::string name, DType dtype, Shape shape, std::string bytes);
+
+/// A tensor that unit 0 makes from the survey; `once` returns as many bytes as the shape says.
+[[nodiscard]] StoredTensor stored_once(std::string name, DType dtype, Shape shape,
+                                       std::function<std::string(const Survey&)> once);
+
+[[nodiscard]] std::string constant_int64s(std::initializer_list<uint64_t> values);
 
 /// The values as BF16, F16 or F32 bytes.
 [[nodiscard]] std::string constant_bytes(DType dtype, std::span<const float> values);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/quant/module_lists.h"
+#include "core/quant/quantizer.h"
 
 namespace qcache {
 namespace {
@@ -85,6 +86,17 @@ std::optional<std::string> compressed_tensors_config(const StoredModel& stored, 
                       {"weights", args},
                       {"input_activations", inputs},
                       {"output_activations", nullptr}}}}}});
+}
+
+std::optional<std::string> fp8_block_config(const StoredModel& stored, FolderReader reader) {
+  if (reader == FolderReader::kDiffusers) {
+    return std::nullopt;
+  }
+  return text_of({{"quant_method", "fp8"},
+                  {"fmt", "e4m3"},
+                  {"activation_scheme", "dynamic"},
+                  {"weight_block_size", Json::array({kFp8BlockSide, kFp8BlockSide})},
+                  {"modules_to_not_convert", transformers_skip_list(stored)}});
 }
 
 std::optional<std::string> quanto_config(const StoredModel& stored, FolderReader reader,

@@ -35,6 +35,9 @@ struct CompressedTensorsWeights {
 [[nodiscard]] std::optional<std::string> compressed_tensors_config(const StoredModel& stored, FolderReader reader,
                                                                    const CompressedTensorsWeights& weights);
 
+/// quant_method "fp8" with squares of 128 by 128. Nothing for diffusers.
+[[nodiscard]] std::optional<std::string> fp8_block_config(const StoredModel& stored, FolderReader reader);
+
 /// quanto: none for transformers, which cannot load such models (optimum.quanto does, by quanto_map_file());
 /// `weights_dtype` ("float8") for diffusers.
 [[nodiscard]] std::optional<std::string> quanto_config(const StoredModel& stored, FolderReader reader,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -77,6 +78,40 @@ inline constexpr float kE4M3Max = 448.0F;
   }
   const uint32_t rebiased = std::bit_cast<uint32_t>(magnitude) - (120U << 23);
   return static_cast<uint8_t>(sign | ((rebiased + 0x7ffff + ((rebiased >> 20) & 1)) >> 20));
+}
+
+/// Exact.
+[[nodiscard]] inline float e4m3_to_float(uint8_t bits) {
+  const uint32_t sign = (bits & 0x80U) << 24;
+  const uint32_t magnitude = bits & 0x7fU;
+  if (magnitude == 0x7f) {
+    return std::bit_cast<float>(sign | 0x7fc00000);
+  }
+  if (magnitude < 8) {
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-9F));
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 20) + (120U << 23)));
+}
+
+/// The magnitudes of E2M1 (the 4-bit float of MXFP4 and NVFP4) by the lower three bits of its codes.
+inline constexpr std::array<float, 8> kE2M1Values = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
+
+/// E2M1: the sign above three bits of magnitude. Saturates to +-6; NaN and -0 become 0.
+[[nodiscard]] inline uint8_t float_to_e2m1(float value) {
+  if (std::isnan(value)) {
+    return 0;
+  }
+  const float magnitude = std::fmin(std::fabs(value), 6.0F);
+  const float step = magnitude < 2 ? 0.5F : magnitude < 4 ? 1.0F : 2.0F;
+  const uint32_t base = magnitude < 2 ? 0 : magnitude < 4 ? 2 : 4;
+  const auto steps = static_cast<uint32_t>(std::nearbyintf(magnitude / step));
+  return static_cast<uint8_t>((value < 0 ? 8U : 0U) | (base + steps));
+}
+
+/// Exact.
+[[nodiscard]] inline float e2m1_to_float(uint8_t bits) {
+  const float magnitude = kE2M1Values[bits & 7U];
+  return (bits & 8U) != 0 ? -magnitude : magnitude;
 }
 
 /// Reads one value of a wide float type from any address; F64 is rounded to fp32.

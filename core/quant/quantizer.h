@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "core/model/dtype.h"
@@ -66,5 +67,64 @@ inline constexpr uint8_t kNf4Zero = 7;
 /// Scale as optimum-quanto makes it, but 0 is not replaced: rows of scale 0 are stored with scale 1 and
 /// codes 0.
 [[nodiscard]] float qfloat8_scale(DType dtype, float amax);
+
+/// The same, for int4: amax / 7.5.
+[[nodiscard]] float int4_scale(DType dtype, float amax);
+
+/// Scale as optimum-quanto makes it for qint8, 0 not replaced either.
+[[nodiscard]] float qint8_scale(DType dtype, float amax);
+
+/// quanto's qint4: w' = scale * q - shift. `low` and `high` are the least and greatest finite value of the group.
+struct Qint4Range {
+  float scale = 0;  ///< 0: all codes are 0, and scale 1 is stored
+  float shift = 0;
+};
+[[nodiscard]] Qint4Range qint4_range(DType dtype, float low, float high);
+/// The code of a finite value; `scale` is not 0.
+[[nodiscard]] uint8_t qint4_code(DType dtype, float value, const Qint4Range& range);
+
+/// LLM.int8: the largest magnitude after the cast to F16, which saturates here.
+[[nodiscard]] float llm_int8_scale(float amax);
+/// The cast itself, for finite values.
+[[nodiscard]] float llm_int8_value(float value);
+/// What the cast values are multiplied with; `scale` is not 0.
+[[nodiscard]] inline float llm_int8_multiplier(float scale) {
+  return 127.0F / scale;
+}
+
+/// Rows and columns of the squares that share a scale in fp8-block.
+inline constexpr uint64_t kFp8BlockSide = 128;
+/// What a square's values are multiplied with. Finite; its reciprocal is stored.
+[[nodiscard]] float fp8_block_multiplier(float amax);
+
+/// bitsandbytes FP4, by code; code 8 stands for +0 too.
+inline constexpr std::array<float, 16> kFp4Values = {
+    0.0F, 0.0625F / 12,  8.0F / 12,  1.0F,  4.0F / 12,  6.0F / 12,  2.0F / 12,  3.0F / 12,
+    0.0F, -0.0625F / 12, -8.0F / 12, -1.0F, -4.0F / 12, -6.0F / 12, -2.0F / 12, -3.0F / 12};
+/// The magnitudes' codes in the order of their values, and the thresholds between them: a tie takes the smaller
+/// magnitude. The thresholds are those of bitsandbytes' CUDA kernel.
+inline constexpr std::array<uint8_t, 8> kFp4Ascending = {0, 1, 6, 7, 4, 5, 2, 3};
+inline constexpr std::array<float, 7> kFp4Thresholds = {0.00260417F, 0.0859375F, 0.20833333F, 0.29166667F,
+                                                        0.4166667F,  0.583333F,  0.8333333F};
+
+/// Elements of an MXFP4 group, and the E8M0 byte of its scale 2^(byte - 127).
+inline constexpr uint64_t kMxfp4GroupElements = 32;
+[[nodiscard]] uint8_t mxfp4_exponent(float amax);
+/// 1 / scale, exact.
+[[nodiscard]] float mxfp4_multiplier(uint8_t exponent);
+
+/// Elements of an NVFP4 group.
+inline constexpr uint64_t kNvfp4GroupElements = 16;
+/// The scale of a whole tensor, and the E4M3 byte of a group's scale in units of it.
+[[nodiscard]] float nvfp4_global_scale(float tensor_amax);
+[[nodiscard]] uint8_t nvfp4_group_scale(float global_scale, float group_amax);
+
+/// nf4-dq: elements and blocks of 64 whose absmaxes share a nested absmax.
+inline constexpr uint64_t kNestedBlocks = 256;
+inline constexpr uint64_t kNestedElements = kNestedBlocks * kNf4BlockElements;
+/// What the codes of absmaxes stand for: bitsandbytes' signed "dynamic map", ascending.
+[[nodiscard]] const std::array<float, 256>& dynamic_map();
+/// The nearest entry's code; a tie takes the lower one.
+[[nodiscard]] uint8_t dynamic_code(float normalized);
 
 }  // namespace qcache

@@ -1,12 +1,12 @@
-// int8, fp8 and qfloat8: one scale per row, one byte per element.
+// int8, w8a16, fp8, qfloat8, qint8 and LLM.int8: one scale per row or group, one byte per element.
 #include "core/quant/simd_targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/quant/row_kernels.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "core/quant/codes-inl.h"
 #include "core/quant/kernels.h"
-#include "core/quant/lanes-inl.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
 #include "core/quant/rows.h"
@@ -19,135 +19,136 @@ namespace qcache::HWY_NAMESPACE {
 void encode_int8(const EncodeArgs& args) {
   reference::encode_int8(args);
 }
+void encode_w8a16(const EncodeArgs& args) {
+  reference::encode_w8a16(args);
+}
 void encode_fp8(const EncodeArgs& args) {
   reference::encode_fp8(args);
 }
 void encode_qfloat8(const EncodeArgs& args) {
   reference::encode_qfloat8(args);
 }
+void encode_qint8(const EncodeArgs& args) {
+  reference::encode_qint8(args);
+}
+void encode_llm_int8(const EncodeArgs& args) {
+  reference::encode_llm_int8(args);
+}
 
 #else
 
-// A code functor maps fp32 values of a row without NaN and infinities to codes in the lanes' low bytes, the
-// other bytes 0.
-
+/// int8 of value / scale, rounded first as arithmetic in a 16-bit type does it; 23 bits leave it as it is.
+template <int kFraction>
 class Int8Code {
  public:
   explicit Int8Code(float scale) : scale_(hn::Set(F32(), scale)) {}
 
   HWY_INLINE VU32 operator()(VF32 value) const {
-    const VF32 clamped = hn::Min(hn::Max(hn::Div(value, scale_), hn::Set(F32(), -128.0F)), hn::Set(F32(), 127.0F));
-    // The unit of 1.5 * 2^23 is 1: the addition rounds half to even and leaves the integer, in two's
-    // complement, in the low bits.
-    const VF32 rounded = hn::Add(clamped, hn::Set(F32(), 0x1.8p23F));
-    return hn::And(hn::BitCast(U32(), rounded), hn::Set(U32(), 0xffU));
+    const VF32 quotient = round_fraction<kFraction>(hn::Div(value, scale_));
+    return hn::And(nearest_integer(clamp(quotient, -128.0F, 127.0F)), hn::Set(U32(), 0xffU));
   }
 
  private:
   VF32 scale_;
 };
 
-/// E4M3 of value / scale. The quotient is first rounded to kFractionBits, as arithmetic in a 16-bit type
-/// does it; 23 leaves it as it is.
-///
-/// Rounding to a multiple of some 2^k is the addition of 2^(k+23), whose unit is 2^k. For a quotient with
-/// exponent e the multiple is 2^(e - fraction bits), so the addend follows from the exponent field.
-template <int kFractionBits>
+class W8a16Code {
+ public:
+  explicit W8a16Code(float scale) : signed_(scale) {}
+  HWY_INLINE VU32 operator()(VF32 value) const { return hn::Xor(signed_(value), hn::Set(U32(), 0x80U)); }
+
+ private:
+  Int8Code<23> signed_;
+};
+
+/// E4M3 of value / scale, rounded first as above.
+template <int kFraction>
 class E4M3Code {
  public:
   explicit E4M3Code(float scale) : scale_(hn::Set(F32(), scale)) {}
-
-  HWY_INLINE VU32 operator()(VF32 value) const {
-    const VU32 exponent_mask = hn::Set(U32(), 0x7f800000U);
-    const VF32 quotient = hn::Div(value, scale_);
-    const VU32 sign = hn::And(hn::ShiftRight<24>(hn::BitCast(U32(), quotient)), hn::Set(U32(), 0x80U));
-    VF32 magnitude = hn::Min(hn::Abs(quotient), hn::Set(F32(), kE4M3Max));
-    VU32 exponent = hn::And(hn::BitCast(U32(), magnitude), exponent_mask);
-    if constexpr (kFractionBits < 23) {
-      const VF32 addend = hn::BitCast(F32(), hn::Add(exponent, hn::Set(U32(), uint32_t{23 - kFractionBits} << 23)));
-      magnitude = hn::Sub(hn::Add(magnitude, addend), addend);
-    }
-    // Below 2^-6 the steps of E4M3 stay 2^-9. If the rounding above went up to the next power of two,
-    // the old exponent still gives the right code: 16 steps instead of 8 of twice the size.
-    exponent = max_u32(exponent, hn::Set(U32(), kMinExponent));
-    const VU32 addend = hn::Add(exponent, hn::Set(U32(), uint32_t{23 - 3} << 23));
-    const VU32 steps = hn::Sub(hn::BitCast(U32(), hn::Add(magnitude, hn::BitCast(F32(), addend))), addend);
-    const VU32 base = hn::Sub(hn::ShiftRight<20>(exponent), hn::Set(U32(), kMinExponent >> 20));
-    return hn::Or(hn::Add(base, steps), sign);
-  }
+  HWY_INLINE VU32 operator()(VF32 value) const { return E4M3::code(round_fraction<kFraction>(hn::Div(value, scale_))); }
 
  private:
-  static constexpr uint32_t kMinExponent = (127 - 6) << 23;
-
-  /// Exponent fields are non-negative as signed integers, which every instruction set can compare.
-  static HWY_INLINE VU32 max_u32(VU32 a, VU32 b) {
-    return hn::BitCast(U32(), hn::Max(hn::BitCast(I32(), a), hn::BitCast(I32(), b)));
-  }
-
   VF32 scale_;
 };
 
-/// Encodes 2 * Lanes(F32) elements.
-template <class Source, class Code>
-HWY_INLINE void encode_step(const Code& code, const std::byte* from, std::byte* to) {
-  const EvenOdd values = Source::load(from);
-  const VU32 joined = hn::Or(code(values.even), hn::ShiftLeft<8>(code(values.odd)));
-  const hn::Rebind<uint16_t, F32> d16;
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(I32(), joined)), d16, reinterpret_cast<uint16_t*>(to));
-}
+/// LLM.int8 casts to F16, saturating, and multiplies.
+template <class Source>
+class LlmInt8Code {
+ public:
+  explicit LlmInt8Code(float scale) : multiplier_(hn::Set(F32(), llm_int8_multiplier(scale))) {}
 
-template <class Source, class Code>
-HWY_INLINE void encode_elements(const Code& code, const std::byte* from, size_t count, std::byte* to) {
-  constexpr size_t kItem = sizeof(typename Source::Bits);
-  const size_t step = 2 * hn::Lanes(F32());
-  size_t i = 0;
-  for (; i + step <= count; i += step) {
-    encode_step<Source>(code, from + i * kItem, to + i);
+  HWY_INLINE VU32 operator()(VF32 value) const {
+    const VF32 steps = hn::Mul(cast(value), multiplier_);
+    return hn::And(nearest_integer(steps), hn::Set(U32(), 0xffU));
   }
-  if (i < count) {
-    std::byte padded[2 * kMaxLanes * kItem] = {};
-    std::byte codes[2 * kMaxLanes];
-    std::memcpy(padded, from + i * kItem, (count - i) * kItem);
-    encode_step<Source>(code, padded, codes);
-    std::memcpy(to + i, codes, count - i);
-  }
-}
 
-struct Int8 {
-  static constexpr auto kReferenceRow = &reference::int8_row;
-  template <class Source>
-  static HWY_INLINE void encode_row(float amax, const std::byte* row, size_t count, std::byte* codes,
-                                    std::byte* scale_out) {
-    const float scale = int8_scale(Source::kDType, amax);
-    store_from_float(Source::kDType, scale, scale_out);
-    encode_elements<Source>(Int8Code(scale), row, count, codes);
+ private:
+  static HWY_INLINE VF32 cast(VF32 value) {
+    if constexpr (Source::kDType == DType::kF16) {
+      return value;
+    } else {
+      // As in MiniFloat: F16 has 10 fraction bits and steps of 2^-24 below 2^-14.
+      const VF32 magnitude = hn::Min(hn::Abs(value), hn::Set(F32(), 65504.0F));
+      const VI32 field = hn::BitCast(I32(), hn::And(hn::BitCast(U32(), magnitude), hn::Set(U32(), 0x7f800000U)));
+      const VI32 exponent = hn::Max(field, hn::Set(I32(), (127 - 14) << 23));
+      const VF32 addend = hn::BitCast(F32(), hn::Add(exponent, hn::Set(I32(), 13 << 23)));
+      return hn::CopySign(hn::Sub(hn::Add(magnitude, addend), addend), value);
+    }
   }
+
+  VF32 multiplier_;
 };
 
-struct Fp8 {
-  static constexpr auto kReferenceRow = &reference::fp8_row;
+// A quantizer makes the codes and the scale of one row whose values are all finite.
+
+/// For schemes whose scale is never 0 and has the row's own type.
+template <float (*kScale)(DType, float), class Code, reference::RowFunction kReference>
+struct Plain {
+  static constexpr reference::RowFunction kReferenceRow = kReference;
   template <class Source>
   static HWY_INLINE void encode_row(float amax, const std::byte* row, size_t count, std::byte* codes,
                                     std::byte* scale_out) {
-    const float scale = fp8_scale(Source::kDType, amax);
+    const float scale = kScale(Source::kDType, amax);
     store_from_float(Source::kDType, scale, scale_out);
-    encode_elements<Source>(E4M3Code<23>(scale), row, count, codes);
+    encode_bytes<Source>(Code(scale), row, count, codes);
   }
 };
+using Int8 = Plain<int8_scale, Int8Code<23>, reference::int8_row>;
+using W8a16 = Plain<int8_scale, W8a16Code, reference::w8a16_row>;
+using Fp8 = Plain<fp8_scale, E4M3Code<23>, reference::fp8_row>;
 
-struct Qfloat8 {
-  static constexpr auto kReferenceRow = &reference::qfloat8_row;
+/// For quanto's: arithmetic in the row's type, and codes 0 with scale 1 where the scale would be 0.
+template <float (*kScale)(DType, float), template <int> class Code, reference::RowFunction kReference>
+struct Quanto {
+  static constexpr reference::RowFunction kReferenceRow = kReference;
   template <class Source>
   static HWY_INLINE void encode_row(float amax, const std::byte* row, size_t count, std::byte* codes,
                                     std::byte* scale_out) {
-    constexpr int kFractionBits = Source::kDType == DType::kBF16 ? 7 : Source::kDType == DType::kF16 ? 10 : 23;
-    const float scale = qfloat8_scale(Source::kDType, amax);
+    const float scale = kScale(Source::kDType, amax);
     store_from_float(Source::kDType, scale == 0 ? 1.0F : scale, scale_out);
     if (scale == 0) {
       std::memset(codes, 0, count);
-      return;
+    } else {
+      encode_bytes<Source>(Code<kFractionBits<Source> >(scale), row, count, codes);
     }
-    encode_elements<Source>(E4M3Code<kFractionBits>(scale), row, count, codes);
+  }
+};
+using Qfloat8 = Quanto<qfloat8_scale, E4M3Code, reference::qfloat8_row>;
+using Qint8 = Quanto<qint8_scale, Int8Code, reference::qint8_row>;
+
+struct LlmInt8 {
+  static constexpr reference::RowFunction kReferenceRow = reference::llm_int8_row;
+  template <class Source>
+  static HWY_INLINE void encode_row(float amax, const std::byte* row, size_t count, std::byte* codes,
+                                    std::byte* scale_out) {
+    const float scale = llm_int8_scale(amax);
+    store_from_float(DType::kF32, scale, scale_out);
+    if (scale == 0) {
+      std::memset(codes, 0, count);
+    } else {
+      encode_bytes<Source>(LlmInt8Code<Source>(scale), row, count, codes);
+    }
   }
 };
 
@@ -183,11 +184,20 @@ void encode(const EncodeArgs& args) {
 void encode_int8(const EncodeArgs& args) {
   encode<Int8>(args);
 }
+void encode_w8a16(const EncodeArgs& args) {
+  encode<W8a16>(args);
+}
 void encode_fp8(const EncodeArgs& args) {
   encode<Fp8>(args);
 }
 void encode_qfloat8(const EncodeArgs& args) {
   encode<Qfloat8>(args);
+}
+void encode_qint8(const EncodeArgs& args) {
+  encode<Qint8>(args);
+}
+void encode_llm_int8(const EncodeArgs& args) {
+  encode<LlmInt8>(args);
 }
 
 #endif
@@ -198,8 +208,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace qcache {
 HWY_EXPORT(encode_int8);
+HWY_EXPORT(encode_w8a16);
 HWY_EXPORT(encode_fp8);
 HWY_EXPORT(encode_qfloat8);
+HWY_EXPORT(encode_qint8);
+HWY_EXPORT(encode_llm_int8);
 }  // namespace qcache
 
 namespace qcache::kernels {
@@ -207,11 +220,20 @@ namespace qcache::kernels {
 void encode_int8(const EncodeArgs& args) {
   HWY_DYNAMIC_DISPATCH(encode_int8)(args);
 }
+void encode_w8a16(const EncodeArgs& args) {
+  HWY_DYNAMIC_DISPATCH(encode_w8a16)(args);
+}
 void encode_fp8(const EncodeArgs& args) {
   HWY_DYNAMIC_DISPATCH(encode_fp8)(args);
 }
 void encode_qfloat8(const EncodeArgs& args) {
   HWY_DYNAMIC_DISPATCH(encode_qfloat8)(args);
+}
+void encode_qint8(const EncodeArgs& args) {
+  HWY_DYNAMIC_DISPATCH(encode_qint8)(args);
+}
+void encode_llm_int8(const EncodeArgs& args) {
+  HWY_DYNAMIC_DISPATCH(encode_llm_int8)(args);
 }
 
 }  // namespace qcache::kernels

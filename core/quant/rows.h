@@ -7,7 +7,8 @@
 
 namespace qcache {
 
-/// The rows of a call whose stored tensors 0 and 1 get a fixed number of bytes per row.
+/// The rows of a call whose stored tensors 0 and 1 get a fixed number of bytes per row. Where rows are cut into groups,
+/// each group is a row here.
 struct Rows {
   uint64_t count = 0;
   uint64_t elements = 0;  ///< per row
@@ -19,9 +20,9 @@ struct Rows {
   uint64_t scales_stride = 0;
 
   explicit Rows(const EncodeArgs& args)
-      : elements(args.row_elements),
+      : elements(args.group_elements != 0 ? args.group_elements : args.row_elements),
         source(args.source.data()),
-        source_stride(args.row_elements * item_bytes(args.source_dtype)),
+        source_stride(elements * item_bytes(args.source_dtype)),
         codes(args.stored[0].data()),
         scales(args.stored[1].data()) {
     count = source_stride == 0 ? 0 : args.source.size() / source_stride;

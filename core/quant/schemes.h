@@ -10,8 +10,18 @@
   X(fp32)                 \
   X(int8)                 \
   X(fp8)                  \
+  X(int4)                 \
   X(nf4)                  \
-  X(qfloat8)
+  X(qfloat8)              \
+  X(qint8)                \
+  X(qint4)                \
+  X(fp8_block)            \
+  X(int8_bnb)             \
+  X(nf4_dq)               \
+  X(fp4)                  \
+  X(w8a16)                \
+  X(nvfp4)                \
+  X(mxfp4)
 
 namespace qcache {
 

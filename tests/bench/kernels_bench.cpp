@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/quant/number_formats.h"
+#include "core/quant/quantizer.h"
 #include "core/quant/scheme.h"
 #include "tests/quant/encode_tensor.h"
 
@@ -27,23 +28,35 @@ std::vector<std::byte> normal_values(DType dtype) {
   return out;
 }
 
+/// Squares need whole ones, so fp8-block gets shorter rows and more of them.
+TensorInfo slice_for(const Scheme& scheme, DType dtype) {
+  const uint64_t elements = kSliceBytes / item_bytes(dtype);
+  const uint64_t rows = scheme.name() == "fp8-block" ? kFp8BlockSide : elements / kRowElements;
+  return tensor_of("layers.0.q_proj.weight", dtype, {rows, elements / rows});
+}
+
 void encode_slice(benchmark::State& state, const Scheme& scheme, DType dtype) {
-  const SourceModel model;
-  const uint64_t rows = kSliceBytes / item_bytes(dtype) / kRowElements;
-  const TensorInfo tensor = tensor_of("layers.0.q_proj.weight", dtype, {rows, kRowElements});
-  const Encoding encoding = scheme.encoding(model, {}, tensor);
+  const Encoding encoding = encoding_alone(scheme, slice_for(scheme, dtype));
   const std::vector<std::byte> source = normal_values(dtype);
+  const Survey survey = survey_of(encoding, source);
   std::vector<std::vector<std::byte>> stored;
   std::vector<std::span<std::byte>> targets;
   for (const StoredTensor& made : encoding.stored) {
-    stored.emplace_back(made.constant.empty() ? made.size_bytes() : 0);
+    stored.emplace_back(made.bytes_per_unit > 0 ? made.size_bytes() : 0);
     targets.emplace_back(stored.back());
   }
-  const EncodeArgs args{
-      .source_dtype = dtype, .row_elements = encoding.row_elements, .source = source, .stored = targets};
   for (auto _ : state) {
-    encoding.encode(args);
+    encoding.encode_units(source, targets, &survey);
     benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * int64_t{kSliceBytes});
+}
+
+void survey_slice(benchmark::State& state, const Scheme& scheme, DType dtype) {
+  const Encoding encoding = encoding_alone(scheme, slice_for(scheme, dtype));
+  const std::vector<std::byte> source = normal_values(dtype);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(survey_of(encoding, source));
   }
   state.SetBytesProcessed(state.iterations() * int64_t{kSliceBytes});
 }
@@ -65,6 +78,10 @@ void register_all() {
       const std::string name = std::string(scheme->name()) + "/from_" + std::string(torch_name(dtype));
       benchmark::RegisterBenchmark(name.c_str(),
                                    [scheme, dtype](benchmark::State& state) { encode_slice(state, *scheme, dtype); });
+      if (scheme->name() == "nvfp4" || scheme->name() == "nf4-dq") {
+        benchmark::RegisterBenchmark(("survey/" + name).c_str(),
+                                     [scheme, dtype](benchmark::State& state) { survey_slice(state, *scheme, dtype); });
+      }
     }
   }
 }

@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
     std::cerr << "expected " << tensor.data.size << " bytes of source, got " << text.size() << '\n';
     return 2;
   }
-  const Encoding encoding = scheme->encoding({}, {}, tensor);
+  const Encoding encoding = encoding_alone(*scheme, tensor);
   const auto bytes = encode_tensor(encoding, std::as_bytes(std::span(text)));
   for (const StoredTensor& stored : encoding.stored) {
     std::cout << stored.name << ' ' << safetensors_name(stored.dtype) << ' ';

@@ -48,6 +48,34 @@ TEST(Encoding, ScalarsAreOneUnit) {
   EXPECT_THAT(encoding.stored_ranges(0, {0, 1}), ElementsAre(ByteRange{0, 2}));
 }
 
+TEST(Encoding, FoldedUnitsLieInBothHalves) {
+  // 17 rows of 3 groups: 51 groups in 26 units, of which the last lacks its second one.
+  const Encoding encoding =
+      encoding_alone(*find_scheme("qint4"), tensor_of("a.q_proj.weight", DType::kBF16, {17, 384}));
+  constexpr uint64_t kGroupBytes = 256;
+  EXPECT_EQ(encoding.unit_count(), 26U);
+  EXPECT_EQ(encoding.source_bytes_of_unit(), 2 * kGroupBytes);
+  EXPECT_THAT(encoding.source_ranges({3, 2}),
+              ElementsAre(ByteRange{3 * kGroupBytes, 2 * kGroupBytes}, ByteRange{29 * kGroupBytes, 2 * kGroupBytes}));
+  EXPECT_THAT(encoding.source_ranges({24, 2}),
+              ElementsAre(ByteRange{24 * kGroupBytes, 2 * kGroupBytes}, ByteRange{50 * kGroupBytes, kGroupBytes}));
+  EXPECT_THAT(encoding.source_ranges({25, 1}), ElementsAre(ByteRange{25 * kGroupBytes, kGroupBytes}));
+  EXPECT_THAT(encoding.stored_ranges(0, {3, 2}), ElementsAre(ByteRange{3 * 128, 2 * 128}));
+  EXPECT_THAT(encoding.stored_ranges(1, {3, 2}), ElementsAre(ByteRange{3 * 2, 4}, ByteRange{29 * 2, 4}));
+  EXPECT_EQ(encoding.stored_bytes_of_unit(1), 4U);
+  EXPECT_EQ(encoding.unit_at(1, 29 * 2 + 1), 3U);
+  EXPECT_EQ(encoding.unit_at(1, 25 * 2), 25U);
+  EXPECT_EQ(encoding.unit_at(0, 25 * 128), 25U);
+}
+
+TEST(Encoding, TensorsMadeOnceAreUnitZeros) {
+  const Encoding encoding = encoding_alone(*find_scheme("nvfp4"), tensor_of("a.q_proj.weight", DType::kBF16, {16, 64}));
+  EXPECT_THAT(encoding.stored_ranges(2, {0, 3}), ElementsAre(ByteRange{0, 4}));
+  EXPECT_THAT(encoding.stored_ranges(2, {1, 3}), IsEmpty());
+  EXPECT_EQ(encoding.unit_at(2, 3), 0U);
+  EXPECT_EQ(encoding.stored_bytes_of_unit(2), 4U);
+}
+
 TEST(Encoding, SizesOfConstantsAreThoseOfTheirBytes) {
   const Encoding encoding =
       find_scheme("qfloat8")->encoding({}, {}, tensor_of("a.q_proj.weight", DType::kF32, {16, 16}));

@@ -8,6 +8,7 @@
 #include "core/quant/number_formats.h"
 #include "gmock/gmock.h"
 #include "tests/quant/all_targets.h"
+#include "tests/quant/encode_tensor.h"
 #include "tests/quant/kernel_table.h"
 
 // tests/golden/quant_golden.txt, which says how it is written.
@@ -68,8 +69,7 @@ std::string encoded(const GoldenRow& row, const RowKernel& kernel, EncodeFunctio
   }
   std::vector<std::byte> codes(kernel.code_bytes(row.values.size()));
   std::vector<std::byte> scales(kernel.scale_bytes(row.dtype, row.values.size()));
-  const std::array<std::span<std::byte>, 2> stored = {codes, scales};
-  function({.source_dtype = row.dtype, .row_elements = row.values.size(), .source = source, .stored = stored});
+  kernel.run(function, row.dtype, row.values.size(), source, codes, scales);
   return hex(codes) + " / " + hex(scales);
 }
 
@@ -82,7 +82,8 @@ TEST(QuantGolden, KernelsStoreTheKnownBytesOnEveryInstructionSet) {
     SCOPED_TRACE(line);
     const GoldenRow row = parse_row(line);
     for (const RowKernel& kernel : kRowKernels) {
-      if (kernel.name != row.scheme) {
+      // Of kernels for several sizes of groups, the one for a single group of this size.
+      if (kernel.name != row.scheme || (kernel.group_argument && kernel.group != row.values.size())) {
         continue;
       }
       const std::string expected = row.codes + " / " + row.scales;
@@ -92,6 +93,97 @@ TEST(QuantGolden, KernelsStoreTheKnownBytesOnEveryInstructionSet) {
     }
   }
   EXPECT_GE(checked, 40U);
+}
+
+/// The stored tensors of a matrix of these values, in hexadecimal.
+std::vector<std::string> stored_for(std::string_view scheme, DType dtype, Shape shape,
+                                    const std::vector<float>& values) {
+  std::vector<std::byte> source(values.size() * item_bytes(dtype));
+  for (size_t i = 0; i < values.size(); ++i) {
+    store_from_float(dtype, values[i], source.data() + i * item_bytes(dtype));
+  }
+  const TensorInfo tensor = tensor_of("layers.0.q_proj.weight", dtype, std::move(shape));
+  std::vector<std::string> out;
+  on_all_targets([&] {
+    out.clear();
+    for (const auto& bytes : encode_tensor(encoding_alone(*find_scheme(scheme), tensor), source)) {
+      out.push_back(hex(bytes));
+    }
+  });
+  return out;
+}
+
+TEST(QuantGolden, Fp8BlockStoresReciprocalScales) {
+  std::vector<float> values(128 * 128);
+  values[0] = 2;
+  values[1] = -1;
+  values[128] = 0.3F;
+  const auto stored = stored_for("fp8-block", DType::kF32, {128, 128}, values);
+  EXPECT_EQ(stored.at(0).substr(0, 6), "7ef600");
+  EXPECT_EQ(stored.at(0).substr(256, 4), "6800");
+  EXPECT_EQ(stored.at(1), "2549923b");
+  // A square of zeros, and what is not finite.
+  values.assign(values.size(), 0);
+  EXPECT_EQ(stored_for("fp8-block", DType::kF32, {128, 128}, values).at(1), "0000803f");
+  values[5] = INFINITY;
+  values[6] = -INFINITY;
+  values[7] = NAN;
+  values[8] = 448;
+  EXPECT_EQ(stored_for("fp8-block", DType::kF32, {128, 128}, values).at(0).substr(10, 8), "7efe7f7e");
+}
+
+TEST(QuantGolden, Qint4PacksTheTwoHalvesOfTheGroups) {
+  // The values of 16 rows of 256, of which the first 512 elements are known.
+  std::vector<float> values(16 * 256);
+  for (size_t k = 0; k < values.size(); ++k) {
+    values[k] = (static_cast<float>(k % 512) - 255.5F) / 256;
+  }
+  const auto stored = stored_for("qint4", DType::kBF16, {16, 256}, values);
+  EXPECT_EQ(stored.at(1).substr(0, 16), "093d073d073d093d");
+  EXPECT_EQ(stored.at(2).substr(0, 16), "803fff3e00bb00bf");
+  // Groups 0 and 16 are alike, so both halves of each byte are.
+  EXPECT_EQ(stored.at(0).substr(0, 32), "00000000001111111111111111222222");
+}
+
+TEST(QuantGolden, Qint4RestoresConstantGroupsAndDefinesWhatIsNotFinite) {
+  std::vector<float> values(16 * 16, 0.375F);
+  for (size_t i = 0; i < 16; ++i) {
+    values[i] = 0;
+  }
+  values[16 * 8] = INFINITY;
+  values[16 * 8 + 1] = -INFINITY;
+  values[16 * 8 + 2] = NAN;
+  const auto stored = stored_for("qint4", DType::kBF16, {16, 16}, values);
+  EXPECT_EQ(stored.at(0).substr(0, 32), "f0000000000000000000000000000000");  // rows 0 and 8
+  EXPECT_EQ(stored.at(1).substr(0, 8), "803f803f");                           // scale 1
+  EXPECT_EQ(stored.at(2).substr(0, 8), "0080c0be");                           // -0, -0.375
+}
+
+TEST(QuantGolden, Nf4DqStoresCodesOfAbsmaxes) {
+  // Half of the 64 blocks have absmax 1, half 3: the mean is 2, and the differences are the extremes of the map.
+  std::vector<float> values(32 * 128);
+  for (size_t i = 0; i < values.size(); i += 64) {
+    values[i] = i / 64 % 2 == 0 ? 1 : -3;
+  }
+  const auto stored = stored_for("nf4-dq", DType::kF32, {32, 128}, values);
+  EXPECT_EQ(stored.at(0).substr(0, 8), "f7777777");
+  EXPECT_EQ(stored.at(0).substr(64, 8), "07777777");
+  EXPECT_EQ(stored.at(1).substr(0, 8), "00ff00ff");
+  EXPECT_EQ(stored.at(2), "0000803f");
+  std::string state;
+  for (size_t i = 0; i < stored.at(5).size(); i += 2) {
+    state += static_cast<char>(std::stoi(stored.at(5).substr(i, 2), nullptr, 16));
+  }
+  EXPECT_EQ(state, R"({"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [32, 128], )"
+                   R"("nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2}                       )");
+}
+
+TEST(QuantGolden, Nvfp4StoresOneScalePerTensor) {
+  std::vector<float> values(16 * 16);
+  values[0] = 0.8F;
+  EXPECT_EQ(stored_for("nvfp4", DType::kF32, {16, 16}, values).at(2), "00005245");
+  values[0] = 0;
+  EXPECT_EQ(stored_for("nvfp4", DType::kF32, {16, 16}, values).at(2), "0000803f");
 }
 
 TEST(QuantGolden, NumbersRoundToTheKnownBits) {

@@ -1,116 +1,16 @@
-#include <cmath>
 #include <cstring>
-#include <random>
-#include <string>
 #include <vector>
 
 #include "core/quant/number_formats.h"
 #include "gmock/gmock.h"
 #include "tests/quant/all_targets.h"
+#include "tests/quant/encode_tensor.h"
 #include "tests/quant/kernel_table.h"
+#include "tests/quant/patterns.h"
 
 // The promise of core/quant/kernels.h: on every instruction set, for every input, the reference's bytes.
 namespace qcache {
 namespace {
-
-void store_any(DType dtype, float value, std::byte* to) {
-  if (dtype == DType::kF64) {
-    const auto wide = static_cast<double>(value);
-    std::memcpy(to, &wide, sizeof wide);
-  } else {
-    store_from_float(dtype, value, to);
-  }
-}
-
-/// Fills `count` elements with one kind of data.
-using Fill = void (*)(std::mt19937& generator, DType dtype, std::byte* to, size_t count);
-
-template <typename Value>
-void fill_values(DType dtype, std::byte* to, size_t count, const Value& value) {
-  for (size_t i = 0; i < count; ++i) {
-    store_any(dtype, value(), to + i * item_bytes(dtype));
-  }
-}
-
-void normal(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  std::normal_distribution<float> values(0, 0.02F);
-  fill_values(dtype, to, count, [&] { return values(generator); });
-}
-
-void any_bits(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  for (size_t i = 0; i < count * item_bytes(dtype); ++i) {
-    to[i] = static_cast<std::byte>(generator());
-  }
-}
-
-void any_finite_bits(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  any_bits(generator, dtype, to, count);
-  for (size_t i = 0; i < count; ++i) {
-    std::byte* element = to + i * item_bytes(dtype);
-    if (!std::isfinite(load_as_float(dtype, element))) {
-      store_any(dtype, -1.5F, element);
-    }
-  }
-}
-
-void mostly_finite(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  normal(generator, dtype, to, count);
-  const std::array<float, 4> odd = {INFINITY, -INFINITY, NAN, -NAN};
-  store_any(dtype, odd[generator() % 4], to + generator() % count * item_bytes(dtype));
-}
-
-void zeros(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  fill_values(dtype, to, count, [&] { return generator() % 2 == 0 ? 0.0F : -0.0F; });
-}
-
-void tiny(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  // Around the smallest values of the type, where scales underflow.
-  const float unit = dtype == DType::kF16 ? 0x1p-24F : dtype == DType::kBF16 ? 0x1p-133F : 0x1p-149F;
-  const unsigned range = 1U << (generator() % 12);
-  fill_values(dtype, to, count, [&] {
-    return unit * static_cast<float>(static_cast<int>(generator() % (2 * range + 1)) - static_cast<int>(range));
-  });
-}
-
-void outlier(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  normal(generator, dtype, to, count);
-  store_any(dtype, generator() % 2 == 0 ? 60000.0F : -3.0F, to + generator() % count * item_bytes(dtype));
-}
-
-void ties(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  // With an amax of 127.5 or 448 the scales are 1: halves are int8's ties, and many are E4M3's.
-  fill_values(dtype, to, count, [&] { return static_cast<float>(static_cast<int>(generator() % 256) - 128) / 2; });
-  store_any(dtype, generator() % 2 == 0 ? 127.5F : 448.0F, to);
-}
-
-void thresholds(std::mt19937& generator, DType dtype, std::byte* to, size_t count) {
-  // NF4's thresholds and their neighbours, for blocks whose absmax is a power of two.
-  const float scale = std::ldexp(1.0F, static_cast<int>(generator() % 20) - 10);
-  fill_values(dtype, to, count, [&] {
-    const float threshold = kNf4Thresholds[generator() % kNf4Thresholds.size()];
-    const std::array<float, 3> near = {threshold, std::nextafter(threshold, -2.0F), std::nextafter(threshold, 2.0F)};
-    return scale * near[generator() % 3];
-  });
-  for (size_t i = 0; i < count; i += kNf4BlockElements) {
-    store_any(dtype, -scale, to + i * item_bytes(dtype));
-  }
-}
-
-struct Pattern {
-  const char* name;
-  Fill fill;
-};
-constexpr std::array kPatterns = {
-    Pattern{"normal", normal},
-    Pattern{"any bits", any_bits},
-    Pattern{"any finite bits", any_finite_bits},
-    Pattern{"one not finite", mostly_finite},
-    Pattern{"zeros", zeros},
-    Pattern{"tiny", tiny},
-    Pattern{"outlier", outlier},
-    Pattern{"ties", ties},
-    Pattern{"thresholds", thresholds},
-};
 
 /// Every stored byte, with the source and the codes at odd addresses. Guard bytes behind each buffer prove
 /// that nothing else was written.
@@ -122,21 +22,24 @@ std::vector<std::byte> run(const RowKernel& kernel, EncodeFunction function, DTy
   const size_t codes = rows * kernel.code_bytes(columns);
   const size_t scales = rows * kernel.scale_bytes(dtype, columns);
   std::vector<std::byte> out(1 + codes + 16 + scales + 16, std::byte{0xee});
-  const std::array<std::span<std::byte>, 2> stored = {std::span(out).subspan(1, codes),
-                                                      std::span(out).subspan(1 + codes + 16, scales)};
-  function({.source_dtype = dtype, .row_elements = columns, .source = std::span(shifted).subspan(1), .stored = stored});
+  kernel.run(function, dtype, columns, std::span(shifted).subspan(1), std::span(out).subspan(1, codes),
+             std::span(out).subspan(1 + codes + 16, scales));
   return out;
 }
 
+std::vector<std::byte> filled(const Pattern& pattern, DType dtype, size_t rows, size_t columns) {
+  std::mt19937 generator(static_cast<unsigned>(columns));
+  std::vector<std::byte> source(rows * columns * item_bytes(dtype));
+  for (size_t row = 0; row < rows; ++row) {
+    pattern.fill(generator, dtype, source.data() + row * columns * item_bytes(dtype), columns);
+  }
+  return source;
+}
+
 void expect_reference_bytes(const RowKernel& kernel, size_t columns) {
-  constexpr size_t kRowCount = 3;
   for (const DType dtype : kWideFloats) {
     for (const Pattern& pattern : kPatterns) {
-      std::mt19937 generator(static_cast<unsigned>(columns));
-      std::vector<std::byte> source(kRowCount * columns * item_bytes(dtype));
-      for (size_t row = 0; row < kRowCount; ++row) {
-        pattern.fill(generator, dtype, source.data() + row * columns * item_bytes(dtype), columns);
-      }
+      const std::vector<std::byte> source = filled(pattern, dtype, 3, columns);
       const auto expected = run(kernel, kernel.reference, dtype, columns, source);
       on_all_targets([&] {
         ASSERT_EQ(run(kernel, kernel.kernel, dtype, columns, source), expected)
@@ -151,11 +54,62 @@ void expect_reference_bytes(const RowKernel& kernel, size_t columns) {
 
 TEST(Kernels, StoreTheReferencesBytesForRowsOfAnyLength) {
   for (const RowKernel& kernel : kRowKernels) {
-    for (size_t columns = 1; columns <= 130 && !kernel.blocks; ++columns) {
+    for (size_t columns = kernel.row_multiple(); columns <= 320; columns += kernel.row_multiple()) {
       expect_reference_bytes(kernel, columns);
+      if (columns == 130) {
+        break;
+      }
     }
-    for (const size_t columns : {64U, 128U, 192U, 320U, 1024U, 4096U}) {
-      expect_reference_bytes(kernel, columns);
+    expect_reference_bytes(kernel, 1024);
+    expect_reference_bytes(kernel, 4096);
+  }
+}
+
+TEST(Kernels, StoreTheReferencesBytesForUnitsThatAreNoRows) {
+  for (const UnitKernel& kernel : kUnitKernels) {
+    for (const Shape& shape : {Shape{128, 128}, Shape{256, 384}, Shape{32, 64}, Shape{32, 1088}, Shape{17, 384},
+                               Shape{17, 100}, Shape{19, 135}, Shape{16, 160}}) {
+      for (const DType dtype : kWideFloats) {
+        const TensorInfo tensor = tensor_of("layers.0.q_proj.weight", dtype, shape);
+        const Encoding encoding = encoding_alone(*find_scheme(kernel.name), tensor);
+        if (!encoding.quantized) {
+          continue;
+        }
+        Encoding plain = encoding;
+        plain.encode = kernel.reference;
+        for (const Pattern& pattern : kPatterns) {
+          const std::vector<std::byte> source = filled(pattern, dtype, shape[0], shape[1]);
+          const auto expected = encode_tensor(plain, source);
+          on_all_targets([&] {
+            ASSERT_TRUE(encode_tensor(encoding, source, 3) == expected)
+                << kernel.name << " from " << torch_name(dtype) << ", " << shape[0] << " by " << shape[1] << " of "
+                << pattern.name;
+          });
+          if (testing::Test::HasFatalFailure()) {
+            return;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Kernels, SurveyWhatTheReferenceDoes) {
+  for (const DType dtype : kWideFloats) {
+    for (const Pattern& pattern : kPatterns) {
+      const std::vector<std::byte> source = filled(pattern, dtype, 1, 1088);
+      Survey amax;
+      Survey mean;
+      reference::survey_amax(dtype, source, amax);
+      reference::survey_absmax_mean(dtype, source, mean);
+      on_all_targets([&] {
+        Survey found;
+        kernels::survey_amax(dtype, source, found);
+        EXPECT_EQ(found.amax, amax.amax) << pattern.name;
+        kernels::survey_absmax_mean(dtype, source, found);
+        EXPECT_EQ(found.sum, mean.sum) << pattern.name;
+        EXPECT_EQ(found.count, 17U);
+      });
     }
   }
 }
@@ -165,19 +119,19 @@ void append_bits(std::vector<std::byte>& bytes, uint32_t bits) {
   bytes.push_back(static_cast<std::byte>(bits >> 8));
 }
 
-/// Both signs of every 16-bit magnitude up to `amax`. Blocks of 64 each begin with `amax` itself, so that it
-/// decides their scale.
-std::vector<std::byte> all_values_up_to(uint32_t amax, bool blocks) {
+/// Both signs of every 16-bit magnitude up to `amax`. Groups each begin with `amax` itself, so that it decides their
+/// scale.
+std::vector<std::byte> all_values_up_to(uint32_t amax, uint64_t group) {
   std::vector<std::byte> out;
   for (uint32_t magnitude = 0; magnitude <= amax; ++magnitude) {
     for (const uint32_t bits : {magnitude, magnitude | 0x8000}) {
-      if (blocks && out.size() / 2 % kNf4BlockElements == 0) {
+      if (group != 0 && out.size() / 2 % group == 0) {
         append_bits(out, amax);
       }
       append_bits(out, bits);
     }
   }
-  while (blocks && out.size() / 2 % kNf4BlockElements != 0) {
+  while (group != 0 && out.size() / 2 % group != 0) {
     append_bits(out, 0);
   }
   return out;
@@ -188,7 +142,7 @@ TEST(Kernels, StoreTheReferencesBytesForEvery16BitValue) {
     const uint32_t infinity = dtype == DType::kBF16 ? 0x7f80 : 0x7c00;
     for (uint32_t amax = 1; amax < infinity; amax += infinity / 24 + 1) {
       for (const RowKernel& kernel : kRowKernels) {
-        const std::vector<std::byte> source = all_values_up_to(amax, kernel.blocks);
+        const std::vector<std::byte> source = all_values_up_to(amax, kernel.group);
         const size_t columns = source.size() / 2;
         const auto expected = run(kernel, kernel.reference, dtype, columns, source);
         on_all_targets([&] {

@@ -29,7 +29,7 @@ std::vector<std::string> described(const Encoding& encoding) {
 }
 
 Encoding encoding_of(std::string_view scheme, const TensorInfo& tensor, const SourceModel& model = {}) {
-  return find_scheme(scheme)->encoding(model, {}, tensor);
+  return encoding_alone(*find_scheme(scheme), tensor, model);
 }
 
 TEST(Scheme, EveryNameAndAliasFindsItsScheme) {
@@ -39,8 +39,18 @@ TEST(Scheme, EveryNameAndAliasFindsItsScheme) {
       {"fp32", {"float32", "float"}},
       {"int8", {"w8a8", "int8-dynamic"}},
       {"fp8", {"fp8-dynamic", "float8_e4m3fn", "fp8_e4m3", "float8"}},
+      {"int4", {"w4a16", "int4-g128"}},
       {"nf4", {"bnb-4bit", "bnb-nf4"}},
       {"qfloat8", {"qfloat8_e4m3fn", "quanto-float8"}},
+      {"qint8", {"quanto-int8"}},
+      {"qint4", {"quanto-int4"}},
+      {"fp8-block", {"fp8_128x128", "deepseek-fp8"}},
+      {"int8-bnb", {"bnb-8bit", "llm-int8"}},
+      {"nf4-dq", {"nf4-double"}},
+      {"fp4", {"bnb-fp4"}},
+      {"w8a16", {"int8-weightonly"}},
+      {"nvfp4", {"nvfp4a16"}},
+      {"mxfp4", {"mxfp4a16"}},
   };
   ASSERT_THAT(all_schemes(), SizeIs(names.size()));
   for (size_t i = 0; i < names.size(); ++i) {
@@ -88,14 +98,53 @@ TEST(Scheme, AllRefuseModelsThatAreAlreadyQuantized) {
   }
 }
 
-TEST(Scheme, OnlyInt8AndQfloat8RefuseMixturesOfExperts) {
+TEST(Scheme, WhatLoadersCannotLoadIsRefusedForMixturesOfExperts) {
   SourceModel model;
   model.facts.mixture_of_experts = true;
+  const std::set<std::string_view> refusing = {"int8", "qfloat8", "qint8", "qint4", "nvfp4"};
   for (const Scheme* scheme : all_schemes()) {
-    const bool refuses = scheme->name() == "int8" || scheme->name() == "qfloat8";
+    const bool refuses = refusing.contains(scheme->name());
     EXPECT_EQ(scheme->refusal(model).has_value(), refuses) << scheme->name();
     if (refuses) {
       EXPECT_THAT(*scheme->refusal(model), HasSubstr("use fp8"));
+    }
+  }
+}
+
+TEST(Scheme, GroupWiseOnesRefuseExpertsThatWouldBeQuantizedInPart) {
+  SourceModel model;
+  model.facts.mixture_of_experts = true;
+  model.tensors = {tensor_of("a.mlp.experts.0.w1.weight", DType::kBF16, {48, 64})};
+  for (const char* scheme : {"int4", "w8a16", "mxfp4"}) {
+    EXPECT_EQ(find_scheme(scheme)->refusal(model), std::nullopt);
+  }
+  model.tensors.push_back(tensor_of("a.mlp.experts.0.w2.weight", DType::kBF16, {64, 48}));
+  for (const char* scheme : {"int4", "w8a16", "mxfp4"}) {
+    EXPECT_THAT(find_scheme(scheme)->refusal(model).value_or(""),
+                HasSubstr("'a.mlp.experts.0.w2.weight' are no multiples of 32"));
+  }
+}
+
+TEST(Scheme, GroupsAreTheLargestThatDivideEveryRow) {
+  struct Case {
+    std::vector<uint64_t> columns;
+    uint64_t group;
+  };
+  for (const Case& c : {Case{{}, 128}, Case{{256, 128}, 128}, Case{{256, 192}, 64}, Case{{192, 96}, 32},
+                        Case{{256, 100}, 128}, Case{{100, 33}, 128}}) {
+    SourceModel model;
+    for (const uint64_t columns : c.columns) {
+      model.tensors.push_back(tensor_of("l." + std::to_string(columns) + ".weight", DType::kBF16, {16, columns}));
+    }
+    model.tensors.push_back(tensor_of("a.norm.weight", DType::kBF16, {16, 32}));
+    for (const char* name : {"int4", "w8a16"}) {
+      const Scheme& scheme = *find_scheme(name);
+      EXPECT_EQ(scheme.choose(model).group_elements, c.group);
+      for (const TensorInfo& tensor : model.tensors) {
+        EXPECT_EQ(scheme.encoding(model, scheme.choose(model), tensor).quantized,
+                  tensor.name != "a.norm.weight" && tensor.shape[1] % 32 == 0)
+            << tensor.name;
+      }
     }
   }
 }
@@ -137,6 +186,65 @@ TEST(Scheme, Nf4StoresWhatBitsandbytesExpects) {
   EXPECT_EQ(map_hex,
             "000080bfb13932bf306b06bfa032cabe4da291be3f353dbe7178babd00000000"
             "fffaa23de3ca243edd047c3e3a03ad3eb8a4e13eab07103fb313393f0000803f");
+}
+
+TEST(Scheme, OthersStoreWhatTheirLoadersExpect) {
+  const TensorInfo tensor = tensor_of("a.q_proj.weight", DType::kF16, {128, 256});
+  EXPECT_THAT(described(encoding_of("int4", tensor)),
+              ElementsAre("a.q_proj.weight_packed I32 [128,32] 128", "a.q_proj.weight_scale F16 [128,2] 4",
+                          "a.q_proj.weight_shape I64 [2] constant"));
+  EXPECT_EQ(encoding_of("int4", tensor).stored[2].constant, std::string("\x80\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0", 16));
+  EXPECT_THAT(described(encoding_of("w8a16", tensor)),
+              ElementsAre("a.q_proj.weight_packed I32 [128,64] 256", "a.q_proj.weight_scale F16 [128,2] 4",
+                          "a.q_proj.weight_shape I64 [2] constant"));
+  EXPECT_THAT(described(encoding_of("qint8", tensor)),
+              ElementsAre("a.q_proj.weight._data I8 [128,256] 256", "a.q_proj.weight._scale F16 [128,1] 2",
+                          "a.q_proj.input_scale F16 [] constant", "a.q_proj.output_scale F16 [] constant"));
+  EXPECT_THAT(described(encoding_of("qint4", tensor)),
+              ElementsAre("a.q_proj.weight._data._data U8 [128,128] 128", "a.q_proj.weight._scale F16 [256,1] 2",
+                          "a.q_proj.weight._shift F16 [256,1] 2", "a.q_proj.input_scale F16 [] constant",
+                          "a.q_proj.output_scale F16 [] constant"));
+  EXPECT_THAT(described(encoding_of("fp8-block", tensor)),
+              ElementsAre("a.q_proj.weight F8_E4M3 [128,256] 32768", "a.q_proj.weight_scale_inv F32 [1,2] 8"));
+  EXPECT_THAT(described(encoding_of("int8-bnb", tensor)),
+              ElementsAre("a.q_proj.weight I8 [128,256] 256", "a.q_proj.SCB F32 [128] 4",
+                          "a.q_proj.weight_format U8 [] constant"));
+  EXPECT_THAT(described(encoding_of("fp4", tensor)),
+              ElementsAre("a.q_proj.weight U8 [16384,1] 128", "a.q_proj.weight.absmax F32 [512] 16",
+                          "a.q_proj.weight.quant_map F32 [16] constant",
+                          "a.q_proj.weight.quant_state.bitsandbytes__fp4 U8 [79] constant"));
+  EXPECT_THAT(described(encoding_of("nf4-dq", tensor)),
+              ElementsAre("a.q_proj.weight U8 [16384,1] 8192", "a.q_proj.weight.absmax U8 [512] 256",
+                          "a.q_proj.weight.nested_absmax F32 [2] 4", "a.q_proj.weight.quant_map F32 [16] constant",
+                          "a.q_proj.weight.nested_quant_map F32 [256] constant",
+                          "a.q_proj.weight.quant_state.bitsandbytes__nf4 U8 [174] 0"));
+  EXPECT_THAT(described(encoding_of("nvfp4", tensor)),
+              ElementsAre("a.q_proj.weight_packed U8 [128,128] 128", "a.q_proj.weight_scale F8_E4M3 [128,16] 16",
+                          "a.q_proj.weight_global_scale F32 [1] 0"));
+  EXPECT_THAT(described(encoding_of("mxfp4", tensor)),
+              ElementsAre("a.q_proj.weight_packed U8 [128,128] 128", "a.q_proj.weight_scale U8 [128,8] 8"));
+}
+
+TEST(Scheme, WhatALoaderDecompressesToBf16IsBf16Altogether) {
+  for (const char* name : {"nvfp4", "mxfp4"}) {
+    EXPECT_EQ(find_scheme(name)->dense_dtype({}), DType::kBF16);
+    EXPECT_THAT(described(encoding_of(name, tensor_of("a.norm.weight", DType::kF32, {3}))),
+                ElementsAre("a.norm.weight BF16 [3] 32768"));
+  }
+}
+
+TEST(Scheme, Qint4ChoosesQuantosGroups) {
+  for (const auto& [columns, group] : std::vector<std::pair<uint64_t, uint64_t>>{
+           {64, 64}, {128, 128}, {256, 128}, {160, 32}, {192, 96}, {320, 64}, {130, 130}}) {
+    EXPECT_EQ(encoding_of("qint4", tensor_of("a.q_proj.weight", DType::kBF16, {16, columns})).group_elements, group)
+        << columns;
+  }
+}
+
+TEST(Scheme, Fp8BlockLeavesDensePartialSquares) {
+  for (const Shape& shape : {Shape{128, 130}, Shape{192, 128}, Shape{128, 128 * 1025}}) {
+    EXPECT_FALSE(encoding_of("fp8-block", tensor_of("a.q_proj.weight", DType::kBF16, shape)).quantized);
+  }
 }
 
 TEST(Scheme, Nf4LeavesDenseWhatBitsandbytesCannotLoad) {
@@ -181,16 +289,18 @@ TEST(Scheme, CopiesKeepEveryBit) {
 }
 
 TEST(Scheme, BytesDoNotDependOnHowUnitsAreGrouped) {
-  const TensorInfo tensor = tensor_of("a.q_proj.weight", DType::kF32, {96, 576});
-  std::vector<std::byte> source(tensor.data.size);
-  for (size_t i = 0; i < source.size(); ++i) {
-    source[i] = static_cast<std::byte>(i * i * 31 >> 3);
-  }
-  for (const Scheme* scheme : all_schemes()) {
-    const Encoding encoding = scheme->encoding({}, {}, tensor);
-    const auto whole = encode_tensor(encoding, source, encoding.unit_count());
-    EXPECT_TRUE(encode_tensor(encoding, source, 1) == whole) << scheme->name();
-    EXPECT_TRUE(encode_tensor(encoding, source, 5) == whole) << scheme->name();
+  for (const Shape& shape : {Shape{128, 640}, Shape{17, 384}, Shape{256, 2176}}) {
+    const TensorInfo tensor = tensor_of("a.q_proj.weight", DType::kF32, shape);
+    std::vector<std::byte> source(tensor.data.size);
+    for (size_t i = 0; i < source.size(); ++i) {
+      source[i] = static_cast<std::byte>(i * i * 31 >> 3);
+    }
+    for (const Scheme* scheme : all_schemes()) {
+      const Encoding encoding = encoding_alone(*scheme, tensor);
+      const auto whole = encode_tensor(encoding, source, encoding.unit_count());
+      EXPECT_TRUE(encode_tensor(encoding, source, 1) == whole) << scheme->name();
+      EXPECT_TRUE(encode_tensor(encoding, source, 5) == whole) << scheme->name();
+    }
   }
 }
 

@@ -82,14 +82,25 @@ uint64_t total_size(const std::vector<ByteRange>& ranges) {
 std::vector<Bytes> encode(const Encoding& encoding, const Bytes& source) {
   const UnitRange all{0, encoding.unit_count()};
   const Bytes input = gather(source, encoding.source_ranges(all));
+  Survey survey;
+  if (encoding.survey != nullptr) {
+    encoding.survey(encoding.source_dtype, source, survey);
+  }
   std::vector<Bytes> outputs(encoding.stored.size());
-  std::vector<std::span<std::byte>> spans;
+  std::vector<std::span<std::byte>> spans(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
-    outputs[i].resize(encoding.stored[i].constant.empty() ? total_size(encoding.stored_ranges(i, all)) : 0);
-    spans.emplace_back(outputs[i]);
+    const StoredTensor& tensor = encoding.stored[i];
+    if (tensor.order == UnitOrder::kOnce) {
+      const std::string text = tensor.once(survey);
+      const auto bytes = std::as_bytes(std::span(text));
+      outputs[i].assign(bytes.begin(), bytes.end());
+    } else {
+      outputs[i].resize(tensor.constant.empty() ? total_size(encoding.stored_ranges(i, all)) : 0);
+      spans[i] = outputs[i];
+    }
   }
   if (all.count > 0) {
-    encoding.encode(EncodeArgs{encoding.source_dtype, encoding.row_elements, input, spans});
+    encoding.encode_units(input, spans, &survey);
   }
   std::vector<Bytes> stored(encoding.stored.size());
   for (size_t i = 0; i < stored.size(); ++i) {

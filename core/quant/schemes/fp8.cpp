@@ -1,5 +1,6 @@
 #include <array>
 
+#include "core/quant/decode.h"
 #include "core/quant/encodings.h"
 #include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
@@ -27,7 +28,7 @@ class Fp8Scheme final : public Scheme {
       return copy_encoding(tensor);
     }
     return row_encoding(
-        tensor, kernels::encode_fp8,
+        tensor, kernels::encode_fp8, decode::e4m3,
         {stored_per_row(tensor, tensor.name, DType::kF8E4M3, tensor.shape),
          stored_per_row(tensor, tensor.name + "_scale", scale_dtype(tensor.dtype), {tensor.shape[0], 1})});
   }

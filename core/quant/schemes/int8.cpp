@@ -1,5 +1,6 @@
 #include <array>
 
+#include "core/quant/decode.h"
 #include "core/quant/encodings.h"
 #include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
@@ -30,7 +31,7 @@ class Int8Scheme final : public Scheme {
       return copy_encoding(tensor);
     }
     return row_encoding(
-        tensor, kernels::encode_int8,
+        tensor, kernels::encode_int8, decode::int8,
         {stored_per_row(tensor, tensor.name, DType::kI8, tensor.shape),
          stored_per_row(tensor, tensor.name + "_scale", scale_dtype(tensor.dtype), {tensor.shape[0], 1})});
   }

@@ -1,5 +1,7 @@
 #include <array>
 
+#include "core/quant/bnb_4bit.h"
+#include "core/quant/decode.h"
 #include "core/quant/encodings.h"
 #include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
@@ -9,14 +11,6 @@
 
 namespace qcache {
 namespace {
-
-/// What bitsandbytes needs to know of a weight to restore it, as its own save writes it.
-std::string quant_state_json(const TensorInfo& tensor) {
-  // bitsandbytes dequantizes to this type; no layer computes in float64.
-  const DType dtype = scale_dtype(tensor.dtype);
-  return R"({"quant_type": "nf4", "blocksize": 64, "dtype": ")" + std::string(torch_name(dtype)) + R"(", "shape": [)" +
-         std::to_string(tensor.shape[0]) + ", " + std::to_string(tensor.shape[1]) + "]}";
-}
 
 /// bitsandbytes NF4 with blocks of 64 and fp32 absmax: `P.weight` with two codes per byte, its absmax, the
 /// code table, and the quant state.
@@ -32,19 +26,10 @@ class Nf4Scheme final : public Scheme {
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,
                                   const TensorInfo& tensor) const override {
-    if (!is_quantizable_linear(model, tensor) || is_expert(tensor) || !fits_loader(tensor)) {
+    if (!fits_bnb_4bit(model, tensor)) {
       return copy_encoding(tensor);
     }
-    const uint64_t elements = tensor.element_count();
-    std::string state = quant_state_json(tensor);
-    const uint64_t state_bytes = state.size();
-    return row_encoding(
-        tensor, kernels::encode_nf4,
-        {stored_per_row(tensor, tensor.name, DType::kU8, {elements / 2, 1}),
-         stored_per_row(tensor, tensor.name + ".absmax", DType::kF32, {elements / kNf4BlockElements}),
-         stored_constant(tensor.name + ".quant_map", DType::kF32, {kNf4Values.size()},
-                         constant_bytes(DType::kF32, kNf4Values)),
-         stored_constant(tensor.name + ".quant_state.bitsandbytes__nf4", DType::kU8, {state_bytes}, std::move(state))});
+    return row_encoding(tensor, kernels::encode_nf4, decode::nf4, bnb_4bit_tensors("nf4", kNf4Values, tensor));
   }
 
   [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
@@ -53,11 +38,6 @@ class Nf4Scheme final : public Scheme {
   }
 
  private:
-  /// bitsandbytes' CPU kernels fail on other shapes; whole blocks per row are also what makes rows units.
-  static bool fits_loader(const TensorInfo& tensor) {
-    return tensor.shape[0] % 32 == 0 && tensor.shape[1] % kNf4BlockElements == 0;
-  }
-
   static constexpr std::array<std::string_view, 2> kAliases = {"bnb-4bit", "bnb-nf4"};
 };
 

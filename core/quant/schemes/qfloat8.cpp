@@ -1,5 +1,6 @@
 #include <array>
 
+#include "core/quant/decode.h"
 #include "core/quant/encodings.h"
 #include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
@@ -34,7 +35,7 @@ class Qfloat8Scheme final : public Scheme {
     const DType scale = scale_dtype(tensor.dtype);
     const std::array<float, 1> one = {1.0F};
     const std::string module(module_of_weight(tensor));
-    return row_encoding(tensor, kernels::encode_qfloat8,
+    return row_encoding(tensor, kernels::encode_qfloat8, decode::e4m3,
                         {stored_per_row(tensor, tensor.name + "._data", DType::kF8E4M3, tensor.shape),
                          stored_per_row(tensor, tensor.name + "._scale", scale, {tensor.shape[0], 1}),
                          stored_constant(module + ".input_scale", scale, {}, constant_bytes(scale, one)),

@@ -1,15 +1,17 @@
-// nf4: one absmax per 64 elements, two codes per byte.
+// bitsandbytes' nf4, fp4 and nf4 with double quantization: one absmax per 64 elements, two codes per byte, the first in
+// the high half.
 #include "core/quant/simd_targets.h"
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "core/quant/nf4_kernels.cpp"
+#define HWY_TARGET_INCLUDE "core/quant/bnb_kernels.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "core/quant/codes-inl.h"
 #include "core/quant/kernels.h"
-#include "core/quant/lanes-inl.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
 #include "core/quant/rows.h"
+#include "core/quant/units.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcache::HWY_NAMESPACE {
@@ -19,12 +21,20 @@ namespace qcache::HWY_NAMESPACE {
 void encode_nf4(const EncodeArgs& args) {
   reference::encode_nf4(args);
 }
+void encode_fp4(const EncodeArgs& args) {
+  reference::encode_fp4(args);
+}
+void encode_nf4_dq(const EncodeArgs& args) {
+  reference::encode_nf4_dq(args);
+}
 
 #else
 
 /// Codes of normalized values: the number of thresholds below each, in 32-bit lanes.
 class Nf4Code {
  public:
+  static constexpr reference::RowFunction kReferenceRow = reference::nf4_row;
+
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
   // A binary search over the 15 thresholds: each comparison adds one bit to the code so far, which selects
   // the next threshold.
@@ -69,10 +79,26 @@ class Nf4Code {
 #endif
 };
 
-template <class Source>
-void encode_nf4_row(const std::byte* row, size_t count, std::byte* codes, std::byte* absmax_out) {
+class Fp4Code {
+ public:
+  static constexpr reference::RowFunction kReferenceRow = reference::fp4_row;
+
+  HWY_INLINE VI32 operator()(VF32 x) const {
+    const VF32 magnitude = hn::Abs(x);
+    VI32 rank = hn::Zero(I32());
+    for (const float threshold : kFp4Thresholds) {
+      rank = hn::Sub(rank, hn::BitCast(I32(), hn::VecFromMask(F32(), hn::Gt(magnitude, hn::Set(F32(), threshold)))));
+    }
+    // kFp4Ascending: the second bit flips the third.
+    const VI32 code = hn::Xor(rank, hn::ShiftLeft<1>(hn::And(rank, hn::Set(I32(), 2))));
+    const VI32 negative = hn::BitCast(I32(), hn::VecFromMask(F32(), hn::Lt(x, hn::Zero(F32()))));
+    return hn::Or(code, hn::And(negative, hn::Set(I32(), 8)));
+  }
+};
+
+template <class Source, class Code>
+void encode_row(const Code& code, const std::byte* row, size_t count, std::byte* codes, std::byte* absmax_out) {
   constexpr size_t kItem = sizeof(typename Source::Bits);
-  const Nf4Code code;
   const size_t step = 2 * hn::Lanes(F32());
   for (size_t first = 0; first < count; first += kNf4BlockElements) {
     const std::byte* block = row + first * kItem;
@@ -80,7 +106,7 @@ void encode_nf4_row(const std::byte* row, size_t count, std::byte* codes, std::b
     std::byte* block_absmax = absmax_out + first / kNf4BlockElements * sizeof(float);
     const auto amax = amax_bits_whole<Source>(block, kNf4BlockElements);
     if (amax >= Source::kInfinity) {
-      reference::nf4_row(Source::kDType, block, kNf4BlockElements, packed, block_absmax);
+      Code::kReferenceRow(Source::kDType, block, kNf4BlockElements, packed, block_absmax);
       continue;
     }
     const float absmax = Source::value(amax);
@@ -90,26 +116,47 @@ void encode_nf4_row(const std::byte* row, size_t count, std::byte* codes, std::b
       const EvenOdd values = Source::load(block + i * kItem);
       const VI32 high = code(hn::Mul(values.even, multiplier));
       const VI32 low = code(hn::Mul(values.odd, multiplier));
-      const hn::Rebind<uint8_t, F32> d8;
-      hn::StoreU(hn::DemoteTo(d8, hn::Or(hn::ShiftLeft<4>(high), low)), d8, reinterpret_cast<uint8_t*>(packed + i / 2));
+      store_nibbles(hn::BitCast(U32(), low), hn::BitCast(U32(), high), packed + i / 2);
     }
   }
 }
 
-void encode_nf4(const EncodeArgs& args) {
+template <class Code>
+void encode_rows(const EncodeArgs& args) {
   const Rows rows(args);
-  rows.for_each([&](const std::byte* row, std::byte* codes, std::byte* absmax) HWY_ATTR {
-    switch (args.source_dtype) {
-      case DType::kBF16:
-        return encode_nf4_row<Bf16Source>(row, rows.elements, codes, absmax);
-      case DType::kF16:
-        return encode_nf4_row<Fp16Source>(row, rows.elements, codes, absmax);
-      case DType::kF32:
-        return encode_nf4_row<F32Source>(row, rows.elements, codes, absmax);
-      default:
-        return reference::nf4_row(args.source_dtype, row, rows.elements, codes, absmax);
-    }
+  const Code code;
+  const bool done = with_source(args.source_dtype, [&](auto source) HWY_ATTR {
+    rows.for_each([&](const std::byte* row, std::byte* codes, std::byte* absmax)
+                      HWY_ATTR { encode_row<decltype(source)>(code, row, rows.elements, codes, absmax); });
   });
+  if (!done) {
+    rows.for_each([&](const std::byte* row, std::byte* codes, std::byte* absmax) {
+      Code::kReferenceRow(args.source_dtype, row, rows.elements, codes, absmax);
+    });
+  }
+}
+
+void encode_nf4(const EncodeArgs& args) {
+  encode_rows<Nf4Code>(args);
+}
+void encode_fp4(const EncodeArgs& args) {
+  encode_rows<Fp4Code>(args);
+}
+
+void encode_nf4_dq(const EncodeArgs& args) {
+  const Nf4Code code;
+  const float offset = args.survey->mean();
+  const bool done = with_source(args.source_dtype, [&](auto source) HWY_ATTR {
+    for_each_nested(args, [&](const std::byte* from, uint64_t elements, std::byte* codes, std::byte* absmax_codes,
+                              std::byte* nested) HWY_ATTR {
+      float absmax[kNestedBlocks];
+      encode_row<decltype(source)>(code, from, elements, codes, reinterpret_cast<std::byte*>(absmax));
+      reference::nested_absmax(absmax, elements / kNf4BlockElements, offset, absmax_codes, nested);
+    });
+  });
+  if (!done) {
+    reference::encode_nf4_dq(args);
+  }
 }
 
 #endif
@@ -120,12 +167,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace qcache {
 HWY_EXPORT(encode_nf4);
+HWY_EXPORT(encode_fp4);
+HWY_EXPORT(encode_nf4_dq);
 }  // namespace qcache
 
 namespace qcache::kernels {
 
 void encode_nf4(const EncodeArgs& args) {
   HWY_DYNAMIC_DISPATCH(encode_nf4)(args);
+}
+void encode_fp4(const EncodeArgs& args) {
+  HWY_DYNAMIC_DISPATCH(encode_fp4)(args);
+}
+void encode_nf4_dq(const EncodeArgs& args) {
+  HWY_DYNAMIC_DISPATCH(encode_nf4_dq)(args);
 }
 
 }  // namespace qcache::kernels
