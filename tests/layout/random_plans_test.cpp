@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/base/digest.h"
+#include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
@@ -25,8 +26,8 @@ constexpr std::array kOptions = {TorchZipOptions{},
                                  TorchZipOptions{512, 4096, true, false},
                                  TorchZipOptions{64, 96, false, true}};
 
-/// A random model in one of the schemes with one of the sets of options, and the file that its plan gives.
-class TorchZipRandom : public testing::Test {
+/// A random model in one of the schemes and one of the containers, and the file that its plan gives.
+class RandomPlans : public testing::Test {
  protected:
   static const Scheme& scheme(uint64_t index) {
     static const TestScheme kCopy("copy", [](const TensorInfo& tensor) { return copy_encoding(tensor, 16); });
@@ -36,16 +37,22 @@ class TorchZipRandom : public testing::Test {
     return *schemes[index % schemes.size()];
   }
 
-  void plan(int seed) {
+  /// Plans as a torch zip with one of the sets of options, or as safetensors.
+  Result<std::shared_ptr<const LayoutPlan>> plan_in(size_t container, const Scheme& scheme) {
+    return container < kOptions.size() ? plan_torch_zip(model_, scheme, kOptions.at(container))
+                                       : plan_safetensors(model_, scheme);
+  }
+
+  void plan(int seed, size_t containers = kOptions.size() + 1) {
     random_.seed(static_cast<uint64_t>(seed));
     model_ = random_model(random_, random_() % 24);
     const Scheme& chosen = scheme(random_());
-    const TorchZipOptions& options = kOptions[random_() % kOptions.size()];
-    auto planned = plan_torch_zip(model_, chosen, options);
+    const size_t container = random_() % containers;
+    auto planned = plan_in(container, chosen);
     ASSERT_TRUE(planned.has_value()) << planned.error().message;
     plan_ = *planned;
     file_ = make_bytes(*plan_, {0, plan_->size_bytes()}, scrambled_bytes);
-    auto again = plan_torch_zip(model_, chosen, options);
+    auto again = plan_in(container, chosen);
     ASSERT_TRUE(again.has_value());
     ASSERT_EQ(make_bytes(**again, {0, plan_->size_bytes()}, scrambled_bytes), file_);
   }
@@ -83,7 +90,7 @@ void expect_tiling(const LayoutPlan& plan, ByteRange range) {
   ASSERT_EQ(position, range.end());
 }
 
-TEST_F(TorchZipRandom, AnyRangeIsTheSameBytesAsTheWholeFile) {
+TEST_F(RandomPlans, AnyRangeIsTheSameBytesAsTheWholeFile) {
   for (int i = 0; i < kModels; ++i) {
     SCOPED_TRACE(i);
     ASSERT_NO_FATAL_FAILURE(plan(i));
@@ -114,10 +121,10 @@ TEST_F(TorchZipRandom, AnyRangeIsTheSameBytesAsTheWholeFile) {
   }
 }
 
-TEST_F(TorchZipRandom, RecordsEndWithTheCrcOfWhatIsBefore) {
+TEST_F(RandomPlans, RecordsOfATorchZipEndWithTheCrcOfWhatIsBefore) {
   for (int i = 0; i < kModels; ++i) {
     SCOPED_TRACE(i);
-    ASSERT_NO_FATAL_FAILURE(plan(i));
+    ASSERT_NO_FATAL_FAILURE(plan(i, kOptions.size()));
     for (uint32_t g = 0; g < plan_->groups().size(); ++g) {
       const Group& group = plan_->groups()[g];
       ASSERT_EQ(group.tensor, g);
@@ -138,7 +145,7 @@ TEST_F(TorchZipRandom, RecordsEndWithTheCrcOfWhatIsBefore) {
   }
 }
 
-TEST_F(TorchZipRandom, TilesMakeEveryStoredByteOnce) {
+TEST_F(RandomPlans, TilesMakeEveryStoredByteOnce) {
   for (int i = 0; i < kModels; ++i) {
     SCOPED_TRACE(i);
     ASSERT_NO_FATAL_FAILURE(plan(i));
@@ -180,7 +187,7 @@ TEST_F(TorchZipRandom, TilesMakeEveryStoredByteOnce) {
   }
 }
 
-TEST_F(TorchZipRandom, TilesForARangeAreThoseThatMakeItsBytes) {
+TEST_F(RandomPlans, TilesForARangeAreThoseThatMakeItsBytes) {
   for (int i = 0; i < kModels; ++i) {
     SCOPED_TRACE(i);
     ASSERT_NO_FATAL_FAILURE(plan(i));
