@@ -15,8 +15,9 @@ namespace qcache {
 /// What an open file or folder of the kernel stands for. Immutable.
 struct Handle {
   std::optional<OpenArtifact> artifact;  ///< an artifact's file
+  std::optional<SourceFile> source;      ///< a companion file
   bool sealed_node = false;              ///< it counts in Passthrough
-  std::string text;                      ///< a control file, as it was when opened
+  std::string text;                      ///< a control or generated file, as it was when opened
   std::vector<Tree::Entry> entries;      ///< a folder, as it was when opened
 };
 

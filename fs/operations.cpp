@@ -74,6 +74,10 @@ void handle(fuse_req_t req, Handler&& handler) {
   }
 }
 
+tl::unexpected<Error> changed(const Node& node) {
+  return fail(ErrorKind::kSourceChanged, node.path + " changed since it was looked up");
+}
+
 void refuse_write(fuse_req_t req) {
   fuse_reply_err(req, EROFS);
 }
@@ -209,7 +213,7 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
   if (node->is_control_file()) {
     handle.text = control_.render(node->kind);
     fi->direct_io = 1;
-  } else if (const Status opened = open_artifact(req, id, *node, handle, fi); !opened) {
+  } else if (const Status opened = open_file(req, id, *node, handle, fi); !opened) {
     reply_error(req, opened.error());
     return;
   }
@@ -222,6 +226,34 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
   }
 }
 
+Status Operations::open_file(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+  if (node.kind == NodeKind::kGenerated) {
+    QCACHE_TRY_ASSIGN(handle.text, tree_.generated_text(node));
+    return handle.text.size() == node.size_bytes ? Status() : changed(node);
+  }
+  if (node.kind == NodeKind::kCompanion) {
+    QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(node.artifact.model));
+    QCACHE_TRY_ASSIGN(SourceFile source, companions.open(node.relative));
+    if (source.stat().size_bytes != node.size_bytes || source.stat().mtime_ns != node.mtime_ns) {
+      return changed(node);
+    }
+    hand_to_kernel(req, id, source.fd(), handle, fi);
+    handle.source.emplace(std::move(source));
+    return {};
+  }
+  return open_artifact(req, id, node, handle, fi);
+}
+
+void Operations::hand_to_kernel(fuse_req_t req, uint64_t id, int fd, Handle& handle, fuse_file_info* fi) {
+  const Passthrough::Opened mode = passthrough_.open(req, id, fd);
+  control_.set_passthrough(passthrough_.enabled());
+  handle.sealed_node = true;
+  fi->keep_cache = mode.mode == SealedMode::kPageCache ? 1 : 0;
+#if QCACHE_HAS_PASSTHROUGH
+  fi->backing_id = mode.backing_id;
+#endif
+}
+
 Status Operations::open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
   // A source that changed since the lookup is ESTALE: the kernel then looks the name up again, and opens what it finds.
   QCACHE_TRY_ASSIGN(OpenArtifact opened, engine_.open(node.artifact, &node.recipe));
@@ -230,13 +262,7 @@ Status Operations::open_artifact(fuse_req_t req, uint64_t id, const Node& node, 
   } else if (opened->sealed_fd() < 0) {
     return fail(ErrorKind::kSourceChanged, node.path + " is no longer complete");
   } else {
-    const Passthrough::Opened mode = passthrough_.open(req, id, opened->sealed_fd());
-    control_.set_passthrough(passthrough_.enabled());
-    handle.sealed_node = true;
-    fi->keep_cache = mode.mode == SealedMode::kPageCache ? 1 : 0;
-#if QCACHE_HAS_PASSTHROUGH
-    fi->backing_id = mode.backing_id;
-#endif
+    hand_to_kernel(req, id, opened->sealed_fd(), handle, fi);
   }
   handle.artifact.emplace(std::move(opened));
   return {};
@@ -254,6 +280,16 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
     const bool speculative = fi->lock_owner == 0 && size > static_cast<size_t>(kBlockSize);
     ReadRequest::start(req, **handle->artifact, ByteRange{static_cast<uint64_t>(offset), size},
                        speculative ? ReadIntent::kSpeculative : ReadIntent::kWanted);
+    return;
+  }
+  if (handle->source) {
+    std::vector<std::byte> buffer(size);
+    const auto got = engine_.store().env().read_at(handle->source->fd(), buffer, static_cast<uint64_t>(offset));
+    if (got) {
+      fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.data()), *got);
+    } else {
+      reply_error(req, got.error());
+    }
     return;
   }
   const std::string_view text = handle->text;

@@ -50,6 +50,8 @@ class Operations {
 
  private:
   /// Opens an artifact's node: fills the handle and the reply's flags.
+  Status open_file(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
+  void hand_to_kernel(fuse_req_t req, uint64_t id, int fd, Handle& handle, fuse_file_info* fi);
   Status open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
   void release_handle(fuse_req_t req, uint64_t id, const Handle& handle);
 

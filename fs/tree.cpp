@@ -2,7 +2,13 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <map>
+#include <span>
+
 #include <fmt/format.h>
+
+#include "core/base/digest.h"
 
 namespace qcache {
 namespace {
@@ -38,6 +44,12 @@ NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& 
   return out;
 }
 
+const std::string* find_text(const ModelFolder& folder, std::string_view name) {
+  const auto found =
+      std::find_if(folder.files.begin(), folder.files.end(), [&](const FolderFile& f) { return f.name == name; });
+  return found == folder.files.end() ? nullptr : &found->text;
+}
+
 Error no_such(std::string_view what, std::string_view name) {
   return Error{ErrorKind::kNotFound, 0, fmt::format("no {} '{}'", what, name)};
 }
@@ -59,11 +71,11 @@ Result<ResolvedNode> Tree::lookup(const Node& parent, const std::string& name) c
   switch (parent.kind) {
     case NodeKind::kRoot: {
       if (name == kControlName) {
-        Node node{NodeKind::kControl, name, name, {}, {}, false};
+        Node node{NodeKind::kControl, name, name};
         return ResolvedNode{std::move(node), folder_attributes(name, control_.started_ns())};
       }
       QCACHE_TRY_ASSIGN(const FoundModel found, engine_.locate_model(name));
-      Node node{NodeKind::kModel, name, name, {}, {}, false};
+      Node node{NodeKind::kModel, name, name};
       node.artifact.model = name;
       return ResolvedNode{std::move(node), folder_attributes(name, control_.started_ns())};
     }
@@ -72,7 +84,9 @@ Result<ResolvedNode> Tree::lookup(const Node& parent, const std::string& name) c
     case NodeKind::kModel:
       return lookup_dtype(parent, name);
     case NodeKind::kDtype:
-      return lookup_artifact(parent, name);
+      return lookup_rank(parent, name);
+    case NodeKind::kFolder:
+      return lookup_in_folder(parent, name);
     default:
       return fail(no_such("entry", name));
   }
@@ -84,7 +98,7 @@ Result<ResolvedNode> Tree::lookup_control(const std::string& name) const {
     return fail(no_such("control file", name));
   }
   const std::string path = fmt::format("{}/{}", kControlName, name);
-  ResolvedNode out{Node{*kind, path, path, {}, {}, false}, {}};
+  ResolvedNode out{Node{*kind, path, path}, {}};
   QCACHE_TRY_ASSIGN(out.attributes, attributes(out.node));
   return out;
 }
@@ -100,19 +114,75 @@ Result<ResolvedNode> Tree::lookup_dtype(const Node& model, const std::string& na
   }
   // An alias is a folder of its own: the kernel allows a folder one name only.
   const std::string path = model.path + "/" + name;
-  Node node{NodeKind::kDtype, path, path, model.artifact, {}, false};
+  Node node{NodeKind::kDtype, path, path, model.artifact};
   node.artifact.scheme = scheme;
   return ResolvedNode{std::move(node), folder_attributes(path, control_.started_ns())};
 }
 
-Result<ResolvedNode> Tree::lookup_artifact(const Node& dtype, const std::string& name) const {
-  const auto rank = rank_of_file_name(name);
-  if (!rank || !rank_is_served(*rank)) {
-    return fail(no_such("file", name));
+Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& name) const {
+  ArtifactName artifact = dtype.artifact;
+  if (const auto rank = rank_of_file_name(name); rank && rank_is_served(*rank)) {
+    artifact.rank = *rank;
+    return lookup_artifact(artifact);
   }
-  Node node{NodeKind::kArtifact, {}, {}, dtype.artifact, {}, false};
-  node.artifact.rank = *rank;
-  node.path = node.artifact.virtual_path();
+  if (const auto rank = parse_rank(name); rank && rank_is_served(*rank)) {
+    QCACHE_TRY(engine_.folder(artifact.model, *artifact.scheme));
+    const std::string path = dtype.path + "/" + name;
+    return ResolvedNode{Node{NodeKind::kFolder, path, path, artifact}, folder_attributes(path, control_.started_ns())};
+  }
+  return fail(no_such("file", name));
+}
+
+Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::string& name) const {
+  if (folder.relative.empty()) {
+    QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                      engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+    if (name == added->weights_file) {
+      ArtifactName artifact = folder.artifact;
+      artifact.kind = ArtifactKind::kSafetensors;
+      return lookup_artifact(artifact);
+    }
+    if (const std::string* text = find_text(*added, name)) {
+      Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
+      node.relative = name;
+      node.size_bytes = text->size();
+      node.mtime_ns = control_.started_ns();
+      node.key = fmt::format("{} {}", node.path, to_hex(sha256(std::as_bytes(std::span(*text)))));
+      const NodeAttributes found = attributes_when_opened(node);
+      return ResolvedNode{std::move(node), found};
+    }
+  }
+  const std::string relative = folder.relative.empty() ? name : folder.relative + "/" + name;
+  QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
+  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(relative));
+  Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
+  node.relative = relative;
+  node.key = node.path;
+  if (stat.is_directory()) {
+    node.kind = NodeKind::kFolder;
+    const NodeAttributes found = folder_attributes(node.path, stat.mtime_ns);
+    return ResolvedNode{std::move(node), found};
+  }
+  // Another state of the file is another node, so that no page of the old one is served for the new.
+  node.key += fmt::format(" {} {} {} {} {}", stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns);
+  node.size_bytes = stat.size_bytes;
+  node.mtime_ns = stat.mtime_ns;
+  const NodeAttributes found = attributes_when_opened(node);
+  return ResolvedNode{std::move(node), found};
+}
+
+Result<std::string> Tree::generated_text(const Node& node) const {
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                    engine_.folder(node.artifact.model, *node.artifact.scheme));
+  const std::string* text = find_text(*added, node.relative);
+  if (text == nullptr) {
+    return fail(no_such("file", node.relative));
+  }
+  return *text;
+}
+
+Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
+  Node node{NodeKind::kArtifact, artifact.virtual_path(), {}, artifact};
   QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(node.artifact));
   node.recipe = info.recipe;
   node.sealed = info.record.has_value();
@@ -139,6 +209,9 @@ Result<NodeAttributes> Tree::attributes(const Node& node) const {
     out.mtime_ns = engine_.now_ns();
     out.atime_ns = out.mtime_ns;
     return out;
+  }
+  if (node.kind == NodeKind::kGenerated || node.kind == NodeKind::kCompanion) {
+    return attributes_when_opened(node);  // names are looked up anew for every open and stat
   }
   QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(node.artifact));
   if (info.recipe != node.recipe) {
@@ -193,7 +266,30 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
     }
     case NodeKind::kDtype:
       add("0.bin", false);
+      if (engine_.folder(folder.artifact.model, *folder.artifact.scheme)) {
+        add("0", true);
+      }
       break;
+    case NodeKind::kFolder: {
+      std::map<std::string, bool> names;  // sorted; what qcache adds hides what the source has
+      QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
+      QCACHE_TRY_ASSIGN(const std::vector<CompanionEntry> passed, companions.list(folder.relative));
+      for (const CompanionEntry& entry : passed) {
+        names[entry.name] = entry.directory;
+      }
+      if (folder.relative.empty()) {
+        QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                          engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+        names[added->weights_file] = false;
+        for (const FolderFile& file : added->files) {
+          names[file.name] = false;
+        }
+      }
+      for (const auto& [name, directory] : names) {
+        add(name, directory);
+      }
+      break;
+    }
     default:
       return fail(ErrorKind::kInvalidArgument, folder.path + " is not a folder");
   }
@@ -204,6 +300,14 @@ Status Tree::remove(const Node& node) const {
   switch (node.kind) {
     case NodeKind::kArtifact:
       return engine_.remove(node.artifact);
+    case NodeKind::kGenerated:
+    case NodeKind::kCompanion:
+      return {};  // holds nothing in the cache; refusing would make rm -r of a folder fail
+    case NodeKind::kFolder: {
+      ArtifactName weights = node.artifact;
+      weights.kind = ArtifactKind::kSafetensors;
+      return node.relative.empty() ? engine_.remove(weights) : Status();
+    }
     case NodeKind::kDtype:
     case NodeKind::kModel: {
       QCACHE_TRY_ASSIGN(const std::vector<Entry> entries, list(node));

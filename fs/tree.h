@@ -34,7 +34,8 @@ struct ResolvedNode {
 ///
 ///     /                        models, and .qcache
 ///     /<model>/                the dtypes this model can be served in
-///     /<model>/<dtype>/        0.bin
+///     /<model>/<dtype>/        0.bin, and the folder 0
+///     /<model>/<dtype>/0/      what frameworks load: model.safetensors, config.json, the model's other files
 ///     /.qcache/                status, metrics, errors
 class Tree {
  public:
@@ -45,8 +46,11 @@ class Tree {
 
   /// The attributes of a node now. kSourceChanged where its name leads to another node by now.
   Result<NodeAttributes> attributes(const Node& node) const;
-  /// Those of an artifact that attributes() cannot tell any more: as it was when it was looked up.
+  /// Those of a file that attributes() cannot tell any more: as it was when it was looked up.
   [[nodiscard]] static NodeAttributes attributes_when_opened(const Node& node);
+
+  /// What a kGenerated file says now.
+  [[nodiscard]] Result<std::string> generated_text(const Node& node) const;
 
   /// Names and kinds in a folder, without "." and "..". Reads headers where it must, never tensor bytes.
   struct Entry {
@@ -62,7 +66,9 @@ class Tree {
  private:
   [[nodiscard]] Result<ResolvedNode> lookup_control(const std::string& name) const;
   [[nodiscard]] Result<ResolvedNode> lookup_dtype(const Node& model, const std::string& name) const;
-  [[nodiscard]] Result<ResolvedNode> lookup_artifact(const Node& dtype, const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup_rank(const Node& dtype, const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup_in_folder(const Node& folder, const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup_artifact(const ArtifactName& artifact) const;
 
   Engine& engine_;
   const ControlFiles& control_;

@@ -8,7 +8,12 @@
 namespace qcache {
 
 std::string ArtifactName::virtual_path() const {
-  return fmt::format("{}/{}/{}.bin", model, scheme->name(), rank);
+  return kind == ArtifactKind::kCheckpoint ? fmt::format("{}/{}/{}.bin", model, scheme->name(), rank)
+                                           : fmt::format("{}/{}/0/model.safetensors", model, scheme->name());
+}
+
+std::string_view ArtifactName::extension() const {
+  return kind == ArtifactKind::kCheckpoint ? ".bin" : ".safetensors";
 }
 
 std::optional<uint32_t> rank_of_file_name(std::string_view name) {
@@ -16,7 +21,10 @@ std::optional<uint32_t> rank_of_file_name(std::string_view name) {
   if (!name.ends_with(kExtension)) {
     return std::nullopt;
   }
-  const std::string_view digits = name.substr(0, name.size() - kExtension.size());
+  return parse_rank(name.substr(0, name.size() - kExtension.size()));
+}
+
+std::optional<uint32_t> parse_rank(std::string_view digits) {
   const bool leading_zero = digits.size() > 1 && digits[0] == '0';
   const bool all_digits = std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
   uint32_t rank = 0;
@@ -28,12 +36,12 @@ std::optional<uint32_t> rank_of_file_name(std::string_view name) {
 }
 
 Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
-  // Raised whenever the container's bytes change for the same tensors.
-  constexpr uint32_t kLayoutVersion = 1;
+  // Raised whenever a container's bytes change for the same tensors.
+  constexpr uint32_t kLayoutVersion = 2;
   Sha256 hash;
   // The model's name is part of the bytes (archive/qcache.json); lengths keep the fields apart.
-  hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
-                          name.scheme->version(), name.rank, kLayoutVersion));
+  hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
+                          name.scheme->version(), name.rank, name.extension(), kLayoutVersion));
   const Sha256Digest source = model.identity.digest();
   hash.update(std::as_bytes(std::span(source)));
   return hash.finish();

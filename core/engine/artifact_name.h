@@ -11,14 +11,26 @@
 
 namespace qcache {
 
-/// Which file of the mount: `<model>/<dtype>/<rank>.bin`.
+enum class ArtifactKind : uint8_t {
+  kCheckpoint,   ///< `<rank>.bin`, a torch zip checkpoint
+  kSafetensors,  ///< the weights of the folder `<rank>/`; the same file for every rank
+};
+
+/// Which file of the mount.
 struct ArtifactName {
   std::string model;
   const Scheme* scheme = nullptr;
-  uint32_t rank = 0;
+  uint32_t rank = 0;  ///< of a checkpoint; 0 for all else
+  ArtifactKind kind = ArtifactKind::kCheckpoint;
 
+  /// `<model>/<dtype>/<rank>.bin` or `<model>/<dtype>/0/model.safetensors`.
   [[nodiscard]] std::string virtual_path() const;
+  /// What the names of its files in the cache directory end with.
+  [[nodiscard]] std::string_view extension() const;
 };
+
+/// A decimal rank without leading zeros, below 2^31. None for anything else.
+[[nodiscard]] std::optional<uint32_t> parse_rank(std::string_view digits);
 
 /// The rank of "<rank>.bin": decimal without leading zeros, below 2^31. None for anything else.
 [[nodiscard]] std::optional<uint32_t> rank_of_file_name(std::string_view name);

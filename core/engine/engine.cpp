@@ -15,6 +15,10 @@ unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(kAtLeast, std::thread::hardware_concurrency());
 }
 
+std::string cached_file_name(const std::string& model_path, const ArtifactName& name) {
+  return artifact_file_name(model_path, name.scheme->name(), name.rank, name.extension());
+}
+
 }  // namespace
 
 std::string_view to_string(ArtifactState state) {
@@ -151,6 +155,24 @@ std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
   return out;
 }
 
+Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& model_name, const Scheme& scheme) {
+  const ArtifactName weights{model_name, &scheme, 0, ArtifactKind::kSafetensors};
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
+  return plans_.folder(weights, *source, recipe_of(weights, *source));
+}
+
+Result<CompanionFiles> Engine::companions(const std::string& model_name) {
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(model_name));
+  QCACHE_TRY_ASSIGN(std::string path, env_.real_path(found.path));
+  std::vector<std::string> roots;
+  for (const std::string& root : index_.roots()) {
+    if (auto real = env_.real_path(root)) {
+      roots.push_back(std::move(*real));
+    }
+  }
+  return CompanionFiles(env_, std::move(path), {}, std::move(roots));
+}
+
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   if (name.scheme == nullptr || !rank_is_served(name.rank)) {
     return fail(ErrorKind::kNotFound, "no such dtype or rank");
@@ -162,7 +184,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   ArtifactInfo info;
   info.name = name;
   info.model_path = source->path;
-  info.file = artifact_file_name(source->path, name.scheme->name(), name.rank);
+  info.file = cached_file_name(source->path, name);
   info.recipe = recipe_of(name, *source);
   for (const SourceFileIdentity& file : source->identity.files) {
     info.source_mtime_ns = std::max(info.source_mtime_ns, file.mtime_ns);
@@ -217,7 +239,7 @@ Result<OpenArtifact> Engine::try_open(const ArtifactName& name, const Sha256Dige
   if (expected != nullptr && *expected != recipe) {
     return fail(ErrorKind::kSourceChanged, "the model changed since " + name.virtual_path() + " was looked up");
   }
-  const std::string file = artifact_file_name(source->path, name.scheme->name(), name.rank);
+  const std::string file = cached_file_name(source->path, name);
 
   SealedFile sealed;
   QCACHE_TRY_ASSIGN(const SealedState state, store_->find_sealed(file, recipe, sealed));
@@ -292,7 +314,7 @@ void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
 
 Status Engine::remove(const ArtifactName& name) {
   QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-  const std::string file = artifact_file_name(found.path, name.scheme->name(), name.rank);
+  const std::string file = cached_file_name(found.path, name);
   if (const auto artifact = live(file)) {
     artifact->set_warm(false);
     forget(artifact);
@@ -303,13 +325,13 @@ Status Engine::remove(const ArtifactName& name) {
 
 Status Engine::set_pinned(const ArtifactName& name, bool pinned) {
   QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-  return store_->catalog().set_pinned(artifact_file_name(found.path, name.scheme->name(), name.rank), pinned);
+  return store_->catalog().set_pinned(cached_file_name(found.path, name), pinned);
 }
 
 Status Engine::set_warm(const ArtifactName& name, bool warm) {
   if (!warm) {
     QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-    if (const auto artifact = live(artifact_file_name(found.path, name.scheme->name(), name.rank))) {
+    if (const auto artifact = live(cached_file_name(found.path, name))) {
       artifact->set_warm(false);
     }
     return {};

@@ -19,6 +19,8 @@
 #include "core/engine/plan_cache.h"
 #include "core/engine/stats.h"
 #include "core/engine/worker_pool.h"
+#include "core/layout/model_folder.h"
+#include "core/model/companion_files.h"
 #include "core/store/aging.h"
 #include "core/store/store.h"
 
@@ -98,6 +100,12 @@ class Engine final : private FillingObserver {
   /// Whether a model folder of this name exists, servable or not.
   [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
   [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
+
+  /// What qcache adds to the folder of a model in a dtype. kNotFound as for model(); kUnsupported where there is no
+  /// such folder.
+  Result<std::shared_ptr<const ModelFolder>> folder(const std::string& model_name, const Scheme& scheme);
+  /// The files of a model that are passed through.
+  Result<CompanionFiles> companions(const std::string& model_name);
 
   // --- artifacts --------------------------------------------------------------------------------------------------
   /// kNotFound where the model, dtype or rank does not exist.

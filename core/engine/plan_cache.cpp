@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 
 namespace qcache {
@@ -16,7 +17,9 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
       return plans_.front().second;
     }
   }
-  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, plan_torch_zip(model, *name.scheme));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, name.kind == ArtifactKind::kCheckpoint
+                                                                ? plan_torch_zip(model, *name.scheme)
+                                                                : plan_safetensors(model, *name.scheme));
   const MutexLock lock(mutex_);
   if (sizes_.size() >= kMaxSizes) {
     sizes_.clear();  // rare, and cheap to fill again
@@ -25,6 +28,27 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
   plans_.emplace_front(recipe, made);
   if (plans_.size() > kMaxPlans) {
     plans_.pop_back();
+  }
+  return made;
+}
+
+Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name, const SourceModel& model,
+                                                             const Sha256Digest& recipe) {
+  {
+    const MutexLock lock(mutex_);
+    const auto known = std::find_if(folders_.begin(), folders_.end(), [&](const auto& f) { return f.first == recipe; });
+    if (known != folders_.end()) {
+      folders_.splice(folders_.begin(), folders_, known);
+      return folders_.front().second;
+    }
+  }
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> weights, plan(name, model, recipe));
+  QCACHE_TRY_ASSIGN(ModelFolder planned, plan_model_folder(model, *name.scheme, *weights, FolderReader::kTransformers));
+  auto made = std::make_shared<const ModelFolder>(std::move(planned));
+  const MutexLock lock(mutex_);
+  folders_.emplace_front(recipe, made);
+  if (folders_.size() > kMaxFolders) {
+    folders_.pop_back();
   }
   return made;
 }

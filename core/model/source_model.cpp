@@ -18,7 +18,7 @@
 namespace qcache {
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxConfigBytes = uint64_t{4} << 20;
 constexpr uint64_t kMaxIndexBytes = 100'000'000;
 
 tl::unexpected<Error> invalid(std::string message) {
@@ -182,6 +182,9 @@ class ModelReader {
     auto& files = model_.identity.files;
     if (file) {
       model_.facts = parse_model_facts(file->content);
+      if (model_.facts.has_config) {
+        model_.config_text = std::move(file->content);
+      }
       files.push_back(std::move(file->identity));
       return {};
     }

@@ -38,6 +38,7 @@ struct SourceModel {
   std::vector<std::string> files;  ///< absolute paths of the weight files, each at index TensorInfo::file
   std::vector<TensorInfo> tensors;
   ModelFacts facts;
+  std::string config_text;  ///< config.json as it was read; empty where there is none that can be used
   SourceIdentity identity;  ///< files first (same order as `files`), then index and config.json
 
   /// The dtype most weight bytes have among wide floats, or the declared one where there are none: what the

@@ -36,7 +36,7 @@ std::set<std::string> xattr_names(const std::string& path) {
 }
 
 // S1: The mount has one folder per model below the model folders, a model one folder per dtype that it can be served
-// in, and a dtype the file `0.bin`; `.qcache` is there besides.
+// in, and a dtype the file `0.bin` and the folder `0`; `.qcache` is there besides.
 TEST_F(MountTree, ListsModelsDtypesAndFiles) {
   small_model().write(model("a"));
   small_model().write(model("B c"));
@@ -51,7 +51,7 @@ TEST_F(MountTree, ListsModelsDtypesAndFiles) {
   EXPECT_EQ(names_in(fs.path("B c")), sorted(all_dtypes()));
   EXPECT_EQ(names_in(fs.path("moe")), (Names{"bf16", "fp16", "fp32", "fp8", "nf4"}));
   for (const std::string& dtype : all_dtypes()) {
-    EXPECT_EQ(names_in(fs.path("a/" + dtype)), Names{"0.bin"});
+    EXPECT_EQ(names_in(fs.path("a/" + dtype)), (Names{"0", "0.bin"}));
   }
 }
 
@@ -77,7 +77,7 @@ TEST_F(MountTree, NothingElseExists) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
   for (const char* name : {"x", "M", "m.safetensors", "m/xyz", "m/int", "m/int8/1.bin", "m/int8/00.bin",
-                           "m/int8/0.gguf", "m/int8/0", "m/int8/0.bin2", "m/int8/-0.bin", "m/int8/+0.bin",
+                           "m/int8/0.gguf", "m/int8/00", "m/int8/1", "m/int8/0.bin2", "m/int8/-0.bin", "m/int8/+0.bin",
                            "m/int8/4294967296.bin", "m/int8/.bin", "m/config.json", ".qcache/x", ".Trash", "m/0.bin"}) {
     EXPECT_EQ(stat_error(fs.path(name)), ENOENT) << name;
     EXPECT_EQ(open_error(fs.path(name), O_RDONLY), ENOENT) << name;
@@ -157,8 +157,8 @@ TEST_F(MountTree, LookingAroundReadsNoTensor) {
   }
 }
 
-// S9: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write); `st_mtime` is that
-// of the model's youngest file, and `st_ino` stays the same while a file is made, completed and dropped.
+// S9: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write); `st_mtime` is
+// that of the model's youngest file, and `st_ino` stays the same while a file is made, completed and dropped.
 TEST_F(MountTree, AttributesTellTheTruth) {
   small_model().write(model("m"));
   set_mtime(model("m") + "/config.json", 1'600'000'000'250'000'000);

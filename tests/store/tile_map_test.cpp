@@ -137,7 +137,8 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
   uint64_t seen = 0;
   uint64_t torn = 0;
   const auto read = [&] {
-    do {  // at least once: the last mark stays
+    for (bool last = false; !last;) {
+      last = stop;  // before the look, so that the last look finds the last mark, which stays
       if (const auto mark = map->mark_of(0)) {
         ++seen;
         Sha256Digest whole;
@@ -146,7 +147,7 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
         crc.fill(mark->digest[0]);
         torn += mark->digest != whole || mark->crc != crc ? 1U : 0U;
       }
-    } while (!stop);
+    }
   };
   std::thread writer(write);  // one: two that disagree may tear, see TileMap
   std::thread reader(read);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/digest.h"
+#include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 #include "core/quant/scheme.h"
 
@@ -23,12 +24,15 @@ SourceModel model_in(const std::string& folder) {
   return std::move(*model);
 }
 
-std::shared_ptr<const LayoutPlan> plan_of(const SourceModel& model, std::string_view dtype) {
+const Scheme& scheme_called(std::string_view dtype) {
   const Scheme* const scheme = find_scheme(dtype);
   if (scheme == nullptr) {
     throw std::runtime_error("no dtype " + std::string(dtype));
   }
-  auto plan = plan_torch_zip(model, *scheme);
+  return *scheme;
+}
+
+std::shared_ptr<const LayoutPlan> usable(Result<std::shared_ptr<const LayoutPlan>> plan) {
   if (!plan) {
     throw std::runtime_error(plan.error().message);
   }
@@ -121,29 +125,37 @@ void place(std::span<std::byte> file, uint64_t offset, const Bytes& bytes) {
   std::copy(bytes.begin(), bytes.end(), file.subspan(offset, bytes.size()).begin());
 }
 
-}  // namespace
-
-std::shared_ptr<const LayoutPlan> planned_file(const std::string& folder, std::string_view dtype) {
-  return plan_of(model_in(folder), dtype);
-}
-
-std::string expected_file(const std::string& folder, std::string_view dtype) {
-  const SourceModel model = model_in(folder);
-  const auto plan = plan_of(model, dtype);
-  std::string text(plan->size_bytes(), '\0');
+std::string bytes_of(const SourceModel& model, const LayoutPlan& plan) {
+  std::string text(plan.size_bytes(), '\0');
   const std::span<std::byte> file = std::as_writable_bytes(std::span(text));
-  plan->render_static(ByteRange{0, plan->size_bytes()}, file);
-  for (uint32_t g = 0; g < plan->groups().size(); ++g) {
-    const Group& group = plan->groups()[g];
+  plan.render_static(ByteRange{0, plan.size_bytes()}, file);
+  for (uint32_t g = 0; g < plan.groups().size(); ++g) {
+    const Group& group = plan.groups()[g];
     const std::vector<Bytes> stored = encode(group.encoding, source_bytes(model, model.tensors[group.tensor]));
     for (uint32_t i = 0; i < stored.size(); ++i) {
       if (group.encoding.stored[i].constant.empty()) {
         place(file, group.data_offsets[i], stored[i]);
-        place(file, group.data_offsets[i] + stored[i].size(), plan->trailer(g, i, crc32(0, stored[i])));
+        place(file, group.data_offsets[i] + stored[i].size(), plan.trailer(g, i, crc32(0, stored[i])));
       }
     }
   }
   return text;
+}
+
+}  // namespace
+
+std::shared_ptr<const LayoutPlan> planned_file(const std::string& folder, std::string_view dtype) {
+  return usable(plan_torch_zip(model_in(folder), scheme_called(dtype)));
+}
+
+std::string expected_file(const std::string& folder, std::string_view dtype) {
+  const SourceModel model = model_in(folder);
+  return bytes_of(model, *usable(plan_torch_zip(model, scheme_called(dtype))));
+}
+
+std::string expected_safetensors(const std::string& folder, std::string_view dtype) {
+  const SourceModel model = model_in(folder);
+  return bytes_of(model, *usable(plan_safetensors(model, scheme_called(dtype))));
 }
 
 }  // namespace qcache

@@ -15,5 +15,7 @@ namespace qcache {
 /// taken over the result. No tiles, no backing file, no second thread: what the mount delivers is compared with this.
 /// Throws where the model cannot be read or served.
 [[nodiscard]] std::string expected_file(const std::string& folder, std::string_view dtype);
+/// The same of `<model>/<dtype>/0/model.safetensors`.
+[[nodiscard]] std::string expected_safetensors(const std::string& folder, std::string_view dtype);
 
 }  // namespace qcache

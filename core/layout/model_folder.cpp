@@ -1,0 +1,96 @@
+#include "core/layout/model_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/base/digest.h"
+#include "core/model/config_text.h"
+#include "core/quant/module_lists.h"
+#include "core/quant/tensor_selection.h"
+
+namespace qcache {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string config_json(const SourceModel& model, const Scheme& scheme, const std::string& quantization_config) {
+  std::vector<JsonMember> members;
+  const std::string dtype = fmt::format("\"{}\"", torch_name(scheme.dense_dtype(model)));
+  for (const char* const key : {"dtype", "torch_dtype"}) {  // the new and the old name of one thing
+    if (has_member(model.config_text, key)) {
+      members.push_back({key, dtype});
+    }
+  }
+  if (members.empty()) {
+    members.push_back({"torch_dtype", dtype});
+  }
+  if (!quantization_config.empty()) {
+    members.push_back({"quantization_config", quantization_config});
+  }
+  // The model's reader has accepted this text already.
+  return with_members(model.config_text, members).value_or(std::string());
+}
+
+std::string qcache_json(const SourceModel& model, const Scheme& scheme, const StoredModel& stored) {
+  ordered_json files = ordered_json::array();
+  for (const SourceFileIdentity& file : model.identity.files) {
+    if (!file.absent()) {
+      files.push_back({{"name", file.path.substr(file.path.rfind('/') + 1)},
+                       {"size", file.size_bytes},
+                       {"header_sha256", to_hex(file.header_digest)}});
+    }
+  }
+  const ordered_json description = {
+      {"qcache", 1},         {"dtype", scheme.name()},     {"scheme_version", scheme.version()},
+      {"model", model.name}, {"source", std::move(files)}, {"quantized", stored.quantized_modules}};
+  return description.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n';
+}
+
+}  // namespace
+
+StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan) {
+  StoredModel out{model, scheme.choose(model), {}, {}};
+  for (const Group& group : plan.groups()) {
+    const TensorInfo& tensor = model.tensors[group.tensor];
+    const std::string_view module = module_of_weight(tensor);
+    if (module.empty()) {
+      continue;
+    }
+    if (group.encoding.quantized) {
+      out.quantized_modules.emplace_back(module);
+    } else if (tensor.shape.size() == 2) {
+      out.dense_modules.emplace_back(module);
+    }
+  }
+  for (std::string& head : absent_output_heads(model, out.quantized_modules)) {
+    out.dense_modules.push_back(std::move(head));
+  }
+  return out;
+}
+
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
+                                      FolderReader reader) {
+  const StoredModel stored = describe_stored(model, scheme, plan);
+  const std::optional<std::string> quantization_config = scheme.quantization_config(stored, reader);
+  if (!quantization_config) {
+    return fail(ErrorKind::kUnsupported,
+                fmt::format("{} cannot load dtype '{}'",
+                            reader == FolderReader::kDiffusers ? "diffusers" : "transformers", scheme.name()));
+  }
+  ModelFolder folder;
+  folder.weights_file =
+      reader == FolderReader::kDiffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors";
+  folder.files = scheme.folder_files(stored);
+  if (!model.config_text.empty()) {
+    folder.files.push_back({"config.json", config_json(model, scheme, *quantization_config)});
+  }
+  folder.files.push_back({"qcache.json", qcache_json(model, scheme, stored)});
+  std::sort(folder.files.begin(), folder.files.end(),
+            [](const FolderFile& a, const FolderFile& b) { return a.name < b.name; });
+  return folder;
+}
+
+}  // namespace qcache

@@ -1,0 +1,124 @@
+#include "core/model/companion_files.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/model/hub_cache.h"
+#include "core/model/weight_files.h"
+
+namespace qcache {
+namespace {
+
+constexpr std::array<std::string_view, 12> kWeightEndings = {".safetensors", ".bin",  ".pt",     ".pth",
+                                                             ".ckpt",        ".gguf", ".h5",     ".msgpack",
+                                                             ".ot",          ".onnx", ".tflite", ".index.json"};
+
+bool holds_weights_of_some_framework(std::string_view name) {
+  return std::any_of(kWeightEndings.begin(), kWeightEndings.end(),
+                     [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+bool is_plain_path(std::string_view relative) {
+  while (!relative.empty()) {
+    const size_t slash = relative.find('/');
+    if (!is_plain_file_name(relative.substr(0, slash))) {
+      return false;
+    }
+    if (slash == std::string_view::npos) {
+      return true;
+    }
+    relative.remove_prefix(slash + 1);
+  }
+  return true;
+}
+
+std::string_view folder_of(std::string_view relative) {
+  const size_t slash = relative.rfind('/');
+  return slash == std::string_view::npos ? std::string_view() : relative.substr(0, slash);
+}
+
+tl::unexpected<Error> not_found(const std::string& relative) {
+  return fail(ErrorKind::kNotFound, fmt::format("the model's folder shows no '{}'", relative));
+}
+
+}  // namespace
+
+CompanionFiles::CompanionFiles(Env& env, std::string model_path, std::string weights_folder,
+                               std::vector<std::string> roots)
+    : env_(env), model_path_(std::move(model_path)), weights_folder_(std::move(weights_folder)) {
+  inside_.push_back(model_path_ + '/');
+  if (const auto hub = hub_location(model_path_)) {
+    inside_.push_back(hub->repo_folder + '/');
+    return;
+  }
+  for (std::string& root : roots) {
+    inside_.push_back(root == "/" ? std::move(root) : root + '/');
+  }
+}
+
+bool CompanionFiles::is_left_out(const std::string& relative) const {
+  const std::string_view folder = folder_of(relative);
+  const std::string_view name = std::string_view(relative).substr(folder.empty() ? 0 : folder.size() + 1);
+  if (folder.empty() && name.starts_with('.')) {
+    return true;
+  }
+  return (folder.empty() || folder == weights_folder_) && holds_weights_of_some_framework(name);
+}
+
+Result<std::string> CompanionFiles::resolve(const std::string& relative) const {
+  if (relative.empty()) {
+    return model_path_;
+  }
+  if (!is_plain_path(relative) || is_left_out(relative)) {
+    return not_found(relative);
+  }
+  const std::string path = model_path_ + '/' + relative;
+  const std::string folder = path.substr(0, path.rfind('/'));
+  QCACHE_TRY_ASSIGN(const std::string real_folder, env_.real_path(folder));
+  if (real_folder != folder) {
+    return not_found(relative);
+  }
+  QCACHE_TRY_ASSIGN(std::string real, env_.real_path(path));
+  const std::string as_folder = real + '/';
+  if (std::none_of(inside_.begin(), inside_.end(), [&](const std::string& in) { return as_folder.starts_with(in); })) {
+    return fail(ErrorKind::kNotFound, fmt::format("{}/{} is a link to {}, outside the mounted folders: qcache does not "
+                                                  "follow it",
+                                                  model_path_, relative, real));
+  }
+  return real;
+}
+
+Result<std::vector<CompanionEntry>> CompanionFiles::list(const std::string& relative) const {
+  QCACHE_TRY(stat(relative));
+  QCACHE_TRY_ASSIGN(std::vector<std::string> names,
+                    env_.list(relative.empty() ? model_path_ : model_path_ + '/' + relative));
+  std::sort(names.begin(), names.end());
+  std::vector<CompanionEntry> entries;
+  for (std::string& name : names) {
+    const auto found = stat(relative.empty() ? name : relative + '/' + name);
+    if (found) {
+      entries.push_back({std::move(name), found->is_directory()});
+    }
+  }
+  return entries;
+}
+
+Result<FileStat> CompanionFiles::stat(const std::string& relative) const {
+  QCACHE_TRY_ASSIGN(const std::string real, resolve(relative));
+  QCACHE_TRY_ASSIGN(const FileStat found, env_.stat(real));
+  const bool linked_folder = found.is_directory() && !relative.empty() && real != model_path_ + '/' + relative;
+  if (linked_folder || (!found.is_directory() && !found.is_regular())) {
+    return not_found(relative);
+  }
+  return found;
+}
+
+Result<SourceFile> CompanionFiles::open(const std::string& relative) const {
+  QCACHE_TRY_ASSIGN(const std::string real, resolve(relative));
+  return SourceFile::open(env_, real);
+}
+
+}  // namespace qcache

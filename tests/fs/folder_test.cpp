@@ -1,0 +1,195 @@
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountFolder = MountTest;
+using Names = std::vector<std::string>;
+
+const std::string kWeights = "m/int8/0/model.safetensors";
+
+nlohmann::json json_in(const std::string& path) {
+  return nlohmann::json::parse(read_file(path));
+}
+
+// S51: `<dtype>/0/` is a folder that frameworks load: `model.safetensors`, `config.json`, `qcache.json`, what the dtype
+// adds (`quanto_qmap.json`), and every other file and folder of the model but weights and hidden names.
+TEST_F(MountFolder, ListsWhatLoadersNeed) {
+  small_model()
+      .file("tokenizer.json", "{}")
+      .file("modeling_x.py", "x = 1")
+      .file(".gitattributes", "x")
+      .file("pytorch_model.bin", "x")
+      .file("1_Pooling/config.json", "{}")
+      .write(model("m"));
+  MountedFs& fs = mount();
+  const Names common = {"1_Pooling", "config.json", "model.safetensors", "modeling_x.py", "qcache.json"};
+  for (const std::string& dtype : all_dtypes()) {
+    Names expected = common;
+    if (dtype.starts_with("q")) {
+      expected.emplace_back("quanto_qmap.json");
+    }
+    expected.emplace_back("tokenizer.json");
+    EXPECT_EQ(names_in(fs.path("m/" + dtype + "/0")), expected) << dtype;
+    EXPECT_EQ(names_in(fs.path("m/" + dtype + "/0/1_Pooling")), Names{"config.json"});
+  }
+  for (const char* name : {"m/int8/0/pytorch_model.bin", "m/int8/0/.gitattributes", "m/int8/0/x", "m/int8/0/0.bin",
+                           "m/int8/0/1_Pooling/x", "m/int8/0/quanto_qmap.json"}) {
+    EXPECT_EQ(stat_error(fs.path(name)), ENOENT) << name;
+  }
+}
+
+// S52: `model.safetensors` holds the same tensors as `0.bin`, with the bytes of quantizing whole tensors in memory; its
+// size is exact from the first `stat` on, and it is made, mapped and sealed as `0.bin` is.
+TEST_F(MountFolder, WeightsEqualTheEagerBytesInEveryDtype) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  for (const std::string& dtype : all_dtypes()) {
+    SCOPED_TRACE(dtype);
+    const std::string name = "m/" + dtype + "/0/model.safetensors";
+    const std::string expected = expected_safetensors(model("m"), dtype);
+    EXPECT_EQ(stat_of(fs.path(name)).st_size, static_cast<off_t>(expected.size()));
+    EXPECT_EQ(fs.xattr(name, "state"), "absent");
+    EXPECT_TRUE(reads_as(read_whole(fs.path(name)), expected));
+    fs.wait_until_sealed(name);
+    EXPECT_TRUE(reads_as(read_whole(fs.path(name)), expected));
+    const UniqueFd fd = open_file(fs.path(name));
+    EXPECT_TRUE(same_bytes(Mapping(fd.get(), expected.size(), MAP_SHARED, PROT_READ).bytes(), expected));
+    EXPECT_NE(stat_of(fs.path(name)).st_ino, stat_of(fs.path("m/" + dtype + "/0.bin")).st_ino);
+  }
+}
+
+TEST_F(MountFolder, AReadOfTheLastTensorMakesThatTensorOnly) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_safetensors(model("m"), "int8");
+  const UniqueFd fd = open_file(fs.path(kWeights));
+  const size_t tail = 3000;
+  EXPECT_TRUE(reads_as(read_at(fd.get(), expected.size() - tail, tail), expected.substr(expected.size() - tail)));
+  EXPECT_LE(fs.status("tiles_quantized"), 2U);
+  EXPECT_TRUE(reads_as(read_at(fd.get(), 0, 4096), expected.substr(0, 4096)));
+  EXPECT_LE(fs.status("tiles_quantized"), 2U) << "the header needs no tensor";
+}
+
+// S53: The other files of a folder are those of the model as they are now: read, mapped and listed without a remount,
+// and nothing of them is copied into the cache directory.
+TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
+  std::string large(3'000'000, 'x');
+  for (size_t i = 0; i < large.size(); ++i) {
+    large[i] = static_cast<char>('a' + i * i % 23);
+  }
+  small_model().file("tokenizer.json", large).file("sub/deep/file.txt", "deep").write(model("m"));
+  MountedFs& fs = mount();
+  const std::string name = fs.path("m/nf4/0/tokenizer.json");
+  EXPECT_TRUE(reads_as(read_whole(name), large));
+  const UniqueFd fd = open_file(name);
+  EXPECT_TRUE(same_bytes(Mapping(fd.get(), large.size(), MAP_SHARED, PROT_READ).bytes(), large));
+  EXPECT_TRUE(reads_as(read_at(fd.get(), 2'999'990, 4096), large.substr(2'999'990)));
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0/sub/deep/file.txt")), "deep"));
+  EXPECT_EQ(stat_of(name).st_size, 3'000'000);
+  EXPECT_EQ(stat_of(name).st_mtime, stat_of(model("m") + "/tokenizer.json").st_mtime);
+
+  // Rewritten in place, replaced, new, gone.
+  write_file(model("m") + "/tokenizer.json", "short");
+  EXPECT_TRUE(reads_as(read_whole(name), "short"));
+  EXPECT_EQ(stat_of(name).st_size, 5);
+  write_file(dir() / "other", "replaced");
+  std::filesystem::rename(dir() / "other", model("m") + "/tokenizer.json");
+  EXPECT_TRUE(reads_as(read_whole(name), "replaced"));
+  write_file(model("m") + "/new.txt", "new");
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0/new.txt")), "new"));
+  std::filesystem::remove(model("m") + "/new.txt");
+  EXPECT_EQ(open_error(fs.path("m/nf4/0/new.txt"), O_RDONLY), ENOENT);
+  EXPECT_EQ(open_error(name, O_RDWR), EROFS);
+  EXPECT_EQ(fs.status("cache_bytes"), 0U);
+}
+
+// S54: `config.json` is the model's with a `quantization_config` for the dtype and the dtype of what is not quantized;
+// all else in it stays as it was written, NaN and digits included.
+TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
+  const auto with_config = [](std::string config) {
+    return ModelBuilder().config(std::move(config)).tensor("a.q_proj.weight", DType::kBF16, {64, 64});
+  };
+  with_config(
+      R"({"model_type": "qwen2", "torch_dtype": "float32", "eps": 1.0000e-05, "limit": Infinity, "n": {"a": []}})")
+      .write(model("m"));
+  MountedFs& fs = mount();
+  const std::string text = read_file(fs.path("m/fp8/0/config.json"));
+  EXPECT_NE(text.find(R"("eps": 1.0000e-05)"), std::string::npos);
+  EXPECT_NE(text.find(R"("limit": Infinity)"), std::string::npos);
+  EXPECT_NE(text.find(R"("torch_dtype": "bfloat16")"), std::string::npos) << "most bytes of the model are";
+  EXPECT_NE(text.find(R"("quant_method":"compressed-tensors")"), std::string::npos);
+  const std::string cast = read_file(fs.path("m/fp16/0/config.json"));
+  EXPECT_NE(cast.find(R"("torch_dtype": "float16")"), std::string::npos);
+  EXPECT_EQ(cast.find("quantization_config"), std::string::npos);
+
+  const auto qcache = json_in(fs.path("m/fp8/0/qcache.json"));
+  EXPECT_EQ(qcache.at("dtype"), "fp8");
+  EXPECT_EQ(qcache.at("source").at(0).at("name"), "model.safetensors");
+  EXPECT_EQ(qcache.at("quantized"), nlohmann::json::array({"a.q_proj"}));
+
+  // A new config is a new folder.
+  with_config(R"({"model_type": "qwen2", "marker": 7})").write(model("m"));
+  EXPECT_EQ(json_in(fs.path("m/fp8/0/config.json")).at("marker"), 7);
+}
+
+TEST_F(MountFolder, AModelWithoutAUsableConfigKeepsWhatItHas) {
+  small_model().config("{broken").write(model("broken"));
+  ModelBuilder().tensor("a.weight", DType::kF32, {64, 64}).write(model("none"));
+  MountedFs& fs = mount();
+  EXPECT_TRUE(reads_as(read_whole(fs.path("broken/int8/0/config.json")), "{broken"));
+  EXPECT_NE(fs.xattr("broken", "config_problem"), "");
+  EXPECT_EQ(names_in(fs.path("none/int8/0")), (Names{"model.safetensors", "qcache.json"}));
+}
+
+// S55: `rm` of a folder's weights drops their bytes; of its other files it does nothing, and the model is never
+// touched.
+TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
+  small_model().file("tokenizer.json", "{}").file("sub/x", "x").write(model("m"));
+  MountedFs& fs = mount();
+  const auto seal = [&] {
+    EXPECT_EQ(read_whole(fs.path(kWeights)).error, 0);
+    fs.wait_until_sealed(kWeights);
+    EXPECT_GT(fs.status("cache_bytes"), 0U);
+  };
+  seal();
+  EXPECT_EQ(::unlink(fs.path("m/int8/0/tokenizer.json").c_str()), 0);
+  EXPECT_EQ(::unlink(fs.path("m/int8/0/config.json").c_str()), 0);
+  EXPECT_EQ(fs.xattr(kWeights, "state"), "sealed");
+  EXPECT_EQ(::unlink(fs.path(kWeights).c_str()), 0);
+  EXPECT_EQ(fs.status("cache_bytes"), 0U);
+  for (const char* what : {"m/int8/0", "m/int8", "m"}) {
+    seal();
+    EXPECT_EQ(run_program({"rm", "-r", fs.path(what)}, dir() / "rm"), 0) << read_file(dir() / "rm");
+    EXPECT_EQ(fs.status("cache_bytes"), 0U) << what;
+  }
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0/tokenizer.json")), "{}"));
+  EXPECT_EQ(read_file(model("m") + "/sub/x"), "x");
+}
+
+// S56: Links in a model's folder are followed to files below the model folders only; links to folders are not shown.
+TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
+  small_model().write(model("m"));
+  write_file(dir() / "secret", "secret");
+  write_file(models() + "/shared/vocab.txt", "words");
+  make_link("../../secret", model("m") + "/leak.txt");
+  make_link("../shared/vocab.txt", model("m") + "/vocab.txt");
+  make_link("/", model("m") + "/everything");
+  MountedFs& fs = mount();
+  EXPECT_EQ(names_in(fs.path("m/int8/0")), (Names{"config.json", "model.safetensors", "qcache.json", "vocab.txt"}));
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0/vocab.txt")), "words"));
+  EXPECT_EQ(open_error(fs.path("m/int8/0/leak.txt"), O_RDONLY), ENOENT);
+  EXPECT_EQ(stat_error(fs.path("m/int8/0/everything/etc/passwd")), ENOENT);
+}
+
+}  // namespace
+}  // namespace qcache
