@@ -82,10 +82,10 @@ Result<ExitCode> print_dropped(CommandContext& context, const FileWords& words, 
   return ExitCode::kOk;
 }
 
-// The files of a mount at and below a place in it: .../model/dtype/0.bin.
+// The files of a mount at and below a place in it.
 Result<std::vector<MountPath>> files_at(Env& env, const MountPath& place) {
-  constexpr size_t kFileDepth = 3;
-  if (place.names.size() == kFileDepth) {
+  QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(place.full_path()));
+  if (!stat.is_directory()) {
     return std::vector<MountPath>{place};
   }
   std::vector<MountPath> out;

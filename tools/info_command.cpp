@@ -117,10 +117,7 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
     }
     return print_model(around, words, source, place.names[0], progress_in_mount(place));
   }
-  if (place.names.size() == 2) {
-    place.names.emplace_back("0.bin");
-  }
-  return info_of_mounted_file(around, words, place);
+  return info_of_mounted_file(around, words, file_meant(env, std::move(place)));
 }
 
 Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWords& words, const NamedFiles& names) {

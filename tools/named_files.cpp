@@ -17,8 +17,10 @@ std::string canonical_dtype(const std::string& word) {
   return scheme != nullptr ? std::string(scheme->name()) : word;
 }
 
+constexpr std::string_view kFolderWeights = "model.safetensors";
+
 // "0" or "0.bin".
-Result<uint32_t> parse_rank(const std::string& word) {
+Result<uint32_t> rank_of_word(const std::string& word) {
   const auto rank = rank_of_file_name(word.ends_with(".bin") ? word : word + ".bin");
   if (!rank) {
     return fail(ErrorKind::kInvalidArgument,
@@ -53,19 +55,21 @@ CachedFilePath cached_file_at(const std::filesystem::path& path) {
 Status add_names(NamedFiles& out, const std::vector<std::string>& more) {
   if (auto* place = std::get_if<MountPath>(&out.what)) {
     place->names.insert(place->names.end(), more.begin(), more.end());
-    if (place->names.size() > 3) {
-      return fail(no_such_path(place->full_path()));
-    }
     return {};
   }
-  if (more.size() > 2) {
+  if (more.size() > 3 || (more.size() == 3 && more[2] != kFolderWeights)) {
     return fail(no_such_path(out.text));
   }
   if (!more.empty()) {
     out.dtype = canonical_dtype(more[0]);
   }
   if (more.size() > 1) {
-    QCACHE_TRY_ASSIGN(out.rank, parse_rank(more[1]));
+    QCACHE_TRY_ASSIGN(out.rank, rank_of_word(more[1]));
+    if (more.size() > 2) {
+      out.kind = ArtifactKind::kSafetensors;
+    } else if (more[1].ends_with(".bin")) {
+      out.kind = ArtifactKind::kCheckpoint;
+    }
   }
   return {};
 }
@@ -74,25 +78,26 @@ Status add_names(NamedFiles& out, const std::vector<std::string>& more) {
 
 bool FilePattern::matches(const CacheEntry& entry) const {
   const Record& record = entry.record;
-  const std::vector<std::string> names = split_path(record.virtual_path);
-  if (names.size() != 3) {
+  const auto path = parse_artifact_path(record.virtual_path);
+  if (!path) {
     return file == record.file;  // damaged: only by its own name
   }
-  const auto entry_rank = rank_of_file_name(names[2]);
-  if (model && *model != names[0]) {
+  if (model && *model != path->model) {
     return false;
   }
   // A file that is being made does not tell its model's folder, but its name follows from that.
-  if (model_path && (!entry_rank || record.file != artifact_file_name(*model_path, names[1], *entry_rank))) {
+  if (model_path && record.file != artifact_file_name(*model_path, path->dtype, path->rank, extension_of(path->kind))) {
     return false;
   }
-  return (!dtype || *dtype == names[1]) && (!rank || rank == entry_rank) && (!file || *file == record.file);
+  return (!dtype || *dtype == path->dtype) && (!rank || rank == path->rank) && (!kind || kind == path->kind) &&
+         (!file || *file == record.file);
 }
 
 FilePattern NamedFiles::pattern() const {
   FilePattern out;
   out.dtype = dtype;
   out.rank = rank;
+  out.kind = kind;
   if (const auto* named = std::get_if<ModelName>(&what)) {
     out.model = named->name;
   } else if (const auto* cached = std::get_if<CachedFilePath>(&what)) {
@@ -108,7 +113,9 @@ FilePattern NamedFiles::pattern() const {
       out.dtype = canonical_dtype(names[1]);
     }
     if (names.size() > 2) {
-      out.rank = rank_of_file_name(names[2]);
+      const auto rank_of_file = rank_of_file_name(names[2]);
+      out.kind = rank_of_file ? ArtifactKind::kCheckpoint : ArtifactKind::kSafetensors;
+      out.rank = rank_of_file ? rank_of_file : parse_rank(names[2]);
     }
   }
   return out;
@@ -141,9 +148,8 @@ Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::ve
   out.text = joined(words);
   std::vector<std::string> more;
   for (const std::string& word : {words.dtype, words.rank}) {
-    if (!word.empty()) {
-      more.push_back(word);
-    }
+    const std::vector<std::string> parts = split_path(word);
+    more.insert(more.end(), parts.begin(), parts.end());
   }
   const bool is_path = words.model.find('/') != std::string::npos;
   const auto stat = env.stat(words.model);
@@ -181,6 +187,32 @@ Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::ve
   return out;
 }
 
+std::vector<std::string> names_below_model(const NamedFiles& names) {
+  std::vector<std::string> out;
+  if (names.dtype) {
+    out.push_back(*names.dtype);
+  }
+  if (names.rank && names.kind == ArtifactKind::kSafetensors) {
+    out.push_back(fmt::format("{}", *names.rank));
+    out.emplace_back(kFolderWeights);
+  } else if (names.rank) {
+    out.push_back(fmt::format("{}.bin", *names.rank));
+  }
+  return out;
+}
+
+MountPath file_meant(Env& env, MountPath place) {
+  constexpr size_t kDtypeDepth = 2;
+  if (place.names.size() == kDtypeDepth) {
+    place.names.emplace_back("0.bin");
+  } else if (place.names.size() == kDtypeDepth + 1 && !place.names.back().ends_with(".bin")) {
+    if (const auto stat = env.stat(place.full_path()); stat && stat->is_directory()) {
+      place.names.emplace_back(kFolderWeights);
+    }
+  }
+  return place;
+}
+
 std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const std::vector<RunningMount>& mounts) {
   if (const auto* place = std::get_if<MountPath>(&names.what)) {
     return *place;
@@ -191,12 +223,8 @@ std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const
       continue;
     }
     MountPath place{mount, {named->name}};
-    if (names.dtype) {
-      place.names.push_back(*names.dtype);
-    }
-    if (names.rank) {
-      place.names.push_back(fmt::format("{}.bin", *names.rank));
-    }
+    const std::vector<std::string> below = names_below_model(names);
+    place.names.insert(place.names.end(), below.begin(), below.end());
     return place;
   }
   return std::nullopt;

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/engine/artifact_name.h"
 #include "core/store/store.h"
 #include "tools/mount_table.h"
 
@@ -17,6 +18,7 @@ struct FilePattern {
   std::optional<std::string> model_path;  ///< its folder, links resolved
   std::optional<std::string> dtype;       ///< canonical name
   std::optional<uint32_t> rank;
+  std::optional<ArtifactKind> kind;
   std::optional<std::string> file;  ///< name in the cache directory
 
   [[nodiscard]] bool matches(const CacheEntry& entry) const;
@@ -48,6 +50,7 @@ struct NamedFiles {
   std::variant<ModelName, MountPath, CachedFilePath, FolderPath> what;
   std::optional<std::string> dtype;  ///< canonical where it is a dtype of ours; part of a MountPath's names instead
   std::optional<uint32_t> rank;      ///< likewise
+  std::optional<ArtifactKind> kind;  ///< where the words tell a `.bin` from a folder's weights; likewise
   std::string text;                  ///< the words, for messages
 
   /// For looking through a cache directory.
@@ -67,9 +70,16 @@ struct NameWords {
 /// - a path in a running mount, as shown or not;
 /// - a cached file, `quantized_model_<md5>.bin`;
 /// - a folder on disk, if the word has a "/" in it;
-/// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`.
+/// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`, `Qwen/int8/0/model.safetensors`.
 /// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed rank.
 Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
+
+/// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
+[[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);
+
+/// The file that is meant where `place` names a dtype (its `0.bin`) or a rank's folder (its weights); other places as
+/// they are.
+[[nodiscard]] MountPath file_meant(Env& env, MountPath place);
 
 /// Where a running mount shows what `names` names; none where no mount has a model called so.
 [[nodiscard]] std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names,

@@ -97,10 +97,7 @@ Result<Targets> targets_in_mount(Env& env, const MountPath& place, bool all) {
     }
     return targets;
   }
-  MountPath file = place;
-  if (file.names.size() == 2) {
-    file.names.emplace_back("0.bin");
-  }
+  const MountPath file = file_meant(env, place);
   if (!env.stat(file.full_path())) {
     return fail(not_in_mount(env, file, served));
   }
@@ -121,7 +118,8 @@ Result<Targets> targets_in_engine(Engine& engine, const std::string& model, cons
     }
     served += fmt::format("{}{}", served.empty() ? "" : " ", dtype.scheme->name());
     if (wanted) {
-      targets.push_back(warm_target_in_engine(engine, ArtifactName{model, dtype.scheme, names.rank.value_or(0)}));
+      targets.push_back(warm_target_in_engine(engine, ArtifactName{model, dtype.scheme, names.rank.value_or(0),
+                                                                   names.kind.value_or(ArtifactKind::kCheckpoint)}));
     }
   }
   if (targets.empty()) {
@@ -196,12 +194,8 @@ Result<ExitCode> warm(CommandContext& context, const WarmWords& words) {
   QCACHE_TRY_ASSIGN(NamedFiles names, around.resolve(words.names));
   if (const auto* folder = std::get_if<FolderPath>(&names.what)) {
     if (auto shown = mount_showing(around, *folder)) {
-      if (names.dtype) {
-        shown->names.push_back(*names.dtype);
-      }
-      if (names.rank) {
-        shown->names.push_back(fmt::format("{}.bin", *names.rank));
-      }
+      const std::vector<std::string> below = names_below_model(names);
+      shown->names.insert(shown->names.end(), below.begin(), below.end());
       names.what = std::move(*shown);
     }
   }

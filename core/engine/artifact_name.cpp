@@ -12,8 +12,32 @@ std::string ArtifactName::virtual_path() const {
                                            : fmt::format("{}/{}/0/model.safetensors", model, scheme->name());
 }
 
-std::string_view ArtifactName::extension() const {
+std::string_view extension_of(ArtifactKind kind) {
   return kind == ArtifactKind::kCheckpoint ? ".bin" : ".safetensors";
+}
+
+std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
+  // A model's name has no slash in it, but may have all else.
+  const size_t model_end = path.find('/');
+  const size_t dtype_end = model_end == std::string_view::npos ? model_end : path.find('/', model_end + 1);
+  if (dtype_end == std::string_view::npos) {
+    return std::nullopt;
+  }
+  ArtifactPath out;
+  out.model = path.substr(0, model_end);
+  out.dtype = path.substr(model_end + 1, dtype_end - model_end - 1);
+  std::string_view file = path.substr(dtype_end + 1);
+  std::optional<uint32_t> rank = rank_of_file_name(file);
+  if (constexpr std::string_view kWeights = "/model.safetensors"; file.ends_with(kWeights)) {
+    file.remove_suffix(kWeights.size());
+    rank = parse_rank(file);
+    out.kind = ArtifactKind::kSafetensors;
+  }
+  if (!rank) {
+    return std::nullopt;
+  }
+  out.rank = *rank;
+  return out;
 }
 
 std::optional<uint32_t> rank_of_file_name(std::string_view name) {
@@ -41,7 +65,7 @@ Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
   Sha256 hash;
   // The model's name is part of the bytes (archive/qcache.json); lengths keep the fields apart.
   hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
-                          name.scheme->version(), name.rank, name.extension(), kLayoutVersion));
+                          name.scheme->version(), name.rank, extension_of(name.kind), kLayoutVersion));
   const Sha256Digest source = model.identity.digest();
   hash.update(std::as_bytes(std::span(source)));
   return hash.finish();

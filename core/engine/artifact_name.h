@@ -16,6 +16,9 @@ enum class ArtifactKind : uint8_t {
   kSafetensors,  ///< the weights of the folder `<rank>/`; the same file for every rank
 };
 
+/// What the names of such files in the cache directory end with.
+[[nodiscard]] std::string_view extension_of(ArtifactKind kind);
+
 /// Which file of the mount.
 struct ArtifactName {
   std::string model;
@@ -25,9 +28,16 @@ struct ArtifactName {
 
   /// `<model>/<dtype>/<rank>.bin` or `<model>/<dtype>/0/model.safetensors`.
   [[nodiscard]] std::string virtual_path() const;
-  /// What the names of its files in the cache directory end with.
-  [[nodiscard]] std::string_view extension() const;
 };
+
+/// What an ArtifactName::virtual_path() names. The dtype is text, because a newer qcache may have made the file.
+struct ArtifactPath {
+  std::string model;
+  std::string dtype;
+  uint32_t rank = 0;
+  ArtifactKind kind = ArtifactKind::kCheckpoint;
+};
+[[nodiscard]] std::optional<ArtifactPath> parse_artifact_path(std::string_view path);
 
 /// A decimal rank without leading zeros, below 2^31. None for anything else.
 [[nodiscard]] std::optional<uint32_t> parse_rank(std::string_view digits);

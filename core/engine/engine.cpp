@@ -16,7 +16,7 @@ unsigned thread_count(unsigned wanted) {
 }
 
 std::string cached_file_name(const std::string& model_path, const ArtifactName& name) {
-  return artifact_file_name(model_path, name.scheme->name(), name.rank, name.extension());
+  return artifact_file_name(model_path, name.scheme->name(), name.rank, extension_of(name.kind));
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 constexpr int64_t kDayNs = int64_t{86400} * 1'000'000'000;
 
@@ -249,6 +250,29 @@ TEST_F(CacheCommands, RmTakesEveryWayToNameFiles) {
     EXPECT_THAT(ran.out, HasSubstr("Dropped 1 file, "));
     EXPECT_THAT(listed_paths(), ElementsAre("m/bf16/0.bin")) << ::testing::PrintToString(words);
   }
+}
+
+TEST_F(CacheCommands, RmTellsAFolderFromTheCheckpointBesideIt) {
+  runner_.write_model("m");
+  const auto warm_both = [&] {
+    for (const char* file : {"0.bin", "0/model.safetensors"}) {
+      EXPECT_EQ(runner_.run({"warm", runner_.model("m"), "int8", file}).exit, ExitCode::kOk) << file;
+    }
+    EXPECT_THAT(listed_paths(), UnorderedElementsAre("m/int8/0.bin", "m/int8/0/model.safetensors"));
+  };
+  warm_both();
+  EXPECT_EQ(runner_.run({"rm", "m/int8/0/model.safetensors"}).exit, ExitCode::kOk);
+  EXPECT_THAT(listed_paths(), ElementsAre("m/int8/0.bin"));
+  warm_both();
+  EXPECT_EQ(runner_.run({"rm", "m", "int8", "0.bin"}).exit, ExitCode::kOk);
+  EXPECT_THAT(listed_paths(), ElementsAre("m/int8/0/model.safetensors"));
+  warm_both();
+  EXPECT_EQ(runner_.run({"rm", "m", "int8", "0"}).exit, ExitCode::kOk);
+  EXPECT_THAT(listed_paths(), ElementsAre());
+  warm_both();
+  EXPECT_EQ(runner_.run({"rm", runner_.model("m")}).exit, ExitCode::kOk);
+  EXPECT_THAT(listed_paths(), ElementsAre());
+  EXPECT_EQ(runner_.run({"rm", "m/int8/0/config.json"}).exit, ExitCode::kNotFound);
 }
 
 TEST_F(CacheCommands, RmOfAModelDropsAllItsFilesAndNoOthers) {
