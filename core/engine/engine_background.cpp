@@ -35,12 +35,26 @@ void Engine::run_sealer() {
       artifact = std::move(to_seal_.front());
       to_seal_.pop_front();
     }
-    seal(artifact);
+    if (artifact->filling().try_lock_seal()) {
+      seal(artifact);
+      artifact->filling().unlock_seal();
+      continue;
+    }
+    // Another process is sealing it. Should that process die, it is our turn.
+    const MutexLock lock(mutex_);
+    if (!stopping_) {
+      to_seal_.push_back(std::move(artifact));
+      wake_.wait_for(mutex_, kTick);
+    }
   }
 }
 
 void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
   const std::string path = artifact->name().virtual_path();
+  if (const auto current = artifact->filling().names_lead_here(); current && !*current) {
+    forget(artifact);  // sealed by another process, or dropped
+    return;
+  }
   if (Status written = artifact->write_static_bytes(); !written) {
     errors_.add(path, written.error().with_context("cannot complete the cached file"), env_.now_ns());
     return;

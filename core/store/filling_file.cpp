@@ -12,6 +12,9 @@
 namespace qcache {
 namespace {
 
+// Of the map file; tiles have the bytes before it.
+constexpr uint64_t kSealByte = uint64_t{1} << 32U;
+
 Status check_key(const FillingKey& key) {
   if (!is_artifact_file_name(key.file)) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not the name of a cached file", key.file));
@@ -142,6 +145,14 @@ bool FillingFile::lock_tile(uint32_t tile, std::chrono::milliseconds patience) {
 
 void FillingFile::unlock_tile(uint32_t tile) {
   unlock_byte(map_fd_.get(), tile);
+}
+
+bool FillingFile::try_lock_seal() {
+  return try_lock_byte(map_fd_.get(), kSealByte).value_or(true);
+}
+
+void FillingFile::unlock_seal() {
+  unlock_byte(map_fd_.get(), kSealByte);
 }
 
 Result<bool> FillingFile::names_lead_here() const {

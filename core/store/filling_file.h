@@ -51,6 +51,12 @@ class FillingFile {
   bool lock_tile(uint32_t tile, std::chrono::milliseconds patience);
   void unlock_tile(uint32_t tile);
 
+  /// Locks the right to write static bytes and to seal against other processes. Whoever has it must look whether the
+  /// names still lead here before writing: a byte written after another process has sealed the file would make it look
+  /// tampered with. False where another process has it; where the filesystem has no such locks nobody is kept away.
+  bool try_lock_seal();
+  void unlock_seal();
+
   /// Whether the names in the cache directory still lead to this pair; false where that cannot be found out.
   [[nodiscard]] bool is_current() const { return names_lead_here().value_or(false); }
   /// The same for those who must tell "no" from "unknown".

@@ -97,6 +97,25 @@ TEST_F(EngineTest, FailedSealLosesNothing) {
   EXPECT_EQ(read_all(), first);
 }
 
+TEST_F(EngineTest, AFileThatAnotherProcessHasSealedIsNotWrittenTo) {
+  Engine& first = start();
+  FakeEnv other_env;
+  EngineOptions options;
+  options.roots = {dir_ / "models"};
+  options.cache_directory = dir_ / "cache";
+  const auto other = std::move(*Engine::start(other_env, options));
+  const auto opened = other->open(name());
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(read_all());
+  ASSERT_TRUE(sealed());
+  const uint64_t writes = other_env.count(EnvCall::kWriteAt);
+  ASSERT_TRUE(read(**opened, ByteRange{0, (*opened)->size_bytes()}));  // now it is complete there, too
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  other->stop();
+  EXPECT_EQ(other_env.count(EnvCall::kWriteAt), writes);
+  EXPECT_EQ(first.describe(name())->state, ArtifactState::kSealed);
+}
+
 TEST_F(EngineTest, FlippedByteInASealedFileIsMadeAgain) {
   start();
   const auto right = read_all();
