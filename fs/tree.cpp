@@ -109,7 +109,7 @@ Result<ResolvedNode> Tree::lookup_dtype(const Node& model, const std::string& na
     return fail(no_such("dtype", name));
   }
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine_.model(model.artifact.model));
-  if (const auto refusal = scheme->refusal(*source)) {
+  if (const auto refusal = why_not_served(*source, *scheme)) {
     return fail(ErrorKind::kNotFound, *refusal);
   }
   // An alias is a folder of its own: the kernel allows a folder one name only.
@@ -134,9 +134,10 @@ Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& nam
 }
 
 Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::string& name) const {
-  if (folder.relative.empty()) {
-    QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                      engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                    engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+  const std::string path = folder.relative.empty() ? name : folder.relative + "/" + name;
+  if (folder.relative == added->subfolder) {
     if (name == added->weights_file) {
       ArtifactName artifact = folder.artifact;
       artifact.kind = ArtifactKind::kSafetensors;
@@ -144,7 +145,7 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
     }
     if (const std::string* text = find_text(*added, name)) {
       Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
-      node.relative = name;
+      node.relative = path;
       node.size_bytes = text->size();
       node.mtime_ns = control_.started_ns();
       node.key = fmt::format("{} {}", node.path, to_hex(sha256(std::as_bytes(std::span(*text)))));
@@ -152,11 +153,10 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
       return ResolvedNode{std::move(node), found};
     }
   }
-  const std::string relative = folder.relative.empty() ? name : folder.relative + "/" + name;
   QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
-  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(relative));
+  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(path));
   Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
-  node.relative = relative;
+  node.relative = path;
   node.key = node.path;
   if (stat.is_directory()) {
     node.kind = NodeKind::kFolder;
@@ -174,7 +174,7 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
 Result<std::string> Tree::generated_text(const Node& node) const {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
                     engine_.folder(node.artifact.model, *node.artifact.scheme));
-  const std::string* text = find_text(*added, node.relative);
+  const std::string* text = find_text(*added, node.relative.substr(node.relative.rfind('/') + 1));
   if (text == nullptr) {
     return fail(no_such("file", node.relative));
   }
@@ -277,9 +277,9 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
       for (const CompanionEntry& entry : passed) {
         names[entry.name] = entry.directory;
       }
-      if (folder.relative.empty()) {
-        QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                          engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                        engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+      if (folder.relative == added->subfolder) {
         names[added->weights_file] = false;
         for (const FolderFile& file : added->files) {
           names[file.name] = false;
@@ -306,7 +306,10 @@ Status Tree::remove(const Node& node) const {
     case NodeKind::kFolder: {
       ArtifactName weights = node.artifact;
       weights.kind = ArtifactKind::kSafetensors;
-      return node.relative.empty() ? engine_.remove(weights) : Status();
+      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
+                        engine_.folder(node.artifact.model, *node.artifact.scheme));
+      const bool holds_weights = node.relative.empty() || node.relative == added->subfolder;
+      return holds_weights ? engine_.remove(weights) : Status();
     }
     case NodeKind::kDtype:
     case NodeKind::kModel: {

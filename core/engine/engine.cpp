@@ -150,7 +150,7 @@ Result<std::shared_ptr<const SourceModel>> Engine::model(const std::string& name
 std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
   std::vector<DtypeInfo> out;
   for (const Scheme* scheme : all_schemes()) {
-    out.push_back(DtypeInfo{scheme, scheme->refusal(model).value_or("")});
+    out.push_back(DtypeInfo{scheme, why_not_served(model, *scheme).value_or("")});
   }
   return out;
 }
@@ -170,7 +170,8 @@ Result<CompanionFiles> Engine::companions(const std::string& model_name) {
       roots.push_back(std::move(*real));
     }
   }
-  return CompanionFiles(env_, std::move(path), {}, std::move(roots));
+  const auto source = model(model_name);
+  return CompanionFiles(env_, std::move(path), source ? (*source)->component : std::string(), std::move(roots));
 }
 
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
@@ -178,7 +179,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     return fail(ErrorKind::kNotFound, "no such dtype or rank");
   }
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(name.model));
-  if (const auto refusal = name.scheme->refusal(*source)) {
+  if (const auto refusal = why_not_served(*source, *name.scheme)) {
     return fail(ErrorKind::kNotFound, *refusal);
   }
   ArtifactInfo info;

@@ -43,7 +43,7 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
     }
   }
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> weights, plan(name, model, recipe));
-  QCACHE_TRY_ASSIGN(ModelFolder planned, plan_model_folder(model, *name.scheme, *weights, FolderReader::kTransformers));
+  QCACHE_TRY_ASSIGN(ModelFolder planned, plan_model_folder(model, *name.scheme, *weights));
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);
   folders_.emplace_front(recipe, made);

@@ -71,16 +71,30 @@ StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, cons
   return out;
 }
 
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
-                                      FolderReader reader) {
+std::optional<std::string> why_not_served(const SourceModel& model, const Scheme& scheme) {
+  if (auto refusal = scheme.refusal(model)) {
+    return refusal;
+  }
+  if (!model.component.empty() &&
+      !scheme.quantization_config(StoredModel{model, scheme.choose(model), {}, {}}, FolderReader::kDiffusers)) {
+    return fmt::format("{} cannot serve a diffusers pipeline: diffusers does not load this format", scheme.name());
+  }
+  return std::nullopt;
+}
+
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan) {
+  const FolderReader reader = model.component.empty() ? FolderReader::kTransformers : FolderReader::kDiffusers;
   const StoredModel stored = describe_stored(model, scheme, plan);
   const std::optional<std::string> quantization_config = scheme.quantization_config(stored, reader);
   if (!quantization_config) {
-    return fail(ErrorKind::kUnsupported,
-                fmt::format("{} cannot load dtype '{}'",
-                            reader == FolderReader::kDiffusers ? "diffusers" : "transformers", scheme.name()));
+    return fail(
+        ErrorKind::kUnsupported,
+        fmt::format("no folder of model '{}' in dtype '{}': {} could not tell its dense modules from the "
+                    "quantized ones; use the .bin file",
+                    model.name, scheme.name(), reader == FolderReader::kDiffusers ? "diffusers" : "transformers"));
   }
   ModelFolder folder;
+  folder.subfolder = model.component;
   folder.weights_file =
       reader == FolderReader::kDiffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors";
   folder.files = scheme.folder_files(stored);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,19 +12,24 @@ namespace qcache {
 /// What qcache itself puts into a model's folder for one dtype, beside the files that are passed through from the
 /// source: the name of the weights file, and small text files, sorted by name.
 struct ModelFolder {
+  std::string subfolder;  ///< where all of it stands: a pipeline's component; else empty
   std::string weights_file;
   std::vector<FolderFile> files;
 };
 
-/// Plans the folder that `reader` loads `model` from when its weights are `plan`, which must be a plan of `scheme`.
+/// Plans the folder that transformers, or diffusers where `model` is a pipeline's component, loads when its weights are
+/// `plan`, which must be a plan of `scheme`.
 ///
 ///   config.json   the source's, with the `quantization_config` of the scheme and the dtype of what is not quantized;
 ///                 absent where the source has none or a broken one
 ///   qcache.json   what made this folder: dtype, scheme version, source files with sizes and header digests
 ///   and what the scheme adds
-/// Fails with kUnsupported where `reader` cannot load this dtype. Pure.
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
-                                      FolderReader reader);
+/// Fails with kUnsupported where that library cannot load this dtype. Pure.
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan);
+
+/// Why `model` is not served in `scheme` at all (one sentence), or nothing where it is: the scheme refuses it, or the
+/// only library that loads such models cannot load this dtype.
+[[nodiscard]] std::optional<std::string> why_not_served(const SourceModel& model, const Scheme& scheme);
 
 /// The modules of a planned model, by whether they are quantized; with the output heads that have no tensor.
 [[nodiscard]] StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan);

@@ -67,11 +67,13 @@ class Walk {
       sink_.on_problem(names.error().message);
       return true;
     }
-    const bool is_model = holds_weights(*real, *names);
+    const bool is_pipeline = holds_pipeline(*real, *names);
+    const bool is_model = is_pipeline || holds_weights(*real, *names);
     if (is_model && !model(*real, std::string(name))) {
       return false;
     }
-    const bool is_one_model = is_model && std::binary_search(names->begin(), names->end(), "config.json");
+    const bool is_one_model =
+        is_pipeline || (is_model && std::binary_search(names->begin(), names->end(), "config.json"));
     return is_one_model || children(*real, {}, *names, kMaxDepth);
   }
 
@@ -111,10 +113,19 @@ class Walk {
       }
       return true;
     }
-    if (holds_weights(path, *names)) {
+    if (holds_pipeline(path, *names) || holds_weights(path, *names)) {
       return model(path, name);
     }
     return depth == 0 || children(path, name, *names, depth - 1);
+  }
+
+  // A pipeline is one model, not one for each of its parts.
+  bool holds_pipeline(const std::string& path, const std::vector<std::string>& names) {
+    const std::vector<std::string> components = pipeline_components(names);
+    return std::any_of(components.begin(), components.end(), [&](const std::string& component) {
+      const auto inside = sorted_list(path + '/' + component);
+      return inside && weight_signs(*inside) != WeightSigns::kNone;
+    });
   }
 
   // Firmware, vocabularies and much else are called *.bin, too. A folder is shown for such a name only where a file of

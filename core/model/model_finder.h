@@ -24,6 +24,8 @@ struct FoundModel {
 /// - `models--org--name` (a Hugging Face hub cache entry) is shown as `org--name`, at the snapshot that
 ///   `refs/main` names, else the most recently changed snapshot. At any depth; `datasets--` and `spaces--`
 ///   entries are no models. A root inside a snapshot is named after its repo too.
+/// - A diffusers pipeline (model_index.json, and weights in transformer/ or unet/) is one model, named after its
+/// folder.
 /// - A folder without weights is looked into, two levels deep; a model inside is named `outer--inner`, the parts
 ///   of a pipeline in a hub cache `org--name--transformer`.
 /// - Names starting with "." are skipped. Of two models with one name the first root's (then the first by

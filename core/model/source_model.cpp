@@ -42,6 +42,7 @@ class ModelReader {
   Result<SourceModel> read() {
     SourceIdentity& identity = model_.identity;
     identity.captured_at_ns = env_.now_ns();
+    QCACHE_TRY(find_component());
     QCACHE_TRY(read_weights());
     QCACHE_TRY(read_config());
     add_tensor_facts(model_.tensors, model_.facts);
@@ -50,13 +51,28 @@ class ModelReader {
   }
 
  private:
-  [[nodiscard]] std::string path_of(std::string_view name) const { return model_.path + '/' + std::string(name); }
+  [[nodiscard]] std::string folder() const {
+    return model_.component.empty() ? model_.path : model_.path + '/' + model_.component;
+  }
+  [[nodiscard]] std::string path_of(std::string_view name) const { return folder() + '/' + std::string(name); }
+
+  Status find_component() {
+    QCACHE_TRY_ASSIGN(const auto names, env_.list(model_.path));
+    for (const std::string& component : pipeline_components(names)) {
+      const auto inside = env_.list(model_.path + '/' + component);
+      if (inside && weight_signs(*inside) != WeightSigns::kNone) {
+        model_.component = component;
+        return {};
+      }
+    }
+    return {};
+  }
 
   Status read_weights() {
-    QCACHE_TRY_ASSIGN(const auto names, env_.list(model_.path));
+    QCACHE_TRY_ASSIGN(const auto names, env_.list(folder()));
     const auto chosen = choose_weight_files(names);
     if (!chosen) {
-      return fail(chosen.error().with_context(model_.path));
+      return fail(chosen.error().with_context(folder()));
     }
     format_ = chosen->format;
     if (chosen->index.empty()) {

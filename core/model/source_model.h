@@ -35,6 +35,7 @@ struct ModelFacts {
 struct SourceModel {
   std::string name;                ///< in the mount: "Qwen2.5-0.5B", "org--name"
   std::string path;                ///< absolute folder, links resolved
+  std::string component;           ///< subfolder with the weights and their config: of a pipeline; else empty
   std::vector<std::string> files;  ///< absolute paths of the weight files, each at index TensorInfo::file
   std::vector<TensorInfo> tensors;
   ModelFacts facts;

@@ -151,6 +151,38 @@ TEST_F(MountFolder, AModelWithoutAUsableConfigKeepsWhatItHas) {
   EXPECT_EQ(names_in(fs.path("none/int8/0")), (Names{"model.safetensors", "qcache.json"}));
 }
 
+// S57: A diffusers pipeline is one model: its `transformer` or `unet` is quantized, the rest passed through, and only
+// the dtypes that diffusers loads are there.
+TEST_F(MountFolder, APipelineIsOneModelWithOneQuantizedPart) {
+  const std::string pipeline = model("pipe");
+  const auto part = [](const char* config) {
+    return ModelBuilder().config(config).tensor("blocks.0.attn.to_q.weight", DType::kBF16, {64, 64});
+  };
+  part(R"({"_class_name": "XTransformer2DModel"})").write(pipeline + "/transformer");
+  part(R"({"_class_name": "AutoencoderKL"})").write(pipeline + "/vae");
+  std::filesystem::rename(pipeline + "/transformer/model.safetensors",
+                          pipeline + "/transformer/diffusion_pytorch_model.safetensors");
+  write_file(pipeline + "/model_index.json", R"({"_class_name": "XPipeline"})");
+  write_file(pipeline + "/scheduler/scheduler_config.json", "{}");
+  MountedFs& fs = mount();
+  EXPECT_EQ(names_in(fs.path()), (Names{".qcache", "pipe"}));
+  EXPECT_EQ(stat_error(fs.path("pipe/int8")), ENOENT);
+  EXPECT_NE(fs.xattr("pipe", "refused").find("int8: int8 cannot serve a diffusers pipeline"), std::string::npos);
+  const std::string folder = "pipe/qfloat8/0";
+  EXPECT_EQ(names_in(fs.path(folder)), (Names{"model_index.json", "scheduler", "transformer", "vae"}));
+  EXPECT_EQ(names_in(fs.path(folder + "/transformer")),
+            (Names{"config.json", "diffusion_pytorch_model.safetensors", "qcache.json", "quanto_qmap.json"}));
+  EXPECT_EQ(read_file(fs.path(folder + "/vae/model.safetensors")), read_file(pipeline + "/vae/model.safetensors"));
+  const std::string weights = folder + "/transformer/diffusion_pytorch_model.safetensors";
+  EXPECT_TRUE(reads_as(read_whole(fs.path(weights)), expected_safetensors(pipeline, "qfloat8")));
+  EXPECT_TRUE(reads_as(read_whole(fs.path("pipe/qfloat8/0.bin")), expected_file(pipeline, "qfloat8")));
+  EXPECT_EQ(json_in(fs.path(folder + "/transformer/config.json")).at("quantization_config").at("quant_method"),
+            "quanto");
+  fs.wait_until_sealed(weights);
+  EXPECT_EQ(run_program({"rm", "-r", fs.path(folder)}), 0);
+  EXPECT_EQ(fs.xattr(weights, "state"), "absent");
+}
+
 // S55: `rm` of a folder's weights drops their bytes; of its other files it does nothing, and the model is never
 // touched.
 TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
