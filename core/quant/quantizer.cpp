@@ -105,8 +105,9 @@ float llm_int8_scale(float amax) {
   return llm_int8_value(amax);
 }
 
+// As torch divides a number by a tensor. So is nvfp4_global_scale().
 float fp8_block_multiplier(float amax) {
-  return amax == 0 ? 1.0F : std::fmin(kE4M3Max / amax, std::numeric_limits<float>::max());
+  return amax == 0 ? 1.0F : std::fmin(1.0F / amax * kE4M3Max, std::numeric_limits<float>::max());
 }
 
 uint8_t mxfp4_exponent(float amax) {
@@ -121,7 +122,7 @@ float mxfp4_multiplier(uint8_t exponent) {
 }
 
 float nvfp4_global_scale(float tensor_amax) {
-  return tensor_amax == 0 ? 1.0F : std::fmin(kE4M3Max * 6.0F / tensor_amax, std::numeric_limits<float>::max());
+  return tensor_amax == 0 ? 1.0F : std::fmin(1.0F / tensor_amax * (kE4M3Max * 6.0F), std::numeric_limits<float>::max());
 }
 
 uint8_t nvfp4_group_scale(float global_scale, float group_amax) {

@@ -89,7 +89,7 @@ struct Qint4Range {
 [[nodiscard]] float llm_int8_value(float value);
 /// What the cast values are multiplied with; `scale` is not 0.
 [[nodiscard]] inline float llm_int8_multiplier(float scale) {
-  return 127.0F / scale;
+  return 1.0F / scale * 127.0F;  // as torch divides a number by a tensor
 }
 
 /// Rows and columns of the squares that share a scale in fp8-block.
