@@ -282,7 +282,8 @@ TEST_F(MountTree, AttributesAreThoseOfTheTable) {
   const std::string name = "m/int8/0.bin";
   const std::string file = fs.path(name);
   EXPECT_EQ(xattr_names(fs.path("m")), prefixed({"source", "dtypes", "config_problem"}));
-  EXPECT_EQ(fs.xattr("m", "dtypes"), "bf16 fp16 fp32 int8 fp8 nf4 qfloat8");
+  EXPECT_EQ(fs.xattr("m", "dtypes"),
+            "bf16 fp16 fp32 int8 fp8 int4 nf4 qfloat8 qint8 qint4 fp8-block int8-bnb nf4-dq fp4 w8a16 nvfp4 mxfp4");
   EXPECT_EQ(xattr_names(fs.path("m/int8")), prefixed({}));
   EXPECT_EQ(xattr_names(file), prefixed({"state", "progress", "source"}));
   EXPECT_EQ(fs.xattr(name, "state"), "absent");

@@ -150,6 +150,26 @@ TEST(Groups, ReportEncodingsThatContradictThemselves) {
          e.stored[1].bytes_per_unit = ~uint64_t{0};
        },
        "more than 2^64"},
+      {[](Encoding& e) {
+         e.stored[0].order = UnitOrder::kFolded;
+         e.stored[0].bytes_per_unit = 1;  // 2 bytes of 16
+       },
+       "no unit makes"},
+      {[](Encoding& e) {
+         e.stored[0].order = UnitOrder::kFolded;
+         e.stored[0].bytes_per_unit = ~uint64_t{0};
+       },
+       "no unit makes"},
+      {[](Encoding& e) {
+         e.stored[0].order = UnitOrder::kOnce;
+         e.survey = [](DType /*dtype*/, std::span<const std::byte> /*source*/, Survey& /*survey*/) {};
+       },
+       "from a survey"},
+      {[](Encoding& e) {
+         e.stored[0].order = UnitOrder::kOnce;
+         e.stored[0].once = [](const Survey& /*survey*/) { return std::string(16, 'x'); };
+       },
+       "from a survey"},
   };
   for (const Case& c : cases) {
     const auto error = failure_of(make_model({make_tensor("w", DType::kF32, {4})}),
