@@ -52,12 +52,19 @@ HWY_INLINE VF32 clamp(VF32 value, float low, float high) {
 /// the multiple is 2^(e - kFraction), so the addend follows from the exponent field.
 template <int kFraction, int kMinExponent, int kSignBit, int kMax>
 struct MiniFloat {
+  /// `value` is rounded to kBits of fraction first, as arithmetic in a 16-bit type does it; 23 leave it as it is.
+  template <int kBits = 23>
   static HWY_INLINE VU32 code(VF32 value) {
     constexpr uint32_t kMinField = (127 + kMinExponent) << 23;
     const VU32 sign = hn::And(hn::ShiftRight<31 - kSignBit>(hn::BitCast(U32(), value)), hn::Set(U32(), 1U << kSignBit));
-    const VF32 magnitude = hn::Min(hn::Abs(value), hn::Set(F32(), static_cast<float>(kMax)));
+    VF32 magnitude = hn::Min(hn::Abs(value), hn::Set(F32(), static_cast<float>(kMax)));
     VU32 exponent = hn::And(hn::BitCast(U32(), magnitude), hn::Set(U32(), 0x7f800000U));
-    // Below the least exponent the steps stay the same.
+    if constexpr (kBits < 23) {
+      const VF32 addend = hn::BitCast(F32(), hn::Add(exponent, hn::Set(U32(), uint32_t{23 - kBits} << 23)));
+      magnitude = hn::Sub(hn::Add(magnitude, addend), addend);
+    }
+    // Below the least exponent the steps stay the same. If the rounding above went up to the next power of two, the old
+    // exponent still gives the right code: twice as many steps of half the size.
     exponent = max_u32(exponent, hn::Set(U32(), kMinField));
     const VU32 addend = hn::Add(exponent, hn::Set(U32(), uint32_t{23 - kFraction} << 23));
     const VU32 steps = hn::Sub(hn::BitCast(U32(), hn::Add(magnitude, hn::BitCast(F32(), addend))), addend);

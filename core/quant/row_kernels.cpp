@@ -66,7 +66,7 @@ template <int kFraction>
 class E4M3Code {
  public:
   explicit E4M3Code(float scale) : scale_(hn::Set(F32(), scale)) {}
-  HWY_INLINE VU32 operator()(VF32 value) const { return E4M3::code(round_fraction<kFraction>(hn::Div(value, scale_))); }
+  HWY_INLINE VU32 operator()(VF32 value) const { return E4M3::code<kFraction>(hn::Div(value, scale_)); }
 
  private:
   VF32 scale_;
