@@ -23,7 +23,7 @@ enum class Where {
 };
 
 /// The models that a rule is for.
-enum class When { kAlways, kMixtureOfExperts, kConv1D, kPerhapsConv1D, kT5 };
+enum class When { kAlways, kMixtureOfExperts, kConv1D, kPerhapsConv1D, kT5, kOnlyOfItsName };
 
 struct DenseRule {
   Where where;
@@ -63,7 +63,7 @@ constexpr std::array kDenseRules = {
     DenseRule{Where::kComponent, "output_layer", When::kAlways, kHead},       // ChatGLM
     DenseRule{Where::kComponent, "output_projection", When::kAlways, kHead},  // BioGPT
     DenseRule{Where::kModule, "lm_loss", When::kAlways, kHead},               // XLNet
-    DenseRule{Where::kModule, "proj_out", When::kAlways, kHead},              // Whisper
+    DenseRule{Where::kModule, "proj_out", When::kOnlyOfItsName, kHead},       // Whisper, diffusion transformers
     DenseRule{Where::kModule, "decoder", When::kAlways, kHead},               // ModernBERT
     DenseRule{Where::kModule, "output", When::kAlways, kHead},                // InternLM2
     DenseRule{Where::kModule, "head", When::kAlways, kHead},                  // RWKV
@@ -141,7 +141,8 @@ bool contains(std::span<const std::string_view> list, std::string_view value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
 
-bool applies(When when, const ModelFacts& facts, std::string_view module) {
+bool applies(When when, const SourceModel& model, std::string_view module) {
+  const ModelFacts& facts = model.facts;
   const std::string_view type = facts.model_type;
   switch (when) {
     case When::kAlways:
@@ -157,6 +158,13 @@ bool applies(When when, const ModelFacts& facts, std::string_view module) {
     case When::kT5:
       return type.find("t5") != std::string_view::npos || contains(kT5Types, type) ||
              has_component(module, "DenseReluDense");
+    case When::kOnlyOfItsName: {
+      // Where other modules end with this name (Flux: "single_transformer_blocks.0.proj_out"), diffusers cannot be told
+      // to leave this one alone and not those.
+      const std::string other = "." + std::string(module) + std::string(kWeightSuffix);
+      return std::none_of(model.tensors.begin(), model.tensors.end(),
+                          [&](const TensorInfo& tensor) { return tensor.name.ends_with(other); });
+    }
   }
   return true;
 }
@@ -191,9 +199,8 @@ bool is_quantizable_linear(const SourceModel& model, const TensorInfo& tensor) {
     return false;
   }
   const std::string folded = lower_case(module);
-  return std::none_of(kDenseRules.begin(), kDenseRules.end(), [&](const DenseRule& rule) {
-    return fits(rule, folded) && applies(rule.when, model.facts, module);
-  });
+  return std::none_of(kDenseRules.begin(), kDenseRules.end(),
+                      [&](const DenseRule& rule) { return fits(rule, folded) && applies(rule.when, model, module); });
 }
 
 bool is_expert(const TensorInfo& tensor) {

@@ -149,6 +149,16 @@ TEST(TensorSelection, TakesOnlyTwoDimensionalWideFloatsOfBothSidesFrom16) {
   }
 }
 
+TEST(TensorSelection, TakesAHeadThatDiffusersCannotTellFromOtherModules) {
+  SourceModel model;
+  model.tensors = {tensor_of("proj_out.weight", DType::kBF16, {64, 64}),
+                   tensor_of("x_embedder.weight", DType::kBF16, {64, 64})};
+  EXPECT_FALSE(is_quantizable_linear(model, model.tensors[0]));
+  model.tensors.push_back(tensor_of("single_transformer_blocks.0.proj_out.weight", DType::kBF16, {64, 64}));
+  EXPECT_TRUE(is_quantizable_linear(model, model.tensors[0]));
+  EXPECT_FALSE(is_quantizable_linear(model, model.tensors[1]));
+}
+
 TEST(TensorSelection, ModuleIsTheNameWithoutWeight) {
   EXPECT_EQ(module_of_weight(tensor_of("a.b.weight", DType::kF32, {})), "a.b");
   for (const char* name : {"a.b.bias", "weight", ".weight", "a.weight_scale", "a.bweight", ""}) {

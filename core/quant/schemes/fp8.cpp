@@ -16,7 +16,7 @@ class Fp8Scheme final : public Scheme {
  public:
   [[nodiscard]] std::string_view name() const override { return "fp8"; }
   [[nodiscard]] std::span<const std::string_view> aliases() const override { return kAliases; }
-  [[nodiscard]] uint32_t version() const override { return 1; }
+  [[nodiscard]] uint32_t version() const override { return 2; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
     return refuse_quantized(model);
