@@ -49,7 +49,8 @@ TEST_F(MountTree, ListsModelsDtypesAndFiles) {
   EXPECT_EQ(names_in(fs.path()), (Names{".qcache", "B c", "a", "moe", "org--name"}));
   EXPECT_EQ(names_in(fs.path(".qcache")), (Names{"errors", "metrics", "status"}));
   EXPECT_EQ(names_in(fs.path("B c")), sorted(all_dtypes()));
-  EXPECT_EQ(names_in(fs.path("moe")), (Names{"bf16", "fp16", "fp32", "fp8", "nf4"}));
+  EXPECT_EQ(names_in(fs.path("moe")), (Names{"bf16", "fp16", "fp32", "fp4", "fp8", "fp8-block", "int4", "int8-bnb",
+                                             "mxfp4", "nf4", "nf4-dq", "w8a16"}));
   for (const std::string& dtype : all_dtypes()) {
     EXPECT_EQ(names_in(fs.path("a/" + dtype)), (Names{"0", "0.bin"}));
   }

@@ -319,10 +319,10 @@ TEST_F(SourceModelTest, AConfigThatCannotBeUsedIsTold) {
   EXPECT_FALSE(model->facts.has_config);
   EXPECT_THAT(model->facts.config_problem, testing::HasSubstr("not JSON"));
 
-  put("config.json", std::string((16U << 20) + 1, ' '));
+  put("config.json", std::string((4U << 20) + 1, ' '));
   model = read();
   ASSERT_THAT(model, is_ok());
-  EXPECT_THAT(model->facts.config_problem, testing::HasSubstr("more than the 16777216"));
+  EXPECT_THAT(model->facts.config_problem, testing::HasSubstr("more than the 4194304"));
   EXPECT_FALSE(model->identity.files.back().absent());
 
   std::filesystem::remove(file("config.json"));
