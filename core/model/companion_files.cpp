@@ -97,8 +97,9 @@ Result<std::vector<CompanionEntry>> CompanionFiles::list(const std::string& rela
                     env_.list(relative.empty() ? model_path_ : model_path_ + '/' + relative));
   std::sort(names.begin(), names.end());
   std::vector<CompanionEntry> entries;
+  const std::string prefix = relative.empty() ? relative : relative + '/';
   for (std::string& name : names) {
-    const auto found = stat(relative.empty() ? name : relative + '/' + name);
+    const auto found = stat(prefix + name);
     if (found) {
       entries.push_back({std::move(name), found->is_directory()});
     }
