@@ -16,7 +16,7 @@ Result<Survey> Surveys::of(uint32_t group) {
     }
     entries_[group].being_made = true;
   }
-  const Result<Survey> made = make(group);
+  Result<Survey> made = make(group);
   const MutexLock lock(mutex_);
   Entry& entry = entries_[group];
   entry.being_made = false;

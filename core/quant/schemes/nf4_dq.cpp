@@ -30,7 +30,7 @@ StoredTensor quant_state(const TensorInfo& tensor) {
                      [size, known = std::move(known)](const Survey& survey) {
                        std::array<char, kLongestNumber> number{};
                        // As Python writes it: the shortest decimal that is this very double.
-                       const auto end = std::to_chars(number.begin(), number.end(), double{survey.mean()}).ptr;
+                       auto* const end = std::to_chars(number.begin(), number.end(), double{survey.mean()}).ptr;
                        std::string text = known + std::string(number.begin(), end) + "}";
                        text.resize(size, ' ');
                        return text;
