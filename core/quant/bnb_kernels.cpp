@@ -35,7 +35,7 @@ class Nf4Code {
  public:
   static constexpr reference::RowFunction kReferenceRow = reference::nf4_row;
 
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+#if HWY_TARGET == HWY_AVX2
   // A binary search over the 15 thresholds: each comparison adds one bit to the code so far, which selects
   // the next threshold.
   Nf4Code() {
