@@ -14,6 +14,14 @@ constexpr std::array<std::string_view, 8> kOutputHeads = {
     "lm_head",         "lm_head.decoder",     "proj_out",         "embed_out", "cls.predictions.decoder",
     "vocab_projector", "predictions.decoder", "generator_lm_head"};
 
+/// Comparisons of a dense name with a quantized one, above which nobody waits for them: a real model has a few million,
+/// a hostile header could ask for 10^10.
+constexpr size_t kMaxComparisons = 50'000'000;
+
+bool too_many_to_compare(size_t dense, size_t quantized) {
+  return dense > 0 && quantized > kMaxComparisons / dense;
+}
+
 /// Mixtral's blocks in files and in transformers 4, and in transformers 5.
 constexpr std::string_view kOldMixtralBlock = ".block_sparse_moe.";
 constexpr std::string_view kNewMixtralBlock = ".mlp.";
@@ -111,10 +119,12 @@ Names with_experts_joined(std::span<const std::string> names, std::span<const st
 Names transformers_skip_list(const StoredModel& stored) {
   const Names quantized = with_renamed(stored.quantized_modules);
   Names out = with_renamed(with_experts_joined(stored.dense_modules, stored.quantized_modules));
+  const bool too_many = too_many_to_compare(out.size(), quantized.size());
   for (std::string& entry : out) {
-    const bool unclear =
-        !is_plain(entry) || std::any_of(quantized.begin(), quantized.end(),
-                                        [&](std::string_view name) { return transformers_matches(entry, name); });
+    // An anchored expression is always right; plain names are what other readers of the list understand, too.
+    const bool unclear = too_many || !is_plain(entry) ||
+                         std::any_of(quantized.begin(), quantized.end(),
+                                     [&](std::string_view name) { return transformers_matches(entry, name); });
     if (unclear) {
       entry = anchored(entry);
     }
@@ -135,6 +145,9 @@ Names compressed_tensors_ignore_list(const StoredModel& stored) {
 }
 
 std::optional<Names> diffusers_skip_list(const StoredModel& stored) {
+  if (too_many_to_compare(stored.dense_modules.size(), stored.quantized_modules.size())) {
+    return std::nullopt;
+  }
   for (const std::string& entry : stored.dense_modules) {
     const std::string above = entry + ".";
     for (const std::string& name : stored.quantized_modules) {

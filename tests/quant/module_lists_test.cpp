@@ -45,6 +45,19 @@ TEST(TransformersSkipList, AnchorsNamesThatWouldMatchAQuantizedModule) {
   }
 }
 
+TEST(TransformersSkipList, EndsSoonForAsManyNamesAsAHeaderCanHold) {
+  std::vector<std::string> quantized;
+  std::vector<std::string> dense;
+  for (int i = 0; i < 200'000; ++i) {
+    quantized.push_back("layers." + std::to_string(i) + ".q_proj");
+    dense.push_back("layers." + std::to_string(i) + ".gate");
+  }
+  const auto list = transformers_skip_list(stored(quantized, dense));
+  ASSERT_EQ(list.size(), 200'000U);
+  EXPECT_EQ(list.front(), R"(^layers\.0\.gate$)");
+  EXPECT_EQ(diffusers_skip_list(stored(std::move(quantized), std::move(dense))), std::nullopt);
+}
+
 TEST(TransformersSkipList, JoinsExpertsThatAreAllDense) {
   EXPECT_THAT(transformers_skip_list(stored({"l.0.q_proj", "l.1.mlp.experts.0.w1"},
                                             {"l.0.mlp.experts.0.w1", "l.0.mlp.experts.0.w2", "l.0.mlp.experts.1.w1",
