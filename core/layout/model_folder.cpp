@@ -24,7 +24,7 @@ std::string config_json(const SourceModel& model, const Scheme& scheme, const st
       members.push_back({key, dtype});
     }
   }
-  if (members.empty()) {
+  if (members.empty() && model.component.empty()) {  // diffusers complains about names that it does not know
     members.push_back({"torch_dtype", dtype});
   }
   if (!quantization_config.empty()) {
