@@ -9,7 +9,8 @@ using namespace std::string_literals;
 std::string little_endian(uint64_t value, size_t width) {
   std::string out;
   for (size_t i = 0; i < width; ++i) {
-    out += static_cast<char>(static_cast<unsigned char>(value >> (8 * i)));
+    out += static_cast<char>(static_cast<unsigned char>(value & 0xFFU));
+    value >>= 8U;
   }
   return out;
 }
