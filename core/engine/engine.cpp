@@ -227,14 +227,25 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
 }
 
 Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {
-  auto opened = try_open(name, expected);
+  const auto look = [&]() -> Result<OpenArtifact> {
+    // More than two need a file that others drop and make over and over.
+    constexpr int kLooks = 5;
+    for (int looks = 0; looks < kLooks; ++looks) {
+      QCACHE_TRY_ASSIGN(auto opened, try_open(name, expected));
+      if (opened) {
+        return std::move(*opened);
+      }
+    }
+    return fail(ErrorKind::kBusy, "other processes keep replacing " + name.virtual_path() + "; try again");
+  };
+  auto opened = look();
   if (!opened && opened.error().kind != ErrorKind::kSourceChanged && opened.error().kind != ErrorKind::kNotFound) {
     errors_.add(name.virtual_path(), opened.error(), env_.now_ns());
   }
   return opened;
 }
 
-Result<OpenArtifact> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {
+Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, index_.get_settled(name.model));
   const Sha256Digest recipe = recipe_of(name, *source);
   if (expected != nullptr && *expected != recipe) {
@@ -266,6 +277,9 @@ Result<OpenArtifact> Engine::try_open(const ArtifactName& name, const Sha256Dige
     QCACHE_TRY(store_->demote(file));
   }
   QCACHE_TRY_ASSIGN(std::shared_ptr<FillingArtifact> artifact, filling(name, source, file, recipe));
+  if (!artifact) {
+    return std::optional<OpenArtifact>();
+  }
   stats_.opens_filling.fetch_add(1, std::memory_order_relaxed);
   return OpenArtifact(artifact, artifact);
 }
@@ -284,7 +298,10 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
   QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, *model, recipe));
   QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> reader, SourceReader::open(env_, model, stats_));
   const FillingKey key{file, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
-  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, FillingFile::open(env_, store_->directory(), key));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, store_->open_filling(key));
+  if (!pair) {
+    return std::shared_ptr<FillingArtifact>();
+  }
   FillingObserver& observer = *this;
   auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_, pool_,
                                                  stats_, observer);

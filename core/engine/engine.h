@@ -133,7 +133,9 @@ class Engine final : private FillingObserver {
 
   Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store);
 
-  Result<OpenArtifact> try_open(const ArtifactName& name, const Sha256Digest* expected);
+  /// Nothing where the file was sealed between two looks at it: look again.
+  Result<std::optional<OpenArtifact>> try_open(const ArtifactName& name, const Sha256Digest* expected);
+  /// Null as try_open().
   Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
                                                    const std::shared_ptr<const SourceModel>& model,
                                                    const std::string& file, const Sha256Digest& recipe)

@@ -43,14 +43,20 @@ FillingFile::FillingFile(Env& env, CacheDirectory directory, FillingKey key)
 
 FillingFile::~FillingFile() = default;
 
-Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDirectory& directory,
-                                                       const FillingKey& key) {
+Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDirectory& directory, const FillingKey& key,
+                                                       const std::function<Result<bool>()>& sealed_meanwhile) {
   QCACHE_TRY(check_key(key));
   const std::shared_ptr<FillingFile> file(new FillingFile(env, directory, key));
   // Pairs are made, leased and removed under this lock only, so what is seen here stays as it is.
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env, directory.lock_path()));
   QCACHE_TRY_ASSIGN(const bool resumed, file->resume());
   if (!resumed) {
+    if (sealed_meanwhile) {
+      QCACHE_TRY_ASSIGN(const bool sealed, sealed_meanwhile());
+      if (sealed) {
+        return std::shared_ptr<FillingFile>();
+      }
+    }
     QCACHE_TRY(file->start());
   }
   return file;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +29,10 @@ class FillingFile {
   /// Resumes the pair under `key.file` if it was made for the same key, else starts a new pair in its place (an old
   /// pair that is still open elsewhere keeps its inodes). The map is fully allocated, so that marking never fails
   /// later. kNoSpace where the disk is full. Takes the directory lock.
-  static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key);
+  /// `sealed_meanwhile` is asked under that lock before a new pair is begun; where it says yes, none is, and the result
+  /// is null. Store::open_filling() is for those who do not want a file made that is sealed already.
+  static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key,
+                                                   const std::function<Result<bool>()>& sealed_meanwhile = {});
   ~FillingFile();
   FillingFile(const FillingFile&) = delete;
   FillingFile& operator=(const FillingFile&) = delete;

@@ -110,6 +110,13 @@ Result<SealedState> Store::find_sealed(const std::string& file, const Sha256Dige
   return fail(ErrorKind::kBusy, fmt::format("other processes keep replacing the cached file {}; try again", path));
 }
 
+Result<std::shared_ptr<FillingFile>> Store::open_filling(const FillingKey& key) {
+  return FillingFile::open(env_, directory_, key, [&]() -> Result<bool> {
+    QCACHE_TRY_ASSIGN(const auto record, catalog_->find(key.file));
+    return record.has_value() && record->recipe == key.recipe;
+  });
+}
+
 Result<std::optional<Record>> Store::peek_sealed(const std::string& file, const Sha256Digest& recipe) {
   QCACHE_TRY(check_name(file));
   QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));

@@ -72,6 +72,10 @@ class Store {
   /// Whether find_sealed would say kTrusted, by catalog and stat alone: no open, no side effect. For listings.
   Result<std::optional<Record>> peek_sealed(const std::string& file, const Sha256Digest& recipe);
 
+  /// Opens the filling file of `key`, or begins it. Null where the file was sealed since find_sealed() did not find it:
+  /// ask that again.
+  Result<std::shared_ptr<FillingFile>> open_filling(const FillingKey& key);
+
   /// Turns a suspect sealed file back into a filling file whose tiles are all marked with the recorded digests (and no
   /// CRCs), so that each is hashed before it is served and a wrong one is made again. The record is removed. A pair
   /// that was being filled under that name loses it. Where the file has meanwhile become trusted or absent nothing is

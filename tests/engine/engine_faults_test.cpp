@@ -116,6 +116,45 @@ TEST_F(EngineTest, AFileThatAnotherProcessHasSealedIsNotWrittenTo) {
   EXPECT_EQ(first.describe(name())->state, ArtifactState::kSealed);
 }
 
+TEST_F(EngineTest, AFileSealedWhileItIsOpenedIsNotMadeAgain) {
+  Engine& engine = start();
+  ASSERT_TRUE(read_all());
+  ASSERT_TRUE(sealed());
+  const uint64_t made = engine.stats().tiles_quantized;
+  engine.stop();
+  // What find_sealed() saw before: nothing.
+  const auto store = *Store::open(env_, *CacheDirectory::open(env_, dir_ / "cache"));
+  const Record record = store->catalog().list()->front();
+  const FillingKey key{record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count};
+  EXPECT_EQ(*store->open_filling(key), nullptr);
+  EXPECT_FALSE(env_.stat(store->directory().filling_path(record.file)));
+  FillingKey other = key;
+  other.recipe[0] = static_cast<uint8_t>(other.recipe[0] ^ 1U);
+  EXPECT_NE(*store->open_filling(other), nullptr) << "of another recipe it is stale";
+  EXPECT_EQ(made, tile_count());
+}
+
+TEST_F(EngineTest, AnOpenThatASealOvertakesGetsTheSealedFile) {
+  Engine& engine = start();
+  EngineOptions options;
+  options.roots = {dir_ / "models"};
+  options.cache_directory = dir_ / "cache";
+  const auto other = std::move(*Engine::start(Env::posix(), options));
+  bool overtaken = false;
+  env_.before(
+      EnvCall::kOpen, 1,
+      [&] {
+        const auto opened = other->open(name());
+        overtaken = opened && read(**opened, ByteRange{0, (*opened)->size_bytes()}) && sealed();
+      },
+      "filling/lock");
+  const auto opened = engine.open(name());
+  EXPECT_TRUE(overtaken);
+  ASSERT_TRUE(opened);
+  EXPECT_GE((*opened)->sealed_fd(), 0);
+  EXPECT_EQ(engine.stats().opens_filling, 0U);
+}
+
 TEST_F(EngineTest, FlippedByteInASealedFileIsMadeAgain) {
   start();
   const auto right = read_all();
