@@ -396,7 +396,7 @@ void Operations::setxattr(fuse_req_t req, uint64_t id, const char* name, const c
 }
 
 const fuse_lowlevel_ops& Operations::table() {
-  static const fuse_lowlevel_ops ops = [] {
+  static const fuse_lowlevel_ops kOps = [] {
     fuse_lowlevel_ops t{};
     t.init = [](void* userdata, fuse_conn_info* connection) { static_cast<Operations*>(userdata)->init(connection); };
     t.lookup = [](fuse_req_t req, fuse_ino_t parent, const char* name) {
@@ -459,7 +459,7 @@ const fuse_lowlevel_ops& Operations::table() {
     t.create = [](fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) { refuse_write(req); };
     return t;
   }();
-  return ops;
+  return kOps;
 }
 
 }  // namespace qcache

@@ -30,7 +30,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   void interrupt() QCACHE_EXCLUDES(mutex_);
   void reply(const Result<std::span<const std::byte>>& bytes);
 
-  const fuse_req_t request_;
+  fuse_req* const request_;
   Mutex mutex_;
   std::shared_ptr<PendingRead> pending_ QCACHE_GUARDED_BY(mutex_);
   bool interrupted_ QCACHE_GUARDED_BY(mutex_) = false;

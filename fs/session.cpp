@@ -59,6 +59,7 @@ std::string escaped(const std::string& value) {
 
 Result<int> run_program(std::vector<std::string> words) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) {
     argv.push_back(word.data());
   }

@@ -42,10 +42,10 @@ class Tree {
   Tree(Engine& engine, const ControlFiles& control) : engine_(engine), control_(control) {}
 
   /// The child `name` of a folder. kNotFound where there is none.
-  Result<ResolvedNode> lookup(const Node& parent, const std::string& name) const;
+  [[nodiscard]] Result<ResolvedNode> lookup(const Node& parent, const std::string& name) const;
 
   /// The attributes of a node now. kSourceChanged where its name leads to another node by now.
-  Result<NodeAttributes> attributes(const Node& node) const;
+  [[nodiscard]] Result<NodeAttributes> attributes(const Node& node) const;
   /// Those of a file that attributes() cannot tell any more: as it was when it was looked up.
   [[nodiscard]] static NodeAttributes attributes_when_opened(const Node& node);
 
@@ -58,10 +58,10 @@ class Tree {
     uint64_t inode = 0;
     bool directory = false;
   };
-  Result<std::vector<Entry>> list(const Node& folder) const;
+  [[nodiscard]] Result<std::vector<Entry>> list(const Node& folder) const;
 
   /// Drops the cached bytes of a file, or of everything below a folder.
-  Status remove(const Node& node) const;
+  [[nodiscard]] Status remove(const Node& node) const;
 
  private:
   [[nodiscard]] Result<ResolvedNode> lookup_control(const std::string& name) const;

@@ -21,7 +21,7 @@ class Xattrs {
   /// The value of `name`; none where the node does not have it.
   [[nodiscard]] Result<std::optional<std::string>> get(const Node& node, std::string_view name) const;
   /// Sets a control: user.qcache.pinned or user.qcache.warm, to 1 or 0 (true, false, yes, no).
-  Status set(const Node& node, std::string_view name, std::string_view value) const;
+  [[nodiscard]] Status set(const Node& node, std::string_view name, std::string_view value) const;
 
  private:
   using Values = std::vector<std::pair<std::string, std::string>>;

@@ -65,6 +65,8 @@ class OpenArtifact {
   ~OpenArtifact();
   OpenArtifact(OpenArtifact&&) noexcept = default;
   OpenArtifact& operator=(OpenArtifact&&) = delete;
+  OpenArtifact(const OpenArtifact&) = delete;
+  OpenArtifact& operator=(const OpenArtifact&) = delete;
 
   [[nodiscard]] Artifact& operator*() const { return *artifact_; }
   [[nodiscard]] Artifact* operator->() const { return artifact_.get(); }

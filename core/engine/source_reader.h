@@ -23,17 +23,17 @@ class SourceReader {
 
   /// Fills `out` from the bytes at `offset` of `tensor`, row-major whatever its strides; where it has strides, both are
   /// whole elements. kSourceChanged where the file is shorter than its header said.
-  Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
+  [[nodiscard]] Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
 
   /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
   /// of a piece of work and before anybody sees what was made from it.
-  Status check(size_t file) const;
+  [[nodiscard]] Status check(size_t file) const;
 
   [[nodiscard]] const SourceModel& model() const { return *model_; }
 
  private:
   SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
-  Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
+  [[nodiscard]] Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
 
   Env& env_;
   const std::shared_ptr<const SourceModel> model_;

@@ -86,7 +86,7 @@ Status TileMaker::ensure(uint32_t index) const {
     }
   }
   const bool locked = filling_.lock_tile(index, kTileLockPatience);
-  const auto made = [&]() -> Status {
+  auto made = [&]() -> Status {
     // Another process may have made it while we waited for the lock.
     if (const auto mark = filling_.mark_of(index)) {
       QCACHE_TRY_ASSIGN(const bool good, verify(index, tile, *mark));

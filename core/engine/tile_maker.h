@@ -20,14 +20,14 @@ class TileMaker {
 
   /// Brings one tile to "present and verified by this process": hashes it where somebody else has marked it, and makes
   /// it where nobody has or where the hash is wrong.
-  Status ensure(uint32_t tile) const;
+  [[nodiscard]] Status ensure(uint32_t index) const;
 
  private:
   /// True where the bytes on disk are those that the mark names. Fills in CRCs that the mark lacks.
-  Result<bool> verify(uint32_t index, const Tile& tile, TileMark mark) const;
-  Status make(uint32_t index, const Tile& tile) const;
+  [[nodiscard]] Result<bool> verify(uint32_t index, const Tile& tile, TileMark mark) const;
+  [[nodiscard]] Status make(uint32_t index, const Tile& tile) const;
   /// Fills the tile's buffers from the source.
-  Status encode(const Tile& tile) const;
+  [[nodiscard]] Status encode(const Tile& tile) const;
 
   Env& env_;
   const LayoutPlan& plan_;

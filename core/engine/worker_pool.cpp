@@ -47,7 +47,7 @@ void WorkerPool::run() {
     {
       const MutexLock lock(mutex_);
       for (;;) {
-        const auto queue = std::find_if(queues_.begin(), queues_.end(), [](const auto& q) { return !q.empty(); });
+        auto* const queue = std::find_if(queues_.begin(), queues_.end(), [](const auto& q) { return !q.empty(); });
         if (queue != queues_.end()) {
           job = std::move(queue->front());
           queue->pop_front();
