@@ -213,9 +213,9 @@ TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
 TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
   small_model().write(model("m"));
   write_file(dir() / "secret", "secret");
-  write_file(models() + "/shared/vocab.txt", "words");
+  write_file(models() + "/common/vocab.txt", "words");
   make_link("../../secret", model("m") + "/leak.txt");
-  make_link("../shared/vocab.txt", model("m") + "/vocab.txt");
+  make_link("../common/vocab.txt", model("m") + "/vocab.txt");
   make_link("/", model("m") + "/everything");
   MountedFs& fs = mount();
   EXPECT_EQ(names_in(fs.path("m/int8/0")), (Names{"config.json", "model.safetensors", "qcache.json", "vocab.txt"}));

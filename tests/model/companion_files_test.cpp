@@ -64,9 +64,9 @@ TEST_F(CompanionFilesTest, OfAPipelineLeavesOutTheWeightsOfTheQuantizedPartOnly)
 
 TEST_F(CompanionFilesTest, FollowsLinksInsideTheRootsOnly) {
   write_file(dir_ / "secret", "secret");
-  write_file(dir_ / "models/shared/tokenizer.json", "shared");
+  write_file(dir_ / "models/common/tokenizer.json", "common");
   write_file(model_ + "/config.json", "{}");
-  make_link("../shared/tokenizer.json", model_ + "/tokenizer.json");
+  make_link("../common/tokenizer.json", model_ + "/tokenizer.json");
   make_link("../../secret", model_ + "/leak.txt");
   make_link(dir_.path(), model_ + "/up");
   make_link("nowhere", model_ + "/dangling");
