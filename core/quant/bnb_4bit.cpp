@@ -1,6 +1,7 @@
 #include "core/quant/bnb_4bit.h"
 
 #include "core/quant/encodings.h"
+#include "core/quant/folder_config.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/tensor_selection.h"
 
@@ -19,16 +20,28 @@ std::string open_quant_state(std::string_view quant_type, const TensorInfo& tens
          std::to_string(tensor.shape[1]) + "]";
 }
 
-std::vector<StoredTensor> bnb_4bit_tensors(std::string_view quant_type, std::span<const float> values,
-                                           const TensorInfo& tensor) {
+std::optional<std::string> Bnb4BitScheme::refusal(const SourceModel& model) const {
+  return refuse_quantized(model);
+}
+
+Encoding Bnb4BitScheme::encoding(const SourceModel& model, const ModelChoices& /*choices*/,
+                                 const TensorInfo& tensor) const {
+  if (!fits_bnb_4bit(model, tensor)) {
+    return copy_encoding(tensor);
+  }
   const uint64_t elements = tensor.element_count();
-  const std::string state = open_quant_state(quant_type, tensor) + "}";
-  return {
-      stored_per_row(tensor, tensor.name, DType::kU8, {elements / 2, 1}),
-      stored_per_row(tensor, tensor.name + ".absmax", DType::kF32, {elements / kNf4BlockElements}),
-      stored_constant(tensor.name + ".quant_map", DType::kF32, {values.size()}, constant_bytes(DType::kF32, values)),
-      stored_constant(tensor.name + ".quant_state.bitsandbytes__" + std::string(quant_type), DType::kU8, {state.size()},
-                      state)};
+  const std::string state = open_quant_state(traits_.name, tensor) + "}";
+  return row_encoding(tensor, traits_.encode, traits_.decode,
+                      {stored_per_row(tensor, tensor.name, DType::kU8, {elements / 2, 1}),
+                       stored_per_row(tensor, tensor.name + ".absmax", DType::kF32, {elements / kNf4BlockElements}),
+                       stored_constant(tensor.name + ".quant_map", DType::kF32, {traits_.values.size()},
+                                       constant_bytes(DType::kF32, traits_.values)),
+                       stored_constant(tensor.name + ".quant_state.bitsandbytes__" + std::string(traits_.name),
+                                       DType::kU8, {state.size()}, state)});
+}
+
+std::optional<std::string> Bnb4BitScheme::quantization_config(const StoredModel& stored, FolderReader reader) const {
+  return bitsandbytes_config(stored, reader, scale_dtype(dense_dtype(stored.model)), {.quant_type = traits_.name});
 }
 
 }  // namespace qcache
