@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "core/model/hub_cache.h"
+#include "core/model/pipeline.h"
 #include "core/model/source_file.h"
 #include "core/model/text.h"
 #include "core/model/torch_checkpoint.h"
@@ -121,11 +122,7 @@ class Walk {
 
   // A pipeline is one model, not one for each of its parts.
   bool holds_pipeline(const std::string& path, const std::vector<std::string>& names) {
-    const std::vector<std::string> components = pipeline_components(names);
-    return std::any_of(components.begin(), components.end(), [&](const std::string& component) {
-      const auto inside = sorted_list(path + '/' + component);
-      return inside && weight_signs(*inside) != WeightSigns::kNone;
-    });
+    return !pipeline_component(env_, path, names).empty();
   }
 
   // Firmware, vocabularies and much else are called *.bin, too. A folder is shown for such a name only where a file of

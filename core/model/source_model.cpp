@@ -8,6 +8,7 @@
 
 #include "core/model/hub_cache.h"
 #include "core/model/model_facts.h"
+#include "core/model/pipeline.h"
 #include "core/model/safetensors.h"
 #include "core/model/source_file.h"
 #include "core/model/text.h"
@@ -42,8 +43,12 @@ class ModelReader {
   Result<SourceModel> read() {
     SourceIdentity& identity = model_.identity;
     identity.captured_at_ns = env_.now_ns();
-    QCACHE_TRY(find_component());
-    QCACHE_TRY(read_weights());
+    QCACHE_TRY_ASSIGN(auto names, env_.list(model_.path));
+    model_.component = pipeline_component(env_, model_.path, names);
+    if (!model_.component.empty()) {
+      QCACHE_TRY_ASSIGN(names, env_.list(folder()));
+    }
+    QCACHE_TRY(read_weights(names));
     QCACHE_TRY(read_config());
     add_tensor_facts(model_.tensors, model_.facts);
     identity.settled_at_ns = settled_at_ns();
@@ -56,20 +61,7 @@ class ModelReader {
   }
   [[nodiscard]] std::string path_of(std::string_view name) const { return folder() + '/' + std::string(name); }
 
-  Status find_component() {
-    QCACHE_TRY_ASSIGN(const auto names, env_.list(model_.path));
-    for (const std::string& component : pipeline_components(names)) {
-      const auto inside = env_.list(model_.path + '/' + component);
-      if (inside && weight_signs(*inside) != WeightSigns::kNone) {
-        model_.component = component;
-        return {};
-      }
-    }
-    return {};
-  }
-
-  Status read_weights() {
-    QCACHE_TRY_ASSIGN(const auto names, env_.list(folder()));
+  Status read_weights(const std::vector<std::string>& names) {
     const auto chosen = choose_weight_files(names);
     if (!chosen) {
       return fail(chosen.error().with_context(folder()));

@@ -174,17 +174,6 @@ Result<WeightFiles> choose_weight_files(const std::vector<std::string>& names) {
               "the folder holds no weights: qcache reads *.safetensors and torch's *.bin, *.pt and *.pth files");
 }
 
-std::vector<std::string> pipeline_components(const std::vector<std::string>& names) {
-  const auto listed = [&](std::string_view name) { return std::find(names.begin(), names.end(), name) != names.end(); };
-  std::vector<std::string> out;
-  for (const char* const component : {"transformer", "unet"}) {
-    if (listed(kPipelineIndexName) && listed(component)) {
-      out.emplace_back(component);
-    }
-  }
-  return out;
-}
-
 WeightSigns weight_signs(const std::vector<std::string>& names) {
   const auto chosen = choose_weight_files(names);
   if (!chosen) {  // an incomplete model is one, too

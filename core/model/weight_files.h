@@ -43,12 +43,6 @@ struct WeightFiles {
 /// kNotFound where there are no weights; kInvalidModel where some of `x-0000i-of-0000n` are missing.
 Result<WeightFiles> choose_weight_files(const std::vector<std::string>& names);
 
-/// Subfolders that may be the denoising network of a diffusers pipeline, the part of it that is quantized: the first
-/// with weights is. Empty where `names` is no pipeline's folder, which has a model_index.json.
-[[nodiscard]] std::vector<std::string> pipeline_components(const std::vector<std::string>& names);
-
-constexpr const char* kPipelineIndexName = "model_index.json";
-
 /// What a folder's names tell of weights in it.
 enum class WeightSigns {
   kNone,

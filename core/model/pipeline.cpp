@@ -1,0 +1,27 @@
+#include "core/model/pipeline.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "core/model/weight_files.h"
+
+namespace qcache {
+
+std::string pipeline_component(Env& env, const std::string& folder, const std::vector<std::string>& names) {
+  const auto listed = [&](std::string_view name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  if (!listed("model_index.json")) {
+    return {};
+  }
+  for (const char* const component : {"transformer", "unet"}) {
+    if (!listed(component)) {
+      continue;
+    }
+    const auto inside = env.list(folder + '/' + component);
+    if (inside && weight_signs(*inside) != WeightSigns::kNone) {
+      return component;
+    }
+  }
+  return {};
+}
+
+}  // namespace qcache
