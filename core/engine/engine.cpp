@@ -162,16 +162,8 @@ Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& mod
 }
 
 Result<CompanionFiles> Engine::companions(const std::string& model_name) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(model_name));
-  QCACHE_TRY_ASSIGN(std::string path, env_.real_path(found.path));
-  std::vector<std::string> roots;
-  for (const std::string& root : index_.roots()) {
-    if (auto real = env_.real_path(root)) {
-      roots.push_back(std::move(*real));
-    }
-  }
-  const auto source = model(model_name);
-  return CompanionFiles(env_, std::move(path), source ? (*source)->component : std::string(), std::move(roots));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
+  return CompanionFiles(env_, source->path, source->component, index_.roots());
 }
 
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {

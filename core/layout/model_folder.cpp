@@ -49,8 +49,7 @@ std::string qcache_json(const SourceModel& model, const Scheme& scheme, const St
   return description.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n';
 }
 
-}  // namespace
-
+/// The modules of a planned model, by whether they are quantized; with the output heads that have no tensor.
 StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan) {
   StoredModel out{model, scheme.choose(model), {}, {}};
   for (const Group& group : plan.groups()) {
@@ -70,6 +69,8 @@ StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, cons
   }
   return out;
 }
+
+}  // namespace
 
 std::optional<std::string> why_not_served(const SourceModel& model, const Scheme& scheme) {
   if (auto refusal = scheme.refusal(model)) {

@@ -31,7 +31,4 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
 /// only library that loads such models cannot load this dtype.
 [[nodiscard]] std::optional<std::string> why_not_served(const SourceModel& model, const Scheme& scheme);
 
-/// The modules of a planned model, by whether they are quantized; with the output heads that have no tensor.
-[[nodiscard]] StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan);
-
 }  // namespace qcache

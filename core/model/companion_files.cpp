@@ -48,16 +48,10 @@ tl::unexpected<Error> not_found(const std::string& relative) {
 
 CompanionFiles::CompanionFiles(Env& env, std::string model_path, std::string weights_folder,
                                std::vector<std::string> roots)
-    : env_(env), model_path_(std::move(model_path)), weights_folder_(std::move(weights_folder)) {
-  inside_.push_back(model_path_ + '/');
-  if (const auto hub = hub_location(model_path_)) {
-    inside_.push_back(hub->repo_folder + '/');
-    return;
-  }
-  for (std::string& root : roots) {
-    inside_.push_back(root == "/" ? std::move(root) : root + '/');
-  }
-}
+    : env_(env),
+      model_path_(std::move(model_path)),
+      weights_folder_(std::move(weights_folder)),
+      roots_(std::move(roots)) {}
 
 bool CompanionFiles::is_left_out(const std::string& relative) const {
   const std::string_view folder = folder_of(relative);
@@ -76,19 +70,38 @@ Result<std::string> CompanionFiles::resolve(const std::string& relative) const {
     return not_found(relative);
   }
   const std::string path = model_path_ + '/' + relative;
+  QCACHE_TRY_ASSIGN(std::string real, env_.real_path(path));
+  if (real == path) {
+    return real;  // no link on the way
+  }
   const std::string folder = path.substr(0, path.rfind('/'));
   QCACHE_TRY_ASSIGN(const std::string real_folder, env_.real_path(folder));
   if (real_folder != folder) {
     return not_found(relative);
   }
-  QCACHE_TRY_ASSIGN(std::string real, env_.real_path(path));
-  const std::string as_folder = real + '/';
-  if (std::none_of(inside_.begin(), inside_.end(), [&](const std::string& in) { return as_folder.starts_with(in); })) {
+  if (!may_lead_to(real)) {
     return fail(ErrorKind::kNotFound, fmt::format("{}/{} is a link to {}, outside the mounted folders: qcache does not "
                                                   "follow it",
                                                   model_path_, relative, real));
   }
   return real;
+}
+
+bool CompanionFiles::may_lead_to(const std::string& real) const {
+  const auto is_inside = [&](std::string folder) {
+    folder += folder.ends_with('/') ? "" : "/";
+    return real.starts_with(folder);
+  };
+  if (is_inside(model_path_)) {
+    return true;
+  }
+  if (const auto hub = hub_location(model_path_)) {
+    return is_inside(hub->repo_folder);
+  }
+  return std::any_of(roots_.begin(), roots_.end(), [&](const std::string& root) {
+    const auto real_root = env_.real_path(root);
+    return real_root && is_inside(*real_root);
+  });
 }
 
 Result<std::vector<CompanionEntry>> CompanionFiles::list(const std::string& relative) const {

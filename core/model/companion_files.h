@@ -24,7 +24,7 @@ struct CompanionEntry {
 ///
 /// In the folder of the weights, what holds weights in any framework's format is left out, and hidden names are left
 /// out at the top: a copy of the folder shall hold the model once. Links to files are followed as long as those lie in
-/// the model's folder, its hub cache repo, or one of `roots` (links resolved): a model's author must not be able to
+/// the model's folder, its hub cache repo, or else one of `roots`: a model's author must not be able to
 /// show other files of this machine. Links to folders are left out, as they can make a tree without end. Thread-safe.
 class CompanionFiles {
  public:
@@ -41,13 +41,14 @@ class CompanionFiles {
 
  private:
   [[nodiscard]] bool is_left_out(const std::string& relative) const;
+  [[nodiscard]] bool may_lead_to(const std::string& real) const;
   /// The path with links resolved, where it may be followed.
   [[nodiscard]] Result<std::string> resolve(const std::string& relative) const;
 
   Env& env_;
   const std::string model_path_;
   const std::string weights_folder_;  // relative, empty for the model's folder itself
-  std::vector<std::string> inside_;   // folders that links may lead into
+  const std::vector<std::string> roots_;
 };
 
 }  // namespace qcache
