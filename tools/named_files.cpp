@@ -17,6 +17,8 @@ std::string canonical_dtype(const std::string& word) {
   return scheme != nullptr ? std::string(scheme->name()) : word;
 }
 
+constexpr size_t kDtypeDepth = 2;  // of <model>/<dtype>
+constexpr size_t kRankDepth = 3;
 constexpr std::string_view kFolderWeights = "model.safetensors";
 
 // "0" or "0.bin".
@@ -116,6 +118,9 @@ FilePattern NamedFiles::pattern() const {
       const auto rank_of_file = rank_of_file_name(names[2]);
       out.kind = rank_of_file ? ArtifactKind::kCheckpoint : ArtifactKind::kSafetensors;
       out.rank = rank_of_file ? rank_of_file : parse_rank(names[2]);
+      if (names.size() > kRankDepth && !names.back().ends_with(".safetensors")) {
+        out.file = "";  // a folder's other files are not cached
+      }
     }
   }
   return out;
@@ -202,10 +207,9 @@ std::vector<std::string> names_below_model(const NamedFiles& names) {
 }
 
 MountPath file_meant(Env& env, MountPath place) {
-  constexpr size_t kDtypeDepth = 2;
   if (place.names.size() == kDtypeDepth) {
     place.names.emplace_back("0.bin");
-  } else if (place.names.size() == kDtypeDepth + 1 && !place.names.back().ends_with(".bin")) {
+  } else if (place.names.size() == kRankDepth && !place.names.back().ends_with(".bin")) {
     if (const auto stat = env.stat(place.full_path()); stat && stat->is_directory()) {
       place.names.emplace_back(kFolderWeights);
     }
