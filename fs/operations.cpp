@@ -234,7 +234,7 @@ Status Operations::open_file(fuse_req_t req, uint64_t id, const Node& node, Hand
   if (node.kind == NodeKind::kCompanion) {
     QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(node.artifact.model));
     QCACHE_TRY_ASSIGN(SourceFile source, companions.open(node.relative));
-    if (source.stat().size_bytes != node.size_bytes || source.stat().mtime_ns != node.mtime_ns) {
+    if (Tree::companion_key(node.path, source.stat()) != node.key) {
       return changed(node);
     }
     hand_to_kernel(req, id, source.fd(), handle, fi);

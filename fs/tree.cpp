@@ -157,18 +157,21 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(path));
   Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
   node.relative = path;
-  node.key = node.path;
   if (stat.is_directory()) {
     node.kind = NodeKind::kFolder;
-    const NodeAttributes found = folder_attributes(node.path, stat.mtime_ns);
+    node.key = node.path;
+    const NodeAttributes found = folder_attributes(node.path, control_.started_ns());
     return ResolvedNode{std::move(node), found};
   }
-  // Another state of the file is another node, so that no page of the old one is served for the new.
-  node.key += fmt::format(" {} {} {} {} {}", stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns);
+  node.key = companion_key(node.path, stat);
   node.size_bytes = stat.size_bytes;
   node.mtime_ns = stat.mtime_ns;
   const NodeAttributes found = attributes_when_opened(node);
   return ResolvedNode{std::move(node), found};
+}
+
+std::string Tree::companion_key(std::string_view path, const FileStat& stat) {
+  return fmt::format("{} {} {} {} {} {}", path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns);
 }
 
 Result<std::string> Tree::generated_text(const Node& node) const {

@@ -49,6 +49,9 @@ class Tree {
   /// Those of a file that attributes() cannot tell any more: as it was when it was looked up.
   [[nodiscard]] static NodeAttributes attributes_when_opened(const Node& node);
 
+  /// The key of a companion's node. Another state of the file is another node, so that no page of the old one is served
+  /// for the new, and no node is opened with two backing files.
+  [[nodiscard]] static std::string companion_key(std::string_view path, const FileStat& stat);
   /// What a kGenerated file says now.
   [[nodiscard]] Result<std::string> generated_text(const Node& node) const;
 

@@ -105,6 +105,15 @@ TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
   write_file(dir() / "other", "replaced");
   std::filesystem::rename(dir() / "other", model("m") + "/tokenizer.json");
   EXPECT_TRUE(reads_as(read_whole(name), "replaced"));
+  // Also where size and time stay, and somebody still has the old one open.
+  const UniqueFd old = open_file(name);
+  const int64_t mtime_ns = 1'700'000'000'000'000'000;
+  set_mtime(model("m") + "/tokenizer.json", mtime_ns);
+  write_file(dir() / "other", "REPLACED");
+  set_mtime(dir() / "other", mtime_ns);
+  std::filesystem::rename(dir() / "other", model("m") + "/tokenizer.json");
+  EXPECT_TRUE(reads_as(read_whole(name), "REPLACED"));
+  EXPECT_TRUE(reads_as(read_at(old.get(), 0, 100), "replaced"));
   write_file(model("m") + "/new.txt", "new");
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0/new.txt")), "new"));
   std::filesystem::remove(model("m") + "/new.txt");
