@@ -14,6 +14,11 @@ pkg_check_modules(LMDB REQUIRED IMPORTED_TARGET lmdb)
 pkg_check_modules(DEFLATE REQUIRED IMPORTED_TARGET libdeflate)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 
+if(QCACHE_TORCH)
+  # Debian's, or that of a Python wheel: -DTorch_DIR=<site-packages>/torch/share/cmake/Torch.
+  find_package(Torch REQUIRED)
+endif()
+
 # tools/setup builds libfuse into this prefix where the system's is too old for passthrough.
 set(QCACHE_FUSE_PREFIX "${PROJECT_SOURCE_DIR}/build/libfuse" CACHE PATH "Where tools/setup put libfuse")
 if(EXISTS ${QCACHE_FUSE_PREFIX})

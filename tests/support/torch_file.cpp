@@ -62,6 +62,7 @@ std::string pickle_tensor(const TorchView& view, bool legacy) {
 
 std::string pickle_tensors(const std::vector<TorchView>& views, bool legacy) {
   std::vector<std::pair<std::string, std::string>> items;
+  items.reserve(views.size());
   for (const TorchView& view : views) {
     items.emplace_back(pickle_text(view.name), pickle_tensor(view, legacy));
   }
@@ -75,9 +76,9 @@ std::string zip_of(const std::vector<ZipPiece>& members) {
     const uint32_t crc = crc32(0, std::as_bytes(std::span(bytes)));
     const std::string sizes = little_endian(crc, 4) + little_endian(bytes.size(), 4) + little_endian(bytes.size(), 4) +
                               little_endian(name.size(), 2) + little_endian(0, 2);
-    directory +=
-        "PK\1\2\0\0\0\0\0\0\0\0\0\0\0\0"s + sizes + little_endian(0, 10) + little_endian(file.size(), 4) + name;
-    file += "PK\3\4\0\0\0\0\0\0\0\0\0\0"s + sizes + name + bytes;
+    directory.append("PK\1\2\0\0\0\0\0\0\0\0\0\0\0\0"s).append(sizes).append(little_endian(0, 10));
+    directory.append(little_endian(file.size(), 4)).append(name);
+    file.append("PK\3\4\0\0\0\0\0\0\0\0\0\0"s).append(sizes).append(name).append(bytes);
   }
   const std::string counts = little_endian(members.size(), 2);
   return file + directory + "PK\5\6\0\0\0\0"s + counts + counts + little_endian(directory.size(), 4) +

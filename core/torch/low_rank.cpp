@@ -1,0 +1,65 @@
+#include "core/torch/low_rank.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace qcache {
+namespace {
+
+// More directions than asked for, so that the last ones asked for are good as well.
+constexpr int64_t kOversampling = 10;
+// Each costs two passes over the matrix. Of the part of a Gaussian matrix that is to be had, none finds 53 %, two find
+// 82 %, four 90 %.
+constexpr int kIterations = 2;
+
+at::Tensor orthonormal(const at::Tensor& tall) {
+  return std::get<0>(at::linalg_qr(tall, "reduced"));
+}
+
+}  // namespace
+
+void use_one_thread() {
+  // OpenBLAS reads these when it is loaded, so that they only help a program started by this one; the calls below
+  // cover libtorch itself.
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 1);
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  at::set_num_threads(1);
+}
+
+void low_rank_factors(std::span<const float> matrix, uint64_t rows, uint64_t columns, uint32_t rank, uint64_t seed,
+                      LowRankFactors into) {
+  const at::InferenceMode no_gradients;
+  const auto m = static_cast<int64_t>(rows);
+  const auto n = static_cast<int64_t>(columns);
+  const int64_t kept = std::min({static_cast<int64_t>(rank), m, n});
+  const int64_t directions = std::min({kept + kOversampling, m, n});
+  // from_blob wants a mutable pointer; nothing below writes through it.
+  const at::Tensor e = at::from_blob(const_cast<float*>(matrix.data()), {m, n}, at::kFloat);
+
+  const at::Generator random = at::make_generator<at::CPUGeneratorImpl>(seed);
+  at::Tensor q = orthonormal(at::matmul(e, at::randn({n, directions}, random, at::kFloat)));
+  for (int i = 0; i < kIterations; ++i) {
+    q = orthonormal(at::matmul(e.t(), q));
+    q = orthonormal(at::matmul(e, q));
+  }
+  // e ~ q (q^T e) = q (r^T p^T), with p r the QR of (q^T e)^T: the small square r^T is all that needs a real SVD.
+  const auto [p, r] = at::linalg_qr(at::matmul(e.t(), q), "reduced");
+  const auto [u, s, vh] = at::linalg_svd(r.t(), false);
+  at::Tensor left = at::matmul(q, u.narrow(1, 0, kept));                       // [m, kept]
+  at::Tensor right = at::matmul(vh.narrow(0, 0, kept), p.t());                 // [kept, n]
+  const at::Tensor largest = at::gather(left, 0, left.abs().argmax(0, true));  // [1, kept]
+  const at::Tensor scale = at::where(largest < 0, -1.0F, 1.0F) * s.narrow(0, 0, kept).sqrt().unsqueeze(0);
+  left = left * scale;
+  right = right * scale.t();
+
+  std::ranges::fill(into.a, 0.0F);
+  std::ranges::fill(into.b, 0.0F);
+  at::from_blob(into.a.data(), {static_cast<int64_t>(rank), n}, at::kFloat).narrow(0, 0, kept).copy_(right);
+  at::from_blob(into.b.data(), {m, static_cast<int64_t>(rank)}, at::kFloat).narrow(1, 0, kept).copy_(left);
+}
+
+}  // namespace qcache
