@@ -107,11 +107,11 @@ TEST(StridedRead, AnyRangeOfAnyViewIsThatOfTheGatheredTensor) {
 TEST(StridedRead, MemoryIsBoundedAndNoByteIsReadManyTimes) {
   std::mt19937_64 random(8);
   struct Case {
-    const char* what;
+    const char* what = "";
     TensorInfo tensor;
-    uint64_t rows;  ///< to be read at a time
-    uint64_t most_reads;
-    uint64_t most_bytes;
+    uint64_t rows = 0;  ///< to be read at a time
+    uint64_t most_reads = 0;
+    uint64_t most_bytes = 0;
   };
   const uint64_t large = uint64_t{2048} * 1024 * 2;
   for (const auto& [what, tensor, rows, most_reads, most_bytes] : std::initializer_list<Case>{

@@ -60,8 +60,8 @@ class TorchSourceTest : public testing::Test {
               view("model.norm.weight", 4, 0, {512}, {1})};
   }
 
-  TorchView view(const std::string& name, size_t storage, int64_t offset, std::vector<int64_t> shape,
-                 std::vector<int64_t> strides) const {
+  [[nodiscard]] TorchView view(const std::string& name, size_t storage, int64_t offset, std::vector<int64_t> shape,
+                               std::vector<int64_t> strides) const {
     return {name,
             storages_[storage].first,
             "BFloat16Storage",

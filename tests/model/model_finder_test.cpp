@@ -36,7 +36,7 @@ class ModelFinderTest : public testing::Test {
     return lines;
   }
   std::vector<std::string> found() { return found({dir_.path()}); }
-  std::string short_path(const std::string& path) const { return path.substr(dir_.path().size()); }
+  [[nodiscard]] std::string short_path(const std::string& path) const { return path.substr(dir_.path().size()); }
 
   using Lines = std::vector<std::string>;
   TempDir dir_;

@@ -28,7 +28,7 @@ class SourceModelTest : public testing::Test {
  protected:
   Result<SourceModel> read(Env& env = Env::posix()) { return read_source_model(env, path_, "m"); }
   void put(const std::string& name, const std::string& content) { write_file(path_ + '/' + name, content); }
-  std::string file(const std::string& name) const { return path_ + '/' + name; }
+  [[nodiscard]] std::string file(const std::string& name) const { return path_ + '/' + name; }
   static std::vector<std::string> names_of(const SourceModel& model) {
     std::vector<std::string> names;
     for (const TensorInfo& tensor : model.tensors) {

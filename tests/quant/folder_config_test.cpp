@@ -10,7 +10,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::Field;
-using testing::Optional;
 
 SourceModel model_in(DType dtype) {
   SourceModel model;

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/base/env.h"
 #include "tests/support/temp_dir.h"
@@ -42,7 +43,7 @@ TEST(TensorData, RoundsToTheNearestHalf) {
            {0x1p-25, 0x0000, 0x3300},            // halfway below it
            {0x1p-14 - 0x1p-25, 0x0400, 0x3880},  // carries from subnormal to normal
            {2047.75, 0x6800, 0x4500},            // carries into the next binade
-           {-INFINITY, 0xFC00, 0xFF80},
+           {-std::numeric_limits<double>::infinity(), 0xFC00, 0xFF80},
        }) {
     EXPECT_EQ(half_bits(DType::kF16, value), f16) << value;
     EXPECT_EQ(half_bits(DType::kBF16, value), bf16) << value;

@@ -163,7 +163,7 @@ void MountedFs::wait_until_usable() {
   }
 }
 
-bool MountedFs::running() {
+bool MountedFs::running() const {
   if (pid_ < 0) {
     return false;
   }

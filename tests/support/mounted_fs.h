@@ -53,7 +53,7 @@ class MountedFs {
   void kill9();
   /// Starts it again, after stopping it where it runs.
   void restart();
-  [[nodiscard]] bool running();
+  [[nodiscard]] bool running() const;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   [[nodiscard]] const Setup& setup() const { return setup_; }
