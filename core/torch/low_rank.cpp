@@ -5,7 +5,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace qcache {
 namespace {
@@ -23,20 +22,16 @@ at::Tensor orthonormal(const at::Tensor& tall) {
 }  // namespace
 
 void use_one_thread() {
-  // OpenBLAS reads these when it is loaded, so that they only help a program started by this one; the calls below
-  // cover libtorch itself.
-  ::setenv("OPENBLAS_NUM_THREADS", "1", 1);
-  ::setenv("OMP_NUM_THREADS", "1", 1);
   at::set_num_threads(1);
 }
 
-void low_rank_factors(std::span<const float> matrix, uint64_t rows, uint64_t columns, uint32_t rank, uint64_t seed,
-                      LowRankFactors into) {
+void low_rank_factors(std::span<const float> matrix, uint64_t rows, uint64_t columns, uint32_t rank, uint64_t set_size,
+                      uint64_t seed, LowRankFactors into) {
   const at::InferenceMode no_gradients;
   const auto m = static_cast<int64_t>(rows);
   const auto n = static_cast<int64_t>(columns);
   const int64_t kept = std::min({static_cast<int64_t>(rank), m, n});
-  const int64_t directions = std::min({kept + kOversampling, m, n});
+  const int64_t directions = std::min({static_cast<int64_t>(set_size) + kOversampling, m, n});
   // from_blob wants a mutable pointer; nothing below writes through it.
   const at::Tensor e = at::from_blob(const_cast<float*>(matrix.data()), {m, n}, at::kFloat);
 
@@ -49,12 +44,13 @@ void low_rank_factors(std::span<const float> matrix, uint64_t rows, uint64_t col
   // e ~ q (q^T e) = q (r^T p^T), with p r the QR of (q^T e)^T: the small square r^T is all that needs a real SVD.
   const auto [p, r] = at::linalg_qr(at::matmul(e.t(), q), "reduced");
   const auto [u, s, vh] = at::linalg_svd(r.t(), false);
-  at::Tensor left = at::matmul(q, u.narrow(1, 0, kept));                       // [m, kept]
-  at::Tensor right = at::matmul(vh.narrow(0, 0, kept), p.t());                 // [kept, n]
-  const at::Tensor largest = at::gather(left, 0, left.abs().argmax(0, true));  // [1, kept]
-  const at::Tensor scale = at::where(largest < 0, -1.0F, 1.0F) * s.narrow(0, 0, kept).sqrt().unsqueeze(0);
-  left = left * scale;
-  right = right * scale.t();
+  // All of the set, whatever is kept of it: a product of another width is rounded in another order.
+  at::Tensor left = at::matmul(q, u);                                          // [m, directions]
+  at::Tensor right = at::matmul(vh, p.t());                                    // [directions, n]
+  const at::Tensor largest = at::gather(left, 0, left.abs().argmax(0, true));  // [1, directions]
+  const at::Tensor scale = at::where(largest < 0, -1.0F, 1.0F) * s.sqrt().unsqueeze(0);
+  left = (left * scale).narrow(1, 0, kept);
+  right = (right * scale.t()).narrow(0, 0, kept);
 
   std::ranges::fill(into.a, 0.0F);
   std::ranges::fill(into.b, 0.0F);
