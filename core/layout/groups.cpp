@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
 
 #include "core/base/checked.h"
+#include "core/quant/factors.h"
 
 namespace qcache {
 namespace {
@@ -95,25 +97,13 @@ Status check_names(std::span<const Group> groups, const SourceModel& model, cons
   return {};
 }
 
-}  // namespace
+constexpr uint64_t kMaxTiles = std::numeric_limits<uint32_t>::max();
 
-Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme) {
-  if (const std::optional<std::string> refusal = scheme.refusal(model)) {
-    return fail(ErrorKind::kUnsupported, *refusal);
-  }
-  constexpr uint64_t kMaxTiles = std::numeric_limits<uint32_t>::max();
-  if (model.tensors.size() > kMaxTiles) {
-    return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
-  }
-  const ModelChoices choices = scheme.choose(model);
-  std::vector<Group> groups;
-  groups.reserve(model.tensors.size());
+/// Sets the tiles of each group.
+Status number_tiles(std::span<Group> groups, const SourceModel& model, const Scheme& scheme) {
   uint64_t tiles = 0;
-  for (uint32_t index = 0; index < model.tensors.size(); ++index) {
-    const TensorInfo& tensor = model.tensors[index];
-    Group& group = groups.emplace_back();
-    group.tensor = index;
-    group.encoding = scheme.encoding(model, choices, tensor);
+  for (Group& group : groups) {
+    const TensorInfo& tensor = model.tensors[group.tensor];
     QCACHE_TRY_ASSIGN(const uint64_t unit_bytes, check_encoding(group.encoding, scheme, tensor));
     const uint64_t first = tiles;
     if (unit_bytes > 0) {
@@ -129,6 +119,55 @@ Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& s
     }
     group.tiles = {static_cast<uint32_t>(first), static_cast<uint32_t>(tiles)};
   }
+  return {};
+}
+
+Error no_such_rank(const SourceModel& model, const Scheme& scheme, uint32_t rank, uint64_t largest) {
+  return Error{ErrorKind::kNotFound, 0,
+               largest == 0
+                   ? fmt::format("model '{}' in dtype '{}' has only rank 0: nothing in it is quantized, so that LoRA "
+                                 "factors have nothing to make good",
+                                 model.name, scheme.name())
+                   : fmt::format("model '{}' in dtype '{}' has no rank {}: the smaller side of its largest quantized "
+                                 "weight is {}",
+                                 model.name, scheme.name(), rank, largest)};
+}
+
+}  // namespace
+
+Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents) {
+  if (const std::optional<std::string> refusal = scheme.refusal(model)) {
+    return fail(ErrorKind::kUnsupported, *refusal);
+  }
+  if (model.tensors.size() > kMaxTiles) {
+    return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
+  }
+  const ModelChoices choices = scheme.choose(model);
+  std::vector<Group> groups;
+  std::vector<Group> factors;
+  groups.reserve(model.tensors.size());
+  uint64_t largest = 0;
+  for (uint32_t index = 0; index < model.tensors.size(); ++index) {
+    const TensorInfo& tensor = model.tensors[index];
+    Group group;
+    group.tensor = index;
+    group.encoding = scheme.encoding(model, choices, tensor);
+    if (contents.rank > 0) {
+      largest = std::max(largest, largest_rank(tensor, group.encoding));
+      if (auto encoding = factors_of(tensor, group.encoding, contents.rank, contents.factor_prefix)) {
+        factors.emplace_back().tensor = index;
+        factors.back().encoding = std::move(*encoding);
+      }
+    }
+    if (contents.weights) {
+      groups.push_back(std::move(group));
+    }
+  }
+  if (contents.rank > largest) {
+    return fail(no_such_rank(model, scheme, contents.rank, largest));
+  }
+  std::ranges::move(factors, std::back_inserter(groups));
+  QCACHE_TRY(number_tiles(groups, model, scheme));
   QCACHE_TRY(check_names(groups, model, scheme));
   return groups;
 }

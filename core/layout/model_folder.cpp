@@ -34,7 +34,7 @@ std::string config_json(const SourceModel& model, const Scheme& scheme, const st
   return with_members(model.config_text, members).value_or(std::string());
 }
 
-std::string qcache_json(const SourceModel& model, const Scheme& scheme, const StoredModel& stored) {
+std::string qcache_json(const SourceModel& model, const Scheme& scheme, uint32_t rank, const StoredModel& stored) {
   ordered_json files = ordered_json::array();
   for (const SourceFileIdentity& file : model.identity.files) {
     if (!file.absent()) {
@@ -44,7 +44,7 @@ std::string qcache_json(const SourceModel& model, const Scheme& scheme, const St
     }
   }
   const ordered_json description = {
-      {"qcache", 1},         {"dtype", scheme.name()},     {"scheme_version", scheme.version()},
+      {"qcache", 1},         {"dtype", scheme.name()},     {"scheme_version", scheme.version()},   {"rank", rank},
       {"model", model.name}, {"source", std::move(files)}, {"quantized", stored.quantized_modules}};
   return description.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n';
 }
@@ -83,7 +83,8 @@ std::optional<std::string> why_not_served(const SourceModel& model, const Scheme
   return std::nullopt;
 }
 
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan) {
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
+                                      uint32_t rank, const std::string& base_path) {
   const FolderReader reader = model.component.empty() ? FolderReader::kTransformers : FolderReader::kDiffusers;
   const StoredModel stored = describe_stored(model, scheme, plan);
   const std::optional<std::string> quantization_config = scheme.quantization_config(stored, reader);
@@ -102,9 +103,12 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
   if (!model.config_text.empty()) {
     folder.files.push_back({"config.json", config_json(model, scheme, *quantization_config)});
   }
-  folder.files.push_back({"qcache.json", qcache_json(model, scheme, stored)});
+  folder.files.push_back({"qcache.json", qcache_json(model, scheme, rank, stored)});
   std::sort(folder.files.begin(), folder.files.end(),
             [](const FolderFile& a, const FolderFile& b) { return a.name < b.name; });
+  if (rank > 0) {
+    folder.adapter = plan_adapter_folder(stored, rank, base_path);
+  }
   return folder;
 }
 

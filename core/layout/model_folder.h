@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/layout/adapter_folder.h"
 #include "core/layout/layout_plan.h"
 #include "core/quant/scheme.h"
 
@@ -15,17 +16,20 @@ struct ModelFolder {
   std::string subfolder;  ///< where all of it stands: a pipeline's component; else empty
   std::string weights_file;
   std::vector<FolderFile> files;
+  std::optional<AdapterFolder> adapter;  ///< where the rank is above 0
 };
 
 /// Plans the folder that transformers, or diffusers where `model` is a pipeline's component, loads when its weights are
-/// `plan`, which must be a plan of `scheme`.
+/// `plan`, which must be a plan of `scheme` without factors. `rank` is that of the adapter, `base_path` as for
+/// plan_adapter_folder().
 ///
 ///   config.json   the source's, with the `quantization_config` of the scheme and the dtype of what is not quantized;
 ///                 absent where the source has none or a broken one
-///   qcache.json   what made this folder: dtype, scheme version, source files with sizes and header digests
+///   qcache.json   what made this folder: dtype, scheme version, rank, source files with sizes and header digests
 ///   and what the scheme adds
 /// Fails with kUnsupported where that library cannot load this dtype. Pure.
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan);
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
+                                      uint32_t rank, const std::string& base_path);
 
 /// Why `model` is not served in `scheme` at all (one sentence), or nothing where it is: the scheme refuses it, or the
 /// only library that loads such models cannot load this dtype.

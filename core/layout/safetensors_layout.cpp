@@ -56,9 +56,10 @@ void append_entry(std::string& header, const StoredTensor& stored, ByteRange ran
 
 }  // namespace
 
-Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const SourceModel& model, const Scheme& scheme) {
+Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const SourceModel& model, const Scheme& scheme,
+                                                           const Contents& contents) {
   SafetensorsPlan::Parts parts;
-  QCACHE_TRY_ASSIGN(parts.groups, plan_groups(model, scheme));
+  QCACHE_TRY_ASSIGN(parts.groups, plan_groups(model, scheme, contents));
   for (Group& group : parts.groups) {
     group.data_offsets.resize(group.encoding.stored.size());
     group.trailer_bytes.resize(group.encoding.stored.size());

@@ -29,7 +29,7 @@ struct SmallRecord {
 
 /// What `archive/qcache.json` says. Only what follows from the model's content and name, nothing of where or
 /// when it was read: the same model gives the same file everywhere.
-std::string describe(const SourceModel& model, const Scheme& scheme, const std::vector<Group>& groups) {
+std::string describe(const SourceModel& model, const Scheme& scheme, uint32_t rank, const std::vector<Group>& groups) {
   nlohmann::ordered_json quantized = nlohmann::ordered_json::array();
   for (const Group& group : groups) {
     if (group.encoding.quantized) {
@@ -37,8 +37,8 @@ std::string describe(const SourceModel& model, const Scheme& scheme, const std::
     }
   }
   const nlohmann::ordered_json description = {
-      {"qcache", 1}, {"dtype", scheme.name()}, {"scheme_version", scheme.version()},
-      {"rank", 0},   {"model", model.name},    {"quantized", std::move(quantized)}};
+      {"qcache", 1},  {"dtype", scheme.name()}, {"scheme_version", scheme.version()},
+      {"rank", rank}, {"model", model.name},    {"quantized", std::move(quantized)}};
   // A folder's name may be any bytes; JSON must be UTF-8.
   return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
@@ -132,7 +132,7 @@ Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(const SourceModel& mode
   }
   TorchZipPlan::Parts parts;
   parts.data_alignment = options.data_alignment;
-  QCACHE_TRY_ASSIGN(parts.groups, plan_groups(model, scheme));
+  QCACHE_TRY_ASSIGN(parts.groups, plan_groups(model, scheme, {.rank = options.rank}));
   QCACHE_TRY_ASSIGN(std::string pickle, list_records(model, parts.groups, parts.records));
 
   std::vector<SmallRecord> small;
@@ -140,7 +140,7 @@ Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(const SourceModel& mode
   small.push_back({"archive/byteorder", "little"});
   small.push_back({"archive/version", "3\n"});
   if (options.describe) {
-    small.push_back({"archive/qcache.json", describe(model, scheme, parts.groups)});
+    small.push_back({"archive/qcache.json", describe(model, scheme, options.rank, parts.groups)});
   }
   write_small_records(small, parts);
   QCACHE_TRY(place_records(model, scheme, options, parts));

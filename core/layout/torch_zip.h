@@ -12,6 +12,7 @@ struct TorchZipOptions {
   uint32_t header_alignment = 4096;  ///< of each tensor's local header; 0: right after the previous record
   bool isolate_directory = true;     ///< the central directory starts on its own page
   bool describe = true;              ///< add the record `archive/qcache.json`
+  uint32_t rank = 0;                 ///< of the LoRA factors beside the weights; 0: none
 };
 
 /// Plans `model` in `scheme` as a torch zip checkpoint ("mode T"): what `torch.load` reads, with true CRCs

@@ -1,5 +1,6 @@
 #include "core/quant/decode.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "core/quant/number_formats.h"
@@ -28,8 +29,11 @@ uint8_t high_first(const DecodeArgs& args, uint64_t index) {
 /// Calls value(index, group) for each element; groups have `elements` each.
 template <typename Value>
 void in_groups(const DecodeArgs& args, uint64_t elements, const Value& value) {
-  for (uint64_t i = 0; i < args.values.size(); ++i) {
-    args.values[i] = value(i, i / elements);
+  const uint64_t count = args.values.size();
+  for (uint64_t i = 0, group = 0; i < count; ++group) {
+    for (const uint64_t end = std::min(i + elements, count); i < end; ++i) {
+      args.values[i] = value(i, group);
+    }
   }
 }
 

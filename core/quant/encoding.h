@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -94,6 +95,9 @@ using SurveyFunction = void (*)(DType source_dtype, std::span<const std::byte> s
 /// belong to units as their UnitOrder says; callers go through the functions below and assume nothing else.
 ///
 /// Where `survey` is set, every unit also depends on the survey of the whole tensor, which has to be made first.
+///
+/// LoRA factors (factors.h) are one unit without a kernel: they come from the whole weight and from `factored`, which
+/// tells how that weight itself is stored.
 struct Encoding {
   std::vector<StoredTensor> stored;
   EncodeFunction encode = nullptr;
@@ -106,6 +110,8 @@ struct Encoding {
   uint64_t row_elements = 0;    ///< elements in a row, as the kernel sees it
   uint64_t group_elements = 0;  ///< elements per scale within a row, where the scheme leaves a choice; else 0
   bool quantized = false;       ///< false: the values are copied or cast
+  uint32_t factor_rank = 0;     ///< of LoRA factors, else 0
+  std::shared_ptr<const Encoding> factored = nullptr;  ///< set where `factor_rank` is
 
   /// Units in the tensor; 0 where it is empty.
   [[nodiscard]] uint64_t unit_count() const;
