@@ -2,18 +2,43 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include <fmt/format.h>
 
+#include "core/quant/factors.h"
+
 namespace qcache {
+namespace {
+
+// What follows the rank.
+constexpr std::string_view kWeightsPath = "/model.safetensors";
+constexpr std::string_view kAdapterPath = "/lora/adapter_model.safetensors";
+
+}  // namespace
 
 std::string ArtifactName::virtual_path() const {
-  return kind == ArtifactKind::kCheckpoint ? fmt::format("{}/{}/{}.bin", model, scheme->name(), rank)
-                                           : fmt::format("{}/{}/0/model.safetensors", model, scheme->name());
+  switch (kind) {
+    case ArtifactKind::kSafetensors:
+      return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, kWeightsPath);
+    case ArtifactKind::kAdapter:
+      return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, kAdapterPath);
+    case ArtifactKind::kCheckpoint:
+      break;
+  }
+  return fmt::format("{}/{}/{}.bin", model, scheme->name(), rank);
 }
 
 std::string_view extension_of(ArtifactKind kind) {
-  return kind == ArtifactKind::kCheckpoint ? ".bin" : ".safetensors";
+  switch (kind) {
+    case ArtifactKind::kSafetensors:
+      return ".safetensors";
+    case ArtifactKind::kAdapter:
+      return ".lora.safetensors";
+    case ArtifactKind::kCheckpoint:
+      break;
+  }
+  return ".bin";
 }
 
 std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
@@ -28,10 +53,13 @@ std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
   out.dtype = path.substr(model_end + 1, dtype_end - model_end - 1);
   std::string_view file = path.substr(dtype_end + 1);
   std::optional<uint32_t> rank = rank_of_file_name(file);
-  if (constexpr std::string_view kWeights = "/model.safetensors"; file.ends_with(kWeights)) {
-    file.remove_suffix(kWeights.size());
-    rank = parse_rank(file);
-    out.kind = ArtifactKind::kSafetensors;
+  for (const auto& [kind, suffix] :
+       {std::pair(ArtifactKind::kAdapter, kAdapterPath), std::pair(ArtifactKind::kSafetensors, kWeightsPath)}) {
+    if (file.ends_with(suffix)) {
+      rank = parse_rank(file.substr(0, file.size() - suffix.size()));
+      out.kind = kind;
+      break;
+    }
   }
   if (!rank) {
     return std::nullopt;
@@ -66,6 +94,9 @@ Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
   // The model's name is part of the bytes (archive/qcache.json); lengths keep the fields apart.
   hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
                           name.scheme->version(), name.rank, extension_of(name.kind), kLayoutVersion));
+  if (name.rank > 0) {
+    hash.update(fmt::format("factors {}\n", kFactorVersion));
+  }
   const Sha256Digest source = model.identity.digest();
   hash.update(std::as_bytes(std::span(source)));
   return hash.finish();

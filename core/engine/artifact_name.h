@@ -14,6 +14,7 @@ namespace qcache {
 enum class ArtifactKind : uint8_t {
   kCheckpoint,   ///< `<rank>.bin`, a torch zip checkpoint
   kSafetensors,  ///< the weights of the folder `<rank>/`; the same file for every rank
+  kAdapter,      ///< the LoRA factors in the folder `<rank>/lora/`
 };
 
 /// What the names of such files in the cache directory end with.
@@ -23,10 +24,11 @@ enum class ArtifactKind : uint8_t {
 struct ArtifactName {
   std::string model;
   const Scheme* scheme = nullptr;
-  uint32_t rank = 0;  ///< of a checkpoint; 0 for all else
+  uint32_t rank = 0;  ///< 0 for kSafetensors, above 0 for kAdapter
   ArtifactKind kind = ArtifactKind::kCheckpoint;
 
-  /// `<model>/<dtype>/<rank>.bin` or `<model>/<dtype>/0/model.safetensors`.
+  /// `<model>/<dtype>/<rank>.bin`, `<model>/<dtype>/0/model.safetensors` or
+  /// `<model>/<dtype>/<rank>/lora/adapter_model.safetensors`.
   [[nodiscard]] std::string virtual_path() const;
 };
 
@@ -44,11 +46,6 @@ struct ArtifactPath {
 
 /// The rank of "<rank>.bin": decimal without leading zeros, below 2^31. None for anything else.
 [[nodiscard]] std::optional<uint32_t> rank_of_file_name(std::string_view name);
-
-/// Whether files of this rank can be served. Only plain quantization (rank 0) so far.
-[[nodiscard]] inline bool rank_is_served(uint32_t rank) {
-  return rank == 0;
-}
 
 /// The digest over everything that decides an artifact's bytes. Equal recipes make equal bytes.
 [[nodiscard]] Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model);

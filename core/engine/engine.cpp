@@ -94,7 +94,9 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       options_(std::move(options)),
       store_(std::move(store)),
       index_(env, options_.roots),
-      pool_(thread_count(options_.threads)) {
+      factor_workers_(worker_programs()),
+      pool_(thread_count(options_.threads)),
+      factor_pool_(thread_count(options_.threads)) {
   sealer_ = std::thread([this] { run_sealer(); });
   maintenance_ = std::thread([this] { run_maintenance(); });
 }
@@ -119,6 +121,8 @@ void Engine::stop() {
   for (const auto& artifact : artifacts) {
     artifact->abandon();
   }
+  factor_workers_.stop();
+  factor_pool_.stop();
   pool_.stop();
   sealer_.join();
   maintenance_.join();
@@ -155,10 +159,14 @@ std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
   return out;
 }
 
-Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& model_name, const Scheme& scheme) {
-  const ArtifactName weights{model_name, &scheme, 0, ArtifactKind::kSafetensors};
+Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& model_name, const Scheme& scheme,
+                                                          uint32_t rank) {
+  const ArtifactName name{model_name, &scheme, rank, rank == 0 ? ArtifactKind::kSafetensors : ArtifactKind::kAdapter};
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
-  return plans_.folder(weights, *source, recipe_of(weights, *source));
+  const std::string base = options_.mount_point.empty()
+                               ? ""
+                               : fmt::format("{}/{}/{}/{}", options_.mount_point, model_name, scheme.name(), rank);
+  return plans_.folder(name, *source, recipe_of(name, *source), base);
 }
 
 Result<CompanionFiles> Engine::companions(const std::string& model_name) {
@@ -167,8 +175,8 @@ Result<CompanionFiles> Engine::companions(const std::string& model_name) {
 }
 
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
-  if (name.scheme == nullptr || !rank_is_served(name.rank)) {
-    return fail(ErrorKind::kNotFound, "no such dtype or rank");
+  if (name.scheme == nullptr) {
+    return fail(ErrorKind::kNotFound, "no such dtype");
   }
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(name.model));
   if (const auto refusal = why_not_served(*source, *name.scheme)) {
@@ -184,7 +192,9 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   }
   auto size = plans_.size(name, *source, info.recipe);
   if (!size) {
-    errors_.add(name.virtual_path(), size.error(), env_.now_ns());
+    if (size.error().kind != ErrorKind::kNotFound) {  // asking for a rank that is not there is no failure
+      errors_.add(name.virtual_path(), size.error(), env_.now_ns());
+    }
     return fail(std::move(size).error());
   }
   info.size_bytes = *size;
@@ -216,6 +226,43 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
                         : std::min(1.0, static_cast<double>(info.disk_bytes) / static_cast<double>(info.size_bytes));
   }
   return info;
+}
+
+std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {
+  // Listing every dtype of every model must not read the whole catalog each time.
+  constexpr std::chrono::seconds kKept{1};
+  const auto now = std::chrono::steady_clock::now();
+  std::optional<std::vector<ArtifactPath>> paths;
+  {
+    const MutexLock lock(mutex_);
+    if (now < cached_ranks_until_) {
+      paths = cached_ranks_;
+    }
+  }
+  if (!paths) {
+    paths.emplace();
+    const auto entries = store_->entries();
+    for (const CacheEntry& entry : entries.value_or(std::vector<CacheEntry>())) {
+      if (auto path = parse_artifact_path(entry.record.virtual_path); path && path->rank > 0) {
+        paths->push_back(std::move(*path));
+      }
+    }
+    const MutexLock lock(mutex_);
+    cached_ranks_ = *paths;
+    cached_ranks_until_ = now + kKept;
+  }
+  std::vector<ArtifactName> out;
+  for (const ArtifactPath& path : *paths) {
+    if (path.model == model_name && path.dtype == scheme.name()) {
+      out.push_back(ArtifactName{model_name, &scheme, path.rank, path.kind});
+    }
+  }
+  return out;
+}
+
+void Engine::forget_cached_ranks() {
+  const MutexLock lock(mutex_);
+  cached_ranks_until_ = {};
 }
 
 Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {
@@ -295,8 +342,11 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
     return std::shared_ptr<FillingArtifact>();
   }
   FillingObserver& observer = *this;
-  auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_, pool_,
-                                                 stats_, observer);
+  auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_,
+                                                 Workshop{pool_, factor_pool_, factor_workers_}, stats_, observer);
+  if (name.rank > 0) {
+    forget_cached_ranks();
+  }
   const MutexLock lock(mutex_);
   if (stopping_) {
     return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
@@ -330,6 +380,7 @@ Status Engine::remove(const ArtifactName& name) {
     forget(artifact);
   }
   QCACHE_TRY_ASSIGN([[maybe_unused]] const uint64_t freed, store_->drop(file, "removed by a user"));
+  forget_cached_ranks();
   return {};
 }
 

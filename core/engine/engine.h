@@ -31,6 +31,7 @@ struct EngineOptions {
   std::string cache_directory;
   AgingPolicy aging;
   unsigned threads = 0;                       ///< that quantize; 0: one per core, at least two
+  std::string mount_point;                    ///< where programs see the files, for adapters to name; may be empty
   std::chrono::seconds aging_interval{3600};  ///< zero: never by itself
 };
 
@@ -103,15 +104,18 @@ class Engine final : private FillingObserver {
   [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
   [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
 
-  /// What qcache adds to the folder of a model in a dtype. kNotFound as for model(); kUnsupported where there is no
-  /// such folder.
-  Result<std::shared_ptr<const ModelFolder>> folder(const std::string& model_name, const Scheme& scheme);
+  /// What qcache adds to the folder of a model in a dtype and rank. kNotFound as for model() and where there is no
+  /// such rank; kUnsupported where there is no such folder.
+  Result<std::shared_ptr<const ModelFolder>> folder(const std::string& model_name, const Scheme& scheme, uint32_t rank);
   /// The files of a model that are passed through.
   Result<CompanionFiles> companions(const std::string& model_name);
 
   // --- artifacts --------------------------------------------------------------------------------------------------
   /// kNotFound where the model, dtype or rank does not exist.
   Result<ArtifactInfo> describe(const ArtifactName& name);
+  /// The files of ranks above 0 that hold bytes, of one model in one dtype. May miss what other processes have done
+  /// within the last second.
+  [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
   /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
   Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
   /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
@@ -153,6 +157,7 @@ class Engine final : private FillingObserver {
   void run_maintenance() QCACHE_EXCLUDES(mutex_);
   void tick_artifacts() QCACHE_EXCLUDES(mutex_);
   void flush_accesses() QCACHE_EXCLUDES(mutex_);
+  void forget_cached_ranks() QCACHE_EXCLUDES(mutex_);
   void check_free_space();
 
   Env& env_;
@@ -171,8 +176,13 @@ class Engine final : private FillingObserver {
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
+  // What cached_ranks() has found, and until when that holds.
+  std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
 
+  FactorWorkers factor_workers_;
   WorkerPool pool_;
+  WorkerPool factor_pool_;
   std::thread sealer_;
   std::thread maintenance_;
 };

@@ -102,6 +102,7 @@ void Engine::run_maintenance() {
       }
     }
     tick_artifacts();
+    factor_workers_.end_idle();
     const Clock::time_point now = Clock::now();
     if (now >= next_flush) {
       next_flush = now + kAccessFlushInterval;

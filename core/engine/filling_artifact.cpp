@@ -48,17 +48,17 @@ class FillingArtifact::Waiter final : public PendingRead {
 
 FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan,
                                  std::unique_ptr<SourceReader> source, std::shared_ptr<FillingFile> filling, Env& env,
-                                 WorkerPool& pool, Stats& stats, FillingObserver& observer)
+                                 const Workshop& workshop, Stats& stats, FillingObserver& observer)
     : name_(std::move(name)),
       plan_(std::move(plan)),
       source_(std::move(source)),
       filling_(std::move(filling)),
       env_(env),
-      pool_(pool),
+      workshop_(workshop),
       stats_(stats),
       observer_(observer),
       surveys_(*plan_, *source_),
-      maker_(env_, *plan_, *source_, surveys_, *filling_, stats_),
+      maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers, *filling_, stats_),
       tiles_(plan_->tile_count(), TileState::kAbsent),
       absent_(plan_->tile_count()),
       last_use_(std::chrono::steady_clock::now()) {}
@@ -137,7 +137,12 @@ void FillingArtifact::request(uint32_t tile, Priority priority) {
   } else if (tiles_[tile] != TileState::kQueued) {
     return;
   }
-  pool_.submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
+  pool_for(tile).submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
+}
+
+WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
+  const Group& group = plan_->groups()[plan_->tile(tile).group];
+  return group.encoding.factored != nullptr ? workshop_.factor_pool : workshop_.pool;
 }
 
 void FillingArtifact::set_state(uint32_t tile, TileState state) {
@@ -165,7 +170,7 @@ bool FillingArtifact::fill_wanted() const {
 }
 
 void FillingArtifact::pump_fill() {
-  while (fill_in_flight_ < pool_.thread_count() && absent_ > 0 && fill_wanted()) {
+  while (fill_in_flight_ < workshop_.pool.thread_count() && absent_ > 0 && fill_wanted()) {
     while (tiles_[fill_cursor_] != TileState::kAbsent) {
       fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
     }

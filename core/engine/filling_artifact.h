@@ -21,6 +21,13 @@ namespace qcache {
 
 class FillingArtifact;
 
+/// What filling artifacts share in one process.
+struct Workshop {
+  WorkerPool& pool;
+  WorkerPool& factor_pool;  ///< for tiles of LoRA factors: each takes up to seconds, and nothing else may wait for it
+  FactorWorkers& factor_workers;
+};
+
 /// What a filling artifact tells its owner. Called from worker threads with no lock held.
 class FillingObserver {
  public:
@@ -41,7 +48,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
   FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan, std::unique_ptr<SourceReader> source,
-                  std::shared_ptr<FillingFile> filling, Env& env, WorkerPool& pool, Stats& stats,
+                  std::shared_ptr<FillingFile> filling, Env& env, const Workshop& workshop, Stats& stats,
                   FillingObserver& observer);
 
   [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
@@ -90,6 +97,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   // Queues a tile; one that is queued already is queued again (whichever job runs first makes it).
   void request(uint32_t tile, Priority priority) QCACHE_REQUIRES(mutex_);
   void run_tile(uint32_t tile, Priority priority) QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] WorkerPool& pool_for(uint32_t tile) const;
   [[nodiscard]] bool still_wanted(uint32_t tile, Priority priority) const QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool fill_wanted() const QCACHE_REQUIRES(mutex_);
   void pump_fill() QCACHE_REQUIRES(mutex_);
@@ -110,7 +118,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   const std::unique_ptr<SourceReader> source_;
   const std::shared_ptr<FillingFile> filling_;
   Env& env_;
-  WorkerPool& pool_;
+  const Workshop workshop_;
   Stats& stats_;
   FillingObserver& observer_;
   Surveys surveys_;

@@ -6,6 +6,25 @@
 #include "core/layout/torch_zip.h"
 
 namespace qcache {
+namespace {
+
+Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name, const SourceModel& model) {
+  switch (name.kind) {
+    case ArtifactKind::kSafetensors:
+      return plan_safetensors(model, *name.scheme);
+    case ArtifactKind::kAdapter: {
+      const std::string prefix = factor_prefix(model);
+      return plan_safetensors(model, *name.scheme, {.weights = false, .rank = name.rank, .factor_prefix = prefix});
+    }
+    case ArtifactKind::kCheckpoint:
+      break;
+  }
+  TorchZipOptions options;
+  options.rank = name.rank;
+  return plan_torch_zip(model, *name.scheme, options);
+}
+
+}  // namespace
 
 Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& name, const SourceModel& model,
                                                           const Sha256Digest& recipe) {
@@ -17,9 +36,7 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
       return plans_.front().second;
     }
   }
-  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, name.kind == ArtifactKind::kCheckpoint
-                                                                ? plan_torch_zip(model, *name.scheme)
-                                                                : plan_safetensors(model, *name.scheme));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, make_plan(name, model));
   const MutexLock lock(mutex_);
   if (sizes_.size() >= kMaxSizes) {
     sizes_.clear();  // rare, and cheap to fill again
@@ -33,7 +50,7 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
 }
 
 Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name, const SourceModel& model,
-                                                             const Sha256Digest& recipe) {
+                                                             const Sha256Digest& recipe, const std::string& base_path) {
   {
     const MutexLock lock(mutex_);
     const auto known = std::find_if(folders_.begin(), folders_.end(), [&](const auto& f) { return f.first == recipe; });
@@ -42,8 +59,16 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
       return folders_.front().second;
     }
   }
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> weights, plan(name, model, recipe));
-  QCACHE_TRY_ASSIGN(ModelFolder planned, plan_model_folder(model, *name.scheme, *weights));
+  ArtifactName weights = name;
+  weights.kind = ArtifactKind::kSafetensors;
+  weights.rank = 0;
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> planned_weights,
+                    plan(weights, model, recipe_of(weights, model)));
+  if (name.rank > 0) {
+    QCACHE_TRY(size(name, model, recipe));  // there is no folder of a rank that no weight has
+  }
+  QCACHE_TRY_ASSIGN(ModelFolder planned,
+                    plan_model_folder(model, *name.scheme, *planned_weights, name.rank, base_path));
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);
   folders_.emplace_front(recipe, made);

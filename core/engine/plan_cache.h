@@ -19,9 +19,11 @@ class PlanCache {
   /// The plan of `name` for `model`, whose recipe is `recipe`.
   Result<std::shared_ptr<const LayoutPlan>> plan(const ArtifactName& name, const SourceModel& model,
                                                  const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
-  /// The folder whose weights are `name`, a kSafetensors artifact.
+  /// The folder of the weights, or above rank 0 of the adapter, that `name` is. `base_path` as for
+  /// plan_adapter_folder(), and always the same for a name.
   Result<std::shared_ptr<const ModelFolder>> folder(const ArtifactName& name, const SourceModel& model,
-                                                    const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
+                                                    const Sha256Digest& recipe, const std::string& base_path)
+      QCACHE_EXCLUDES(mutex_);
   /// Exact size of the file in bytes.
   Result<uint64_t> size(const ArtifactName& name, const SourceModel& model, const Sha256Digest& recipe)
       QCACHE_EXCLUDES(mutex_);

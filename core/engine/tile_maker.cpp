@@ -11,7 +11,11 @@
 #include <optional>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "core/base/log.h"
+#include "core/engine/residual.h"
+#include "core/quant/factors.h"
 
 namespace qcache {
 namespace {
@@ -74,8 +78,8 @@ TileMark mark_for(std::span<const std::vector<std::byte>> stored) {
 }  // namespace
 
 TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys,
-                     FillingFile& filling, Stats& stats)
-    : env_(env), plan_(plan), source_(source), surveys_(surveys), filling_(filling), stats_(stats) {}
+                     FactorWorkers& workers, FillingFile& filling, Stats& stats)
+    : env_(env), plan_(plan), source_(source), surveys_(surveys), workers_(workers), filling_(filling), stats_(stats) {}
 
 Status TileMaker::ensure(uint32_t index) const {
   const Tile tile = plan_.tile(index);
@@ -156,6 +160,10 @@ Status TileMaker::encode(const Tile& tile) const {
     }
   }
 
+  if (encoding.factored != nullptr) {
+    return factorize(group, survey ? &*survey : nullptr);
+  }
+
   // A transposed tensor's rows are gathered from all over it: the more rows at a time, the longer the runs.
   const uint64_t units_per_slice =
       tensor.strides.empty()
@@ -190,6 +198,23 @@ Status TileMaker::encode(const Tile& tile) const {
     }
   }
   return {};
+}
+
+Status TileMaker::factorize(const Group& group, const Survey* survey) const {
+  const Encoding& encoding = group.encoding;
+  const TensorInfo& tensor = source_.model().tensors[group.tensor];
+  FactorRequest request;
+  request.rank = encoding.factor_rank;
+  request.rows = tensor.shape.at(0);
+  request.columns = tensor.shape.at(1);
+  request.set_size = factor_set_size(encoding.factor_rank);
+  request.seed = factor_seed(tensor.name);
+  auto& buffers = thread_buffers();
+  const Status made = workers_.compute(
+      request,
+      [&](std::span<float> matrix) { return compute_residual(source_, tensor, *encoding.factored, survey, matrix); },
+      buffers.stored[kLoraA], buffers.stored[kLoraB]);
+  return made ? made : fail(made.error().with_context(fmt::format("no factors of '{}'", tensor.name)));
 }
 
 Status TileMaker::make(uint32_t index, const Tile& tile) const {

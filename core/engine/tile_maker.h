@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/engine/factor_workers.h"
 #include "core/engine/source_reader.h"
 #include "core/engine/stats.h"
 #include "core/engine/surveys.h"
@@ -15,8 +16,8 @@ namespace qcache {
 /// no two threads work on one tile (FillingArtifact sees to that).
 class TileMaker {
  public:
-  TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys, FillingFile& filling,
-            Stats& stats);
+  TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys, FactorWorkers& workers,
+            FillingFile& filling, Stats& stats);
 
   /// Brings one tile to "present and verified by this process": hashes it where somebody else has marked it, and makes
   /// it where nobody has or where the hash is wrong.
@@ -28,11 +29,13 @@ class TileMaker {
   [[nodiscard]] Status make(uint32_t index, const Tile& tile) const;
   /// Fills the tile's buffers from the source.
   [[nodiscard]] Status encode(const Tile& tile) const;
+  [[nodiscard]] Status factorize(const Group& group, const Survey* survey) const;
 
   Env& env_;
   const LayoutPlan& plan_;
   const SourceReader& source_;
   Surveys& surveys_;
+  FactorWorkers& workers_;
   FillingFile& filling_;
   Stats& stats_;
 };

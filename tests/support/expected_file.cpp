@@ -9,6 +9,7 @@
 #include "core/base/digest.h"
 #include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
+#include "core/quant/number_formats.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -156,6 +157,30 @@ std::string expected_file(const std::string& folder, std::string_view dtype) {
 std::string expected_safetensors(const std::string& folder, std::string_view dtype) {
   const SourceModel model = model_in(folder);
   return bytes_of(model, *usable(plan_safetensors(model, scheme_called(dtype))));
+}
+
+std::vector<float> expected_residual(const std::string& folder, std::string_view dtype, std::string_view tensor) {
+  const SourceModel model = model_in(folder);
+  const std::shared_ptr<const LayoutPlan> plan = usable(plan_safetensors(model, scheme_called(dtype)));
+  for (const Group& group : plan->groups()) {
+    const TensorInfo& info = model.tensors[group.tensor];
+    if (info.name != tensor || !group.encoding.quantized) {
+      continue;
+    }
+    const Bytes weights = source_bytes(model, info);
+    const std::vector<Bytes> stored = encode(group.encoding, weights);
+    Survey survey;
+    if (group.encoding.survey != nullptr) {
+      group.encoding.survey(info.dtype, weights, survey);
+    }
+    std::vector<float> values(info.element_count());
+    group.encoding.decode_units(std::vector<std::span<const std::byte>>(stored.begin(), stored.end()), &survey, values);
+    for (uint64_t i = 0; i < values.size(); ++i) {
+      values[i] = load_as_float(info.dtype, weights.data() + i * item_bytes(info.dtype)) - values[i];
+    }
+    return values;
+  }
+  return {};
 }
 
 }  // namespace qcache

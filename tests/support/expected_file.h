@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/layout/layout_plan.h"
 
@@ -17,5 +18,10 @@ namespace qcache {
 [[nodiscard]] std::string expected_file(const std::string& folder, std::string_view dtype);
 /// The same of `<model>/<dtype>/0/model.safetensors`.
 [[nodiscard]] std::string expected_safetensors(const std::string& folder, std::string_view dtype);
+
+/// What quantizing the weight `tensor` loses, in fp32, row-major: the weight minus what its stored bytes stand for.
+/// Empty where it is not quantized.
+[[nodiscard]] std::vector<float> expected_residual(const std::string& folder, std::string_view dtype,
+                                                   std::string_view tensor);
 
 }  // namespace qcache

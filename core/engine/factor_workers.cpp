@@ -1,0 +1,227 @@
+#include "core/engine/factor_workers.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+
+#include "core/base/log.h"
+#include "core/engine/shared_floats.h"
+
+namespace qcache {
+namespace {
+
+constexpr std::chrono::seconds kIdleTime{30};
+
+/// Sends `request` with the descriptor. False where the worker is gone.
+bool send_request(int socket, FactorRequest request, int memory) {
+  iovec bytes{&request, sizeof request};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &memory, sizeof memory);
+  ssize_t sent = -1;
+  do {
+    sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent == static_cast<ssize_t>(sizeof request);
+}
+
+bool receive_reply(int socket, FactorReply& reply) {
+  ssize_t got = -1;
+  do {
+    got = ::recv(socket, &reply, sizeof reply, 0);
+  } while (got < 0 && errno == EINTR);
+  reply.reason.back() = '\0';
+  return got == static_cast<ssize_t>(sizeof reply);
+}
+
+std::vector<std::string> worker_environment() {
+  // With one thread the order of additions, and so the result, does not depend on the number of cores. Several workers
+  // keep the cores busy.
+  std::vector<std::string> out = {"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1"};
+  for (char* const* entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (!text.starts_with("OPENBLAS_NUM_THREADS=") && !text.starts_with("OMP_NUM_THREADS=")) {
+      out.emplace_back(text);
+    }
+  }
+  return out;
+}
+
+/// Starts `program` with `socket` as its standard input and nowhere to write. Returns an errno.
+int spawn(const std::string& program, int socket, pid_t& pid) {
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, socket, STDIN_FILENO);
+  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigset_t all;
+  ::sigemptyset(&none);
+  ::sigfillset(&all);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &all);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  std::vector<std::string> variables = worker_environment();
+  std::vector<char*> environment;
+  environment.reserve(variables.size() + 1);
+  for (std::string& variable : variables) {
+    environment.push_back(variable.data());
+  }
+  environment.push_back(nullptr);
+  std::string name = program;
+  const std::array<char*, 2> arguments = {name.data(), nullptr};
+  const int error = ::posix_spawn(&pid, program.c_str(), &actions, &attributes, arguments.data(), environment.data());
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&actions);
+  return error;
+}
+
+}  // namespace
+
+std::vector<std::string> worker_programs() {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  return {(folder / "qcache-worker").string(),
+          (folder / "../libexec/qcache/qcache-worker").lexically_normal().string()};
+}
+
+FactorWorkers::~FactorWorkers() {
+  stop();
+}
+
+Status FactorWorkers::compute(const FactorRequest& request, const std::function<Status(std::span<float>)>& fill,
+                              std::span<std::byte> a, std::span<std::byte> b) {
+  QCACHE_TRY_ASSIGN(const SharedFloats memory,
+                    SharedFloats::make(shared_floats(request.rows, request.columns, request.rank)));
+  const size_t matrix = request.rows * request.columns;
+  QCACHE_TRY_ASSIGN(Worker worker, take());
+  if (Status filled = fill(memory.values().first(matrix)); !filled) {
+    put_back(std::move(worker));
+    return filled;
+  }
+  FactorReply reply;
+  if (!send_request(worker.socket.get(), request, memory.fd()) || !receive_reply(worker.socket.get(), reply)) {
+    const std::string how = bury(std::move(worker));
+    const MutexLock lock(mutex_);
+    return stopping_ ? fail(ErrorKind::kInterrupted, "the filesystem is being unmounted")
+                     : fail(ErrorKind::kIo, fmt::format("qcache-worker {}; read again to try again", how));
+  }
+  put_back(std::move(worker));
+  if (reply.done != 1) {
+    return fail(ErrorKind::kIo, fmt::format("qcache-worker failed: {}", reply.reason.data()));
+  }
+  std::ranges::copy(std::as_bytes(memory.values().subspan(matrix, a.size() / sizeof(float))), a.begin());
+  std::ranges::copy(std::as_bytes(memory.values().subspan(matrix + a.size() / sizeof(float))), b.begin());
+  return {};
+}
+
+Result<FactorWorkers::Worker> FactorWorkers::take() {
+  {
+    const MutexLock lock(mutex_);
+    if (!stopping_ && !idle_.empty()) {
+      Worker worker = std::move(idle_.back());
+      idle_.pop_back();
+      at_work_.insert(worker.pid);
+      return worker;
+    }
+  }
+  return start();
+}
+
+Result<FactorWorkers::Worker> FactorWorkers::start() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(system_error(errno, "cannot make a socket for qcache-worker"));
+  }
+  Worker worker{-1, UniqueFd(ends[0]), {}};
+  const UniqueFd theirs(ends[1]);
+  // Held while it starts, so that stop() finds every worker.
+  const MutexLock lock(mutex_);
+  if (stopping_) {
+    return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
+  }
+  for (const std::string& program : programs_) {
+    const int error = spawn(program, theirs.get(), worker.pid);
+    if (error == 0) {
+      spdlog::debug("started {} (process {})", program, worker.pid);
+      at_work_.insert(worker.pid);
+      return worker;
+    }
+    if (error != ENOENT) {
+      return fail(system_error(error, "cannot run " + program));
+    }
+  }
+  return fail(ErrorKind::kIo, fmt::format("ranks above 0 need qcache-worker, which is not at {}: install all of qcache",
+                                          fmt::join(programs_, " or ")));
+}
+
+void FactorWorkers::put_back(Worker worker) {
+  const MutexLock lock(mutex_);
+  at_work_.erase(worker.pid);
+  worker.idle_since = Clock::now();
+  idle_.push_back(std::move(worker));
+}
+
+std::string FactorWorkers::bury(Worker worker) {
+  worker.socket.reset();  // a worker that lives sees it and ends
+  siginfo_t info{};
+  // Without reaping it, so that stop() cannot meet another process of that number.
+  while (::waitid(P_PID, static_cast<id_t>(worker.pid), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR) {
+  }
+  const MutexLock lock(mutex_);
+  at_work_.erase(worker.pid);
+  ::waitpid(worker.pid, nullptr, 0);
+  return info.si_code == CLD_EXITED
+             ? fmt::format("ended with exit code {}", info.si_status)
+             : fmt::format("was ended by signal {} ({})", info.si_status, ::strsignal(info.si_status));
+}
+
+void FactorWorkers::end_idle() {
+  std::vector<Worker> ended;
+  {
+    const MutexLock lock(mutex_);
+    const auto idle_long = [](const Worker& worker) { return Clock::now() - worker.idle_since > kIdleTime; };
+    const auto first = std::partition(idle_.begin(), idle_.end(), std::not_fn(idle_long));
+    std::move(first, idle_.end(), std::back_inserter(ended));
+    idle_.erase(first, idle_.end());
+  }
+  for (Worker& worker : ended) {
+    bury(std::move(worker));
+  }
+}
+
+void FactorWorkers::stop() {
+  std::vector<Worker> ended;
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    for (const pid_t pid : at_work_) {
+      ::kill(pid, SIGKILL);
+    }
+    ended.swap(idle_);
+  }
+  for (Worker& worker : ended) {
+    bury(std::move(worker));
+  }
+}
+
+}  // namespace qcache
