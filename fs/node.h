@@ -29,10 +29,12 @@ struct Node {
   NodeKind kind = NodeKind::kRoot;
   std::string path{};       ///< in the mount, without leading slash; decides st_ino
   std::string key{};        ///< equal keys are the same inode
-  ArtifactName artifact{};  ///< model from kModel on, scheme from kDtype on, the rest for kArtifact
+  ArtifactName artifact{};  ///< model from kModel on, scheme from kDtype on, rank from kFolder on, kind for kArtifact
   Sha256Digest recipe{};    ///< kArtifact: what its bytes are made of
   bool sealed = false;      ///< kArtifact
-  std::string relative{};   ///< kFolder, kGenerated, kCompanion: the path below `<rank>/`, empty for `<rank>/` itself
+  /// kArtifact: found under the name that the folder of a higher rank has for what is rank 0's.
+  bool shared = false;
+  std::string relative{};  ///< kFolder, kGenerated, kCompanion: the path below `<rank>/`, empty for `<rank>/` itself
   // What stat(2) says of a file for as long as it is open, whatever its name leads to by then.
   uint64_t size_bytes = 0;
   int64_t mtime_ns = 0;

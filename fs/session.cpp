@@ -163,6 +163,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   MountOptions resolved = options;
   QCACHE_TRY_ASSIGN(resolved.engine.roots, resolved_roots(env, options.engine.roots));
   QCACHE_TRY(prepare_mount_point(env, resolved));
+  resolved.engine.mount_point = resolved.mount_point;
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
   ControlFiles control(*engine, resolved.mount_point);
   Operations operations(*engine, control, resolved.passthrough, on_ready);

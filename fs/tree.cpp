@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <span>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -44,10 +46,32 @@ NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& 
   return out;
 }
 
-const std::string* find_text(const ModelFolder& folder, std::string_view name) {
+/// What qcache adds to one folder below `<rank>/`.
+struct AddedFiles {
+  std::string_view weights_file;
+  ArtifactKind weights = ArtifactKind::kSafetensors;
+  std::span<const FolderFile> files;
+};
+
+std::optional<AddedFiles> added_to(const ModelFolder& folder, std::string_view relative) {
+  if (folder.adapter && relative == AdapterFolder::kName) {
+    return AddedFiles{folder.adapter->weights_file, ArtifactKind::kAdapter, folder.adapter->files};
+  }
+  if (relative == folder.subfolder) {
+    return AddedFiles{folder.weights_file, ArtifactKind::kSafetensors, folder.files};
+  }
+  return std::nullopt;
+}
+
+const std::string* find_text(const AddedFiles& added, std::string_view name) {
   const auto found =
-      std::find_if(folder.files.begin(), folder.files.end(), [&](const FolderFile& f) { return f.name == name; });
-  return found == folder.files.end() ? nullptr : &found->text;
+      std::find_if(added.files.begin(), added.files.end(), [&](const FolderFile& f) { return f.name == name; });
+  return found == added.files.end() ? nullptr : &found->text;
+}
+
+/// Whether the path leads to the adapter's folder, which hides one of that name in the source's.
+bool is_adapter_folder(const ModelFolder& folder, std::string_view relative) {
+  return folder.adapter && relative == AdapterFolder::kName;
 }
 
 Error no_such(std::string_view what, std::string_view name) {
@@ -121,12 +145,13 @@ Result<ResolvedNode> Tree::lookup_dtype(const Node& model, const std::string& na
 
 Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& name) const {
   ArtifactName artifact = dtype.artifact;
-  if (const auto rank = rank_of_file_name(name); rank && rank_is_served(*rank)) {
+  if (const auto rank = rank_of_file_name(name)) {
     artifact.rank = *rank;
     return lookup_artifact(artifact);
   }
-  if (const auto rank = parse_rank(name); rank && rank_is_served(*rank)) {
-    QCACHE_TRY(engine_.folder(artifact.model, *artifact.scheme));
+  if (const auto rank = parse_rank(name)) {
+    artifact.rank = *rank;
+    QCACHE_TRY(engine_.folder(artifact.model, *artifact.scheme, *rank));
     const std::string path = dtype.path + "/" + name;
     return ResolvedNode{Node{NodeKind::kFolder, path, path, artifact}, folder_attributes(path, control_.started_ns())};
   }
@@ -134,14 +159,17 @@ Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& nam
 }
 
 Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::string& name) const {
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                    engine_.folder(folder.artifact.model, *folder.artifact.scheme));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
+                    engine_.folder(folder.artifact.model, *folder.artifact.scheme, folder.artifact.rank));
   const std::string path = folder.relative.empty() ? name : folder.relative + "/" + name;
-  if (folder.relative == added->subfolder) {
+  if (const auto added = added_to(*planned, folder.relative)) {
     if (name == added->weights_file) {
       ArtifactName artifact = folder.artifact;
-      artifact.kind = ArtifactKind::kSafetensors;
-      return lookup_artifact(artifact);
+      artifact.kind = added->weights;
+      artifact.rank = added->weights == ArtifactKind::kAdapter ? folder.artifact.rank : 0;
+      QCACHE_TRY_ASSIGN(ResolvedNode found, lookup_artifact(artifact));
+      found.node.shared = artifact.rank != folder.artifact.rank;
+      return found;
     }
     if (const std::string* text = find_text(*added, name)) {
       Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
@@ -153,16 +181,25 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
       return ResolvedNode{std::move(node), found};
     }
   }
-  QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
-  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(path));
-  Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
-  node.relative = path;
-  if (stat.is_directory()) {
-    node.kind = NodeKind::kFolder;
-    node.key = node.path;
+  if (is_adapter_folder(*planned, folder.relative)) {
+    return fail(no_such("file", name));
+  }
+  const auto subfolder = [&]() {
+    Node node{NodeKind::kFolder, folder.path + "/" + name, folder.path + "/" + name, folder.artifact};
+    node.relative = path;
     const NodeAttributes found = folder_attributes(node.path, control_.started_ns());
     return ResolvedNode{std::move(node), found};
+  };
+  if (is_adapter_folder(*planned, path)) {
+    return subfolder();
   }
+  QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
+  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(path));
+  if (stat.is_directory()) {
+    return subfolder();
+  }
+  Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
+  node.relative = path;
   node.key = companion_key(node.path, stat);
   node.size_bytes = stat.size_bytes;
   node.mtime_ns = stat.mtime_ns;
@@ -175,9 +212,11 @@ std::string Tree::companion_key(std::string_view path, const FileStat& stat) {
 }
 
 Result<std::string> Tree::generated_text(const Node& node) const {
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                    engine_.folder(node.artifact.model, *node.artifact.scheme));
-  const std::string* text = find_text(*added, node.relative.substr(node.relative.rfind('/') + 1));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
+                    engine_.folder(node.artifact.model, *node.artifact.scheme, node.artifact.rank));
+  const size_t slash = node.relative.rfind('/');
+  const auto added = added_to(*planned, slash == std::string::npos ? "" : node.relative.substr(0, slash));
+  const std::string* text = added ? find_text(*added, node.relative.substr(slash + 1)) : nullptr;
   if (text == nullptr) {
     return fail(no_such("file", node.relative));
   }
@@ -267,26 +306,40 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
       }
       break;
     }
-    case NodeKind::kDtype:
+    case NodeKind::kDtype: {
+      std::map<std::pair<uint32_t, ArtifactKind>, std::string> ranks;  // those above 0, sorted
+      for (const ArtifactName& file : engine_.cached_ranks(folder.artifact.model, *folder.artifact.scheme)) {
+        const bool checkpoint = file.kind == ArtifactKind::kCheckpoint;
+        ranks[{file.rank, file.kind}] = fmt::format("{}{}", file.rank, checkpoint ? ".bin" : "");
+      }
       add("0.bin", false);
-      if (engine_.folder(folder.artifact.model, *folder.artifact.scheme)) {
+      if (engine_.folder(folder.artifact.model, *folder.artifact.scheme, 0)) {
         add("0", true);
       }
+      for (const auto& [rank, name] : ranks) {
+        add(name, rank.second != ArtifactKind::kCheckpoint);
+      }
       break;
+    }
     case NodeKind::kFolder: {
       std::map<std::string, bool> names;  // sorted; what qcache adds hides what the source has
-      QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
-      QCACHE_TRY_ASSIGN(const std::vector<CompanionEntry> passed, companions.list(folder.relative));
-      for (const CompanionEntry& entry : passed) {
-        names[entry.name] = entry.directory;
+      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
+                        engine_.folder(folder.artifact.model, *folder.artifact.scheme, folder.artifact.rank));
+      if (!is_adapter_folder(*planned, folder.relative)) {
+        QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
+        QCACHE_TRY_ASSIGN(const std::vector<CompanionEntry> passed, companions.list(folder.relative));
+        for (const CompanionEntry& entry : passed) {
+          names[entry.name] = entry.directory;
+        }
       }
-      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                        engine_.folder(folder.artifact.model, *folder.artifact.scheme));
-      if (folder.relative == added->subfolder) {
-        names[added->weights_file] = false;
+      if (const auto added = added_to(*planned, folder.relative)) {
+        names[std::string(added->weights_file)] = false;
         for (const FolderFile& file : added->files) {
           names[file.name] = false;
         }
+      }
+      if (planned->adapter && folder.relative.empty()) {
+        names[std::string(AdapterFolder::kName)] = true;
       }
       for (const auto& [name, directory] : names) {
         add(name, directory);
@@ -302,16 +355,17 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
 Status Tree::remove(const Node& node) const {
   switch (node.kind) {
     case NodeKind::kArtifact:
-      return engine_.remove(node.artifact);
+      return node.shared ? Status() : engine_.remove(node.artifact);
     case NodeKind::kGenerated:
     case NodeKind::kCompanion:
       return {};  // holds nothing in the cache; refusing would make rm -r of a folder fail
     case NodeKind::kFolder: {
       ArtifactName weights = node.artifact;
-      weights.kind = ArtifactKind::kSafetensors;
-      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> added,
-                        engine_.folder(node.artifact.model, *node.artifact.scheme));
-      const bool holds_weights = node.relative.empty() || node.relative == added->subfolder;
+      weights.kind = node.artifact.rank == 0 ? ArtifactKind::kSafetensors : ArtifactKind::kAdapter;
+      QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
+                        engine_.folder(node.artifact.model, *node.artifact.scheme, node.artifact.rank));
+      const auto added = added_to(*planned, node.relative);
+      const bool holds_weights = node.relative.empty() || (added && added->weights == weights.kind);
       return holds_weights ? engine_.remove(weights) : Status();
     }
     case NodeKind::kDtype:

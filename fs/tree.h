@@ -34,8 +34,9 @@ struct ResolvedNode {
 ///
 ///     /                        models, and .qcache
 ///     /<model>/                the dtypes this model can be served in
-///     /<model>/<dtype>/        0.bin, and the folder 0
+///     /<model>/<dtype>/        0.bin, and the folder 0; those of other ranks while they hold bytes
 ///     /<model>/<dtype>/0/      what frameworks load: model.safetensors, config.json, the model's other files
+///     /<model>/<dtype>/16/     the same, and the folder lora with the factors of rank 16
 ///     /.qcache/                status, metrics, errors
 class Tree {
  public:

@@ -117,7 +117,7 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
     }
     return print_model(around, words, source, place.names[0], progress_in_mount(place));
   }
-  return info_of_mounted_file(around, words, file_meant(env, std::move(place)));
+  return info_of_mounted_file(around, words, files_meant(env, std::move(place)).back());
 }
 
 Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWords& words, const NamedFiles& names) {

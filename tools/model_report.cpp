@@ -12,6 +12,7 @@
 #include "core/engine/artifact_name.h"
 #include "core/engine/engine.h"
 #include "core/layout/torch_zip.h"
+#include "core/quant/factors.h"
 #include "tools/human_text.h"
 #include "tools/mount_attributes.h"
 #include "tools/table_printer.h"
@@ -109,6 +110,10 @@ Result<ModelReport> report_model(Env& env, const std::string& path, const std::s
       continue;
     }
     dtype.size_bytes = (*plan)->size_bytes();
+    for (const Group& group : (*plan)->groups()) {
+      dtype.largest_rank =
+          std::max(dtype.largest_rank, largest_rank(report.model.tensors[group.tensor], group.encoding));
+    }
     dtype.progress = lookup(report.model, *info.scheme);
   }
   return report;
@@ -132,13 +137,14 @@ std::string text_of(const ModelReport& report) {
   line("quantized", model.facts.quant_method);
   line("config.json", model.facts.config_problem);
   out << '\n';
-  TablePrinter table({{"DTYPE"}, {"SIZE", true}, {"BYTES", true}, {"STATE"}});
+  TablePrinter table({{"DTYPE"}, {"SIZE", true}, {"BYTES", true}, {"RANKS", true}, {"STATE"}});
   for (const DtypeReport& dtype : report.dtypes) {
     if (dtype.size_bytes) {
       table.add_row({dtype.dtype, format_size(*dtype.size_bytes), fmt::format("{}", *dtype.size_bytes),
+                     fmt::format("0{}", dtype.largest_rank > 0 ? fmt::format("-{}", dtype.largest_rank) : ""),
                      progress_text(dtype.progress)});
     } else {
-      table.add_row({dtype.dtype, "-", "-", "not served: " + dtype.refusal});
+      table.add_row({dtype.dtype, "-", "-", "-", "not served: " + dtype.refusal});
     }
   }
   table.print(out);
@@ -154,6 +160,7 @@ Json to_json(const ModelReport& report) {
     dtypes.push_back(Json{{"dtype", dtype.dtype},
                           {"served", served},
                           {"size_bytes", served ? Json(*dtype.size_bytes) : Json()},
+                          {"largest_rank", served ? Json(dtype.largest_rank) : Json()},
                           {"state", served ? Json(dtype.progress.state) : Json()},
                           {"progress", served ? Json(dtype.progress.progress) : Json()},
                           {"error", or_null(dtype.progress.error)},

@@ -26,6 +26,7 @@ struct FileProgress {
 struct DtypeReport {
   std::string dtype;
   std::optional<uint64_t> size_bytes;  ///< exact
+  uint64_t largest_rank = 0;           ///< that there are files of
   FileProgress progress;
   std::string refusal;
 };

@@ -1,10 +1,12 @@
 #include "tools/named_files.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include <fmt/format.h>
 
 #include "core/engine/artifact_name.h"
+#include "core/layout/adapter_folder.h"
 #include "core/model/model_finder.h"
 #include "core/model/text.h"
 #include "core/quant/scheme.h"
@@ -20,6 +22,28 @@ std::string canonical_dtype(const std::string& word) {
 constexpr size_t kDtypeDepth = 2;  // of <model>/<dtype>
 constexpr size_t kRankDepth = 3;
 constexpr std::string_view kFolderWeights = "model.safetensors";
+constexpr std::string_view kAdapter = "adapter_model.safetensors";
+constexpr std::string_view kPipelineAdapter = "pytorch_lora_weights.safetensors";
+
+// What a rank's folder may hold of cached files, below it. The weights come before the adapter.
+std::vector<std::vector<std::string>> weights_of_folders() {
+  const std::string lora(AdapterFolder::kName);
+  const std::string component = "diffusion_pytorch_model.safetensors";
+  return {{std::string(kFolderWeights)},
+          {"transformer", component},
+          {"unet", component},
+          {lora, std::string(kAdapter)},
+          {lora, std::string(kPipelineAdapter)}};
+}
+
+// Which file of a rank's folder is meant; without a name the one that is its own.
+void choose_in_folder(std::string_view file, std::optional<uint32_t>& rank, std::optional<ArtifactKind>& kind) {
+  const bool adapter = file.empty() ? rank.value_or(0) > 0 : file == kAdapter || file == kPipelineAdapter;
+  kind = adapter ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
+  if (!adapter) {
+    rank = 0;  // every rank's folder shows the weights of rank 0
+  }
+}
 
 // "0" or "0.bin".
 Result<uint32_t> rank_of_word(const std::string& word) {
@@ -59,8 +83,11 @@ Status add_names(NamedFiles& out, const std::vector<std::string>& more) {
     place->names.insert(place->names.end(), more.begin(), more.end());
     return {};
   }
-  if (more.size() > 3 || (more.size() == 3 && more[2] != kFolderWeights)) {
-    return fail(no_such_path(out.text));
+  if (more.size() > 2) {
+    const std::vector<std::vector<std::string>> known = weights_of_folders();
+    if (std::find(known.begin(), known.end(), std::vector<std::string>(more.begin() + 2, more.end())) == known.end()) {
+      return fail(no_such_path(out.text));
+    }
   }
   if (!more.empty()) {
     out.dtype = canonical_dtype(more[0]);
@@ -68,7 +95,7 @@ Status add_names(NamedFiles& out, const std::vector<std::string>& more) {
   if (more.size() > 1) {
     QCACHE_TRY_ASSIGN(out.rank, rank_of_word(more[1]));
     if (more.size() > 2) {
-      out.kind = ArtifactKind::kSafetensors;
+      choose_in_folder(more.back(), out.rank, out.kind);
     } else if (more[1].ends_with(".bin")) {
       out.kind = ArtifactKind::kCheckpoint;
     }
@@ -116,8 +143,11 @@ FilePattern NamedFiles::pattern() const {
     }
     if (names.size() > 2) {
       const auto rank_of_file = rank_of_file_name(names[2]);
-      out.kind = rank_of_file ? ArtifactKind::kCheckpoint : ArtifactKind::kSafetensors;
+      out.kind = ArtifactKind::kCheckpoint;
       out.rank = rank_of_file ? rank_of_file : parse_rank(names[2]);
+      if (!rank_of_file) {
+        choose_in_folder(names.size() > kRankDepth ? std::string_view(names.back()) : "", out.rank, out.kind);
+      }
       if (names.size() > kRankDepth && !names.back().ends_with(".safetensors")) {
         out.file = "";  // a folder's other files are not cached
       }
@@ -200,21 +230,34 @@ std::vector<std::string> names_below_model(const NamedFiles& names) {
   if (names.rank && names.kind == ArtifactKind::kSafetensors) {
     out.push_back(fmt::format("{}", *names.rank));
     out.emplace_back(kFolderWeights);
+  } else if (names.rank && names.kind == ArtifactKind::kAdapter) {
+    out.push_back(fmt::format("{}", *names.rank));
+    out.emplace_back(AdapterFolder::kName);
+    out.emplace_back(kAdapter);
   } else if (names.rank) {
     out.push_back(fmt::format("{}.bin", *names.rank));
   }
   return out;
 }
 
-MountPath file_meant(Env& env, MountPath place) {
+std::vector<MountPath> files_meant(Env& env, MountPath place) {
   if (place.names.size() == kDtypeDepth) {
     place.names.emplace_back("0.bin");
-  } else if (place.names.size() == kRankDepth && !place.names.back().ends_with(".bin")) {
-    if (const auto stat = env.stat(place.full_path()); stat && stat->is_directory()) {
-      place.names.emplace_back(kFolderWeights);
+  }
+  std::vector<MountPath> out;
+  if (place.names.size() == kRankDepth && !place.names.back().ends_with(".bin")) {
+    for (const std::vector<std::string>& names : weights_of_folders()) {
+      MountPath file = place;
+      file.names.insert(file.names.end(), names.begin(), names.end());
+      if (env.stat(file.full_path())) {
+        out.push_back(std::move(file));
+      }
     }
   }
-  return place;
+  if (out.empty()) {
+    out.push_back(std::move(place));
+  }
+  return out;
 }
 
 std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const std::vector<RunningMount>& mounts) {

@@ -70,16 +70,17 @@ struct NameWords {
 /// - a path in a running mount, as shown or not;
 /// - a cached file, `quantized_model_<md5>.bin`;
 /// - a folder on disk, if the word has a "/" in it;
-/// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`, `Qwen/int8/0/model.safetensors`.
+/// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`, `Qwen/int8/0/model.safetensors`,
+///   `Qwen/int8/16/lora/adapter_model.safetensors`.
 /// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed rank.
 Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
 
 /// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
 [[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);
 
-/// The file that is meant where `place` names a dtype (its `0.bin`) or a rank's folder (its weights); other places as
-/// they are.
-[[nodiscard]] MountPath file_meant(Env& env, MountPath place);
+/// The files that are meant where `place` names a dtype (its `0.bin`) or a rank's folder (its weights, then its
+/// adapter); other places as they are. Never empty.
+[[nodiscard]] std::vector<MountPath> files_meant(Env& env, MountPath place);
 
 /// Where a running mount shows what `names` names; none where no mount has a model called so.
 [[nodiscard]] std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names,

@@ -97,11 +97,12 @@ Result<Targets> targets_in_mount(Env& env, const MountPath& place, bool all) {
     }
     return targets;
   }
-  const MountPath file = file_meant(env, place);
-  if (!env.stat(file.full_path())) {
-    return fail(not_in_mount(env, file, served));
+  for (const MountPath& file : files_meant(env, place)) {
+    if (!env.stat(file.full_path())) {
+      return fail(not_in_mount(env, file, served));
+    }
+    targets.push_back(warm_target_in_mount(env, file));
   }
-  targets.push_back(warm_target_in_mount(env, file));
   return targets;
 }
 

@@ -59,8 +59,8 @@ TEST_F(ModelCommands, InfoOfAFolderListsEveryDtypeWithItsExactSize) {
   const Ran text = runner_.run({"info", runner_.model("m")});
   EXPECT_THAT(text.out, HasSubstr("Qwen2ForCausalLM (qwen2)"));
   EXPECT_THAT(text.out, HasSubstr("1 (model.safetensors)"));
-  EXPECT_THAT(text.out, ContainsRegex("int8 +[0-9.]+K +[0-9]+  sealed\n"));
-  EXPECT_THAT(text.out, ContainsRegex("bf16 +[0-9.]+K +[0-9]+  filling 0%\n"));
+  EXPECT_THAT(text.out, ContainsRegex("int8 +[0-9.]+K +[0-9]+ +0-128  sealed\n"));
+  EXPECT_THAT(text.out, ContainsRegex("bf16 +[0-9.]+K +[0-9]+ +0  filling 0%\n"));
 }
 
 TEST_F(ModelCommands, InfoSaysThatACachedFileIsOfAnEarlierModel) {
@@ -155,6 +155,14 @@ TEST_F(ModelCommands, WarmFindsBytesOfAnEarlierName) {
   EXPECT_THAT(runner_.run({"warm", runner_.model("m"), "int8"}).out, HasSubstr("complete already"));
 }
 
+TEST_F(ModelCommands, WarmMakesAnyRank) {
+  runner_.write_model("m");
+  EXPECT_THAT(runner_.run({"warm", runner_.model("m"), "nf4", "4"}).out, HasSubstr("m/nf4/4.bin is complete"));
+  const Ran adapter = runner_.run({"warm", runner_.model("m"), "nf4/4/lora/adapter_model.safetensors"});
+  EXPECT_THAT(adapter.out, HasSubstr("m/nf4/4/lora/adapter_model.safetensors is complete"));
+  EXPECT_THAT(runner_.run({"info", runner_.model("m")}).out, HasSubstr(" 0-128 "));
+}
+
 TEST_F(ModelCommands, WarmShowsABarOnATerminalOnly) {
   runner_.write_model("m");
   const Ran ran = runner_.run_on_terminal({"warm", runner_.model("m"), "int8", "--cache-dir", runner_.cache()});
@@ -173,7 +181,8 @@ TEST_F(ModelCommands, WarmRefusesWhatCannotBeMade) {
       {{"warm", runner_.model("m")}, ExitCode::kUsage, "--all"},
       {{"warm", runner_.model("m"), "int8", "--all"}, ExitCode::kUsage, "not both"},
       {{"warm", runner_.model("m"), "int3"}, ExitCode::kNotFound, "choose from: bf16"},
-      {{"warm", runner_.model("m"), "int8", "7"}, ExitCode::kNotFound, "rank"},
+      {{"warm", runner_.model("m"), "int8", "70000"}, ExitCode::kNotFound, "has no rank 70000"},
+      {{"warm", runner_.model("m"), "bf16", "4"}, ExitCode::kNotFound, "has only rank 0"},
       {{"warm", "nobody", "int8"}, ExitCode::kNotFound, "no running mount shows a model 'nobody'"},
       {{"warm", runner_.models() + "/none", "int8"}, ExitCode::kNotFound, "there is no"},
       {{"warm"}, ExitCode::kUsage, "model"},

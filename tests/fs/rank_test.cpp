@@ -1,0 +1,147 @@
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/base/digest.h"
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountRank = MountTest;
+using Names = std::vector<std::string>;
+
+const std::string kAdapter = "m/nf4/8/lora/adapter_model.safetensors";
+
+/// Processes that `parent` has started.
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> out;
+  std::error_code error;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(parent) + "/task", error)) {
+    std::istringstream children(read_file(thread.path().string() + "/children"));
+    for (pid_t child = 0; children >> child;) {
+      out.push_back(child);
+    }
+  }
+  return out;
+}
+
+// S58: `<rank>.bin` and `<rank>/` are there for every rank up to the smaller side of the largest quantized weight, with
+// exact sizes; they are listed while they hold bytes. A dtype that quantizes nothing has only rank 0.
+TEST_F(MountRank, RanksResolveWhenNamedAndAreListedWhileTheyHoldBytes) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string file = fs.path("m/nf4/8.bin");
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin"}));
+  EXPECT_EQ(stat_error(fs.path("m/nf4/96.bin")), 0);
+  EXPECT_EQ(stat_error(fs.path("m/nf4/96")), 0);
+  for (const char* name : {"m/nf4/97.bin", "m/nf4/97", "m/nf4/08.bin", "m/bf16/8.bin", "m/fp32/8", "m/fp16/1"}) {
+    EXPECT_EQ(stat_error(fs.path(name)), ENOENT) << name;
+  }
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin"})) << "nothing holds bytes yet";
+  EXPECT_EQ(fs.status("tiles_quantized"), 0U);
+
+  const auto size = stat_of(file).st_size;
+  EXPECT_EQ(read_whole(file).bytes.size(), static_cast<size_t>(size));
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin", "8.bin"}));
+  fs.wait_until_sealed("m/nf4/8.bin");
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin", "8.bin"}));
+  EXPECT_EQ(read_whole(fs.path(kAdapter)).error, 0);
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin", "8", "8.bin"}));
+  EXPECT_EQ(names_in(fs.path("m/int8")), (Names{"0", "0.bin"}));
+
+  EXPECT_TRUE(std::filesystem::remove(file));
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin", "8"}));
+  EXPECT_EQ(stat_of(file).st_blocks, 0) << "dropped, and still there when named";
+}
+
+// S59: `<rank>.bin` and the adapter are the same bytes whenever they are made on machines of one kind (OpenBLAS has
+// other kernels for other processors).
+TEST_F(MountRank, FilesOfARankAreTheSameBytesAgain) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const ReadResult checkpoint = read_whole(fs.path("m/int8/8.bin"));
+  const ReadResult adapter = read_whole(fs.path(kAdapter));
+  ASSERT_EQ(checkpoint.error, 0);
+  ASSERT_EQ(adapter.error, 0);
+  fs.wait_until_sealed("m/int8/8.bin");
+  fs.wait_until_sealed(kAdapter);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kAdapter)), adapter.bytes));
+  EXPECT_TRUE(std::filesystem::remove(fs.path("m/int8/8.bin")));
+  EXPECT_TRUE(std::filesystem::remove(fs.path(kAdapter)));
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/8.bin")), checkpoint.bytes));
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kAdapter)), adapter.bytes));
+}
+
+// S60: `<rank>/` is the folder `0/` with `lora/` in it, an adapter that PEFT loads; its `model.safetensors` is that of
+// rank 0, and `rm -r` of it leaves that one alone.
+TEST_F(MountRank, AFolderOfARankSharesTheWeightsAndAddsAnAdapter) {
+  small_model().file("tokenizer.json", "{}").file("lora/hidden.txt", "x").write(model("m"));
+  MountedFs& fs = mount();
+  Names expected = names_in(fs.path("m/nf4/0"));
+  EXPECT_EQ(names_in(fs.path("m/nf4/8")), expected) << "the model has a folder lora of its own";
+  EXPECT_EQ(names_in(fs.path("m/nf4/0/lora")), Names{"hidden.txt"});
+  EXPECT_EQ(names_in(fs.path("m/nf4/8/lora")), (Names{"adapter_config.json", "adapter_model.safetensors"}));
+  EXPECT_EQ(stat_error(fs.path("m/nf4/8/lora/hidden.txt")), ENOENT) << "hidden by ours";
+  const auto config = nlohmann::json::parse(read_file(fs.path("m/nf4/8/lora/adapter_config.json")));
+  EXPECT_EQ(config.at("r"), 8);
+  EXPECT_EQ(config.at("base_model_name_or_path"), fs.path("m/nf4/8"));
+  EXPECT_EQ(nlohmann::json::parse(read_file(fs.path("m/nf4/8/qcache.json"))).at("rank"), 8);
+  EXPECT_EQ(read_file(fs.path("m/nf4/8/config.json")), read_file(fs.path("m/nf4/0/config.json")));
+
+  const std::string weights = fs.path("m/nf4/8/model.safetensors");
+  EXPECT_EQ(stat_of(weights).st_ino, stat_of(fs.path("m/nf4/0/model.safetensors")).st_ino);
+  EXPECT_TRUE(reads_as(read_whole(weights), expected_safetensors(model("m"), "nf4")));
+  EXPECT_EQ(read_whole(fs.path(kAdapter)).error, 0);
+  fs.wait_until_sealed("m/nf4/0/model.safetensors");
+  fs.wait_until_sealed(kAdapter);
+  EXPECT_EQ(run_program({"rm", "-r", fs.path("m/nf4/8")}), 0);
+  EXPECT_EQ(fs.xattr("m/nf4/0/model.safetensors", "state"), "sealed");
+  EXPECT_EQ(fs.xattr(kAdapter, "state"), "absent");
+  EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin"}));
+}
+
+// S61: A `qcache-worker` that ends or is killed fails the reads that wait for it with EIO, and `/.qcache/errors` says
+// why; other files are not affected, and the next read tries again.
+TEST_F(MountRank, AKilledWorkerFailsOneReadAndNothingElse) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  ReadResult adapter;
+  std::thread reader([&] { adapter = read_whole(fs.path(kAdapter)); });
+  std::vector<pid_t> workers;
+  EXPECT_TRUE(eventually([&] {
+    workers = children_of(fs.pid());
+    return !workers.empty();
+  }));
+  for (const pid_t worker : workers) {
+    ::kill(worker, SIGKILL);
+  }
+  reader.join();
+  EXPECT_EQ(adapter.error, EIO);
+  const std::string errors = read_whole(fs.path(".qcache/errors")).bytes;
+  EXPECT_NE(errors.find("signal 9"), std::string::npos) << errors;
+  EXPECT_NE(errors.find("up_proj"), std::string::npos) << errors;
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0.bin")), expected_file(model("m"), "int8")));
+  EXPECT_EQ(read_whole(fs.path(kAdapter)).error, 0);
+  EXPECT_TRUE(fs.running());
+}
+
+TEST_F(MountRank, ADaemonThatIsKilledTakesItsWorkersAlong) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  EXPECT_EQ(read_whole(fs.path(kAdapter)).error, 0);
+  const std::vector<pid_t> workers = children_of(fs.pid());
+  ASSERT_FALSE(workers.empty());
+  fs.kill9();
+  for (const pid_t worker : workers) {
+    EXPECT_TRUE(eventually([&] {
+      return ::kill(worker, 0) != 0 ||
+             read_file("/proc/" + std::to_string(worker) + "/stat").find(") Z") != std::string::npos;
+    })) << worker;
+  }
+}
+
+}  // namespace
+}  // namespace qcache
