@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Mounts models with the real command and reads every dtype as its framework would.
+"""Mounts models with the real command and reads every dtype with the readers of both file formats.
 
-  served_files.py QCACHE_COMMAND [MODEL_FOLDER]
+  served_files.py QCACHE_COMMAND
 
-Without a folder it makes a small random model in bf16 and one in fp32. For each model and dtype: torch.load with
-weights_only, with and without mmap, on a file that is being made and on the sealed one, in this Python and in the system's
-(Debian's torch 1.13.1, where it is installed: all but float8); `unzip -t`; nf4 equals bitsandbytes and qfloat8 equals quanto
-byte for byte; int8 and fp8 equal the formulas of docs/SCHEMES.md; casts equal torch's. The exit status is 1 where anything
-differs.
+A small random model in bf16 and one in fp32. For each model and dtype, on a file that is being made and on the complete one:
+`0.bin` by torch.load with weights_only, with and without mmap; `0/model.safetensors` by safetensors.safe_open and by
+numpy.memmap. Each reader must find exactly the tensors that docs/SCHEMES.md promises, with the bytes that quantizers.py expects
+(the frameworks' own, or its formulas); so nothing a reader makes of a file depends on when it came. On the complete `0.bin`
+also `unzip -t`, and the system's torch (Debian's 1.13.1, where it is installed: all dtypes without float8). The exit status is
+1 where anything differs.
 """
 
 import json
@@ -19,14 +20,16 @@ import sys
 import tempfile
 import time
 
-import bitsandbytes.functional
+import numpy
 import torch
-from optimum.quanto import AbsmaxOptimizer, qfloat8, quantize_weight
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-CASTS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-DTYPES = [*CASTS, "int8", "fp8", "nf4", "qfloat8"]
-EPSILON = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10, torch.float32: 2.0**-23}
+from quantizers import CASTS, QUANTIZERS, raw, same
+
+FLOAT8 = ("fp8", "qfloat8", "fp8-block", "nvfp4")
+REST_IN_BF16 = ("nvfp4", "mxfp4")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj")
 LOAD_WITH_SYSTEM_TORCH = """
 import sys, torch
 for path in sys.argv[1:]:
@@ -39,7 +42,7 @@ failures = []
 def check(ok, what):
     if not ok:
         failures.append(what)
-        print("DIFFERS", what)
+        print("DIFFERS", what, flush=True)
 
 
 def make_model(folder, dtype):
@@ -52,7 +55,7 @@ def make_model(folder, dtype):
     tensors = {"model.embed_tokens.weight": weight(512, 256), "model.norm.weight": torch.ones(256, dtype=dtype)}
     for layer in range(2):
         name = f"model.layers.{layer}."
-        for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        for projection in PROJECTIONS[:4]:
             tensors[f"{name}self_attn.{projection}.weight"] = weight(256, 256)
         tensors[f"{name}mlp.gate_proj.weight"] = weight(768, 256)
         tensors[f"{name}mlp.down_proj.weight"] = weight(256, 768)
@@ -66,99 +69,108 @@ def make_model(folder, dtype):
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
 
 
-def same_bytes(a, b):
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-        a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
-
-
-def compare(dtype, source, served):
-    quantized = 0
+def expected_bytes(dtype, source):
+    """All tensors of a file by name."""
+    out = {}
     for name, tensor in source.items():
-        what = f"{dtype} {name}"
-        if dtype in CASTS:
-            expected = tensor.to(CASTS[dtype]) if tensor.is_floating_point() else tensor
-            check(same_bytes(served[name], expected), what)
-        elif f"{name}.quant_state.bitsandbytes__nf4" in served:
-            codes, state = bitsandbytes.functional.quantize_4bit(
-                tensor, blocksize=64, quant_type="nf4", compress_statistics=False)
-            check(same_bytes(served[name], codes) and same_bytes(served[f"{name}.absmax"], state.absmax)
-                  and same_bytes(served[f"{name}.quant_map"], state.code), what)
-            quantized += 1
-        elif f"{name}_scale" in served:
-            limit, low, high = (127.5, -128, 127) if dtype == "int8" else (448.0, -448, 448)
-            scale = (tensor.float().abs().amax(1, keepdim=True) / limit).to(tensor.dtype)
-            scale[scale == 0] = EPSILON[tensor.dtype]
-            codes = (tensor.float() / scale.float()).clamp(low, high)
-            codes = codes.round().to(torch.int8) if dtype == "int8" else codes.to(torch.float8_e4m3fn)
-            check(same_bytes(served[name], codes) and same_bytes(served[f"{name}_scale"], scale), what)
-            quantized += 1
-        elif f"{name}._data" in served:
-            expected = quantize_weight(tensor, qfloat8, 0, scale=AbsmaxOptimizer()(tensor, qfloat8, axis=0))
-            scale = expected._scale.reshape(-1)
-            rows = scale != 0  # quanto makes NaN of the others
-            check(same_bytes(served[f"{name}._data"][rows], expected._data[rows])
-                  and same_bytes(served[f"{name}._scale"].reshape(-1)[rows], scale[rows]), what)
-            quantized += 1
+        module = name.removesuffix(".weight")
+        if dtype not in CASTS and module.endswith(PROJECTIONS):
+            out |= {f"{module}.{suffix}": data for suffix, data in QUANTIZERS[dtype](tensor).items()}
+        elif tensor.is_floating_point():
+            out[name] = raw(tensor.to(CASTS.get(dtype, torch.bfloat16 if dtype in REST_IN_BF16 else tensor.dtype)))
         else:
-            check(same_bytes(served[name], tensor), what)
-    check(dtype in CASTS or quantized > 0, f"{dtype}: nothing is quantized")
-    return quantized
+            out[name] = raw(tensor)
+    return out
+
+
+def by_torch(path, mapped):
+    return {name: raw(tensor) for name, tensor in torch.load(path, weights_only=True, mmap=mapped).items()}
+
+
+def by_safe_open(path):
+    with safe_open(path, framework="pt") as file:
+        return {name: raw(file.get_tensor(name)) for name in file.keys()}
+
+
+def by_memmap(path):
+    view = numpy.memmap(path, mode="r")
+    data = 8 + int(view[:8].view("<u8")[0])
+    header = json.loads(view[8:data].tobytes())
+    return {name: view[data + tensor["data_offsets"][0]:data + tensor["data_offsets"][1]].tobytes()
+            for name, tensor in header.items() if name != "__metadata__"}
+
+
+READERS = {
+    "torch.load": ("0.bin", lambda path: by_torch(path, mapped=False)),
+    "torch.load with mmap": ("0.bin", lambda path: by_torch(path, mapped=True)),
+    "safe_open": ("0/model.safetensors", by_safe_open),
+    "numpy.memmap": ("0/model.safetensors", by_memmap),
+}
+
+
+def compare(what, found, expected):
+    check(found.keys() == expected.keys(), f"{what}: tensors {sorted(found.keys() ^ expected.keys())[:5]}")
+    for name in found.keys() & expected.keys():
+        suffix = name[name.rindex("_proj.") + 6:] if "_proj." in name else name
+        check(same(suffix, found[name], expected[name]), f"{what}: {name}")
+
+
+def state(path):
+    return os.getxattr(path, "user.qcache.state").decode()
 
 
 def wait_until_sealed(path):
     for _ in range(1200):
-        if os.getxattr(path, "user.qcache.state") == b"sealed":
+        if state(path) == "sealed":
             return
         time.sleep(0.05)
     check(False, f"{path} is not sealed after a minute")
 
 
-def check_model(mount, name, source):
-    paths = []
-    for dtype in DTYPES:
-        path = f"{mount}/{name}/{dtype}/0.bin"
-        filling = torch.load(path, weights_only=True, mmap=True)
-        quantized = compare(dtype, source, filling)
-        with open(path, "rb") as file:
-            while file.read(1 << 20):
-                pass
-        del filling
+def check_dtype(folder, dtype, expected):
+    for reader, (file, read) in READERS.items():
+        path, what = folder / file, f"{folder} {reader}"
+        if state(path) != "absent":
+            os.remove(path)
+        check(state(path) == "absent", f"{path} is {state(path)} after its removal")
+        compare(f"{what} while filling", read(path), expected)
         wait_until_sealed(path)
-        for mapped in (True, False):
-            compare(dtype, source, torch.load(path, weights_only=True, mmap=mapped))
-        unzip = subprocess.run(["unzip", "-tqq", path], capture_output=True, text=True)
-        check(unzip.returncode == 0, f"unzip -t {path}: {unzip.stdout}{unzip.stderr}")
-        print(f"{name} {dtype}: {quantized} weights quantized, {os.stat(path).st_size} bytes")
-        if dtype not in ("fp8", "qfloat8"):
-            paths.append(path)
+        compare(f"{what} when sealed", read(path), expected)
+    unzip = subprocess.run(["unzip", "-tqq", folder / "0.bin"], capture_output=True, text=True)
+    check(unzip.returncode == 0, f"unzip -t {folder}/0.bin: {unzip.stdout}{unzip.stderr}")
+
+
+def check_model(mount, name, source):
+    check(set(os.listdir(mount / name)) == set(QUANTIZERS), f"{name} is listed in {sorted(os.listdir(mount / name))}")
+    for dtype in QUANTIZERS:
+        started = time.monotonic()
+        expected = expected_bytes(dtype, source)
+        check_dtype(mount / name / dtype, dtype, expected)
+        print(f"{name} {dtype}: {len(expected)} tensors, {time.monotonic() - started:.1f} s", flush=True)
     probe = subprocess.run(["/usr/bin/python3", "-c", "import torch"], capture_output=True)
     if probe.returncode != 0:
         print("SKIPPED: the system's Python has no torch (package python3-torch)")
         return
+    paths = [mount / name / dtype / "0.bin" for dtype in QUANTIZERS if dtype not in FLOAT8]
     old = subprocess.run(["/usr/bin/python3", "-c", LOAD_WITH_SYSTEM_TORCH, *paths], capture_output=True, text=True)
     check(old.returncode == 0, f"the system's torch: {old.stderr}")
     print(old.stdout, end="")
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
+    torch.set_num_threads(2)
     command = sys.argv[1]
     work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-frameworks-"))
-    mount = work / "mnt"
+    mount, models = work / "mnt", {"small-bf16": torch.bfloat16, "small-fp32": torch.float32}
     mount.mkdir()
-    if len(sys.argv) > 2:
-        roots = [pathlib.Path(sys.argv[2]).resolve()]
-        models = {roots[0].name: roots[0]}
-    else:
-        roots = [work / "models"]
-        models = {"small-bf16": roots[0] / "small-bf16", "small-fp32": roots[0] / "small-fp32"}
-        make_model(models["small-bf16"], torch.bfloat16)
-        make_model(models["small-fp32"], torch.float32)
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", *roots, mount], check=True)
+    for name, dtype in models.items():
+        make_model(work / "models" / name, dtype)
+    subprocess.run([command, "mount", "--cache-dir", work / "cache", work / "models", mount], check=True)
     try:
-        for name, folder in models.items():
-            check_model(mount, name, load_file(folder / "model.safetensors"))
+        for name in models:
+            check_model(mount, name, load_file(work / "models" / name / "model.safetensors"))
     finally:
         subprocess.run([command, "unmount", mount], check=True)
         shutil.rmtree(work)
