@@ -59,17 +59,7 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     errors_.add(path, written.error().with_context("cannot complete the cached file"), env_.now_ns());
     return;
   }
-  Record draft;
-  draft.file = artifact->filling().key().file;
-  draft.virtual_path = path;
-  draft.model_path = artifact->model_path();
-  draft.dtype = artifact->name().scheme->name();
-  draft.rank = artifact->name().rank;
-  draft.recipe = artifact->recipe();
-  draft.scheme_version = artifact->name().scheme->version();
-  draft.created_ns = env_.now_ns();
-  draft.accessed_ns = draft.created_ns;
-  auto sealed = store_->seal(artifact->filling(), std::move(draft), [this] {
+  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()), [this] {
     const MutexLock lock(mutex_);
     return !stopping_;
   });

@@ -354,6 +354,20 @@ Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
   return crc;
 }
 
+Record FillingArtifact::record_draft(int64_t now_ns) const {
+  Record draft;
+  draft.file = filling_->key().file;
+  draft.virtual_path = name_.virtual_path();
+  draft.model_path = model_path();
+  draft.dtype = name_.scheme->name();
+  draft.rank = name_.rank;
+  draft.recipe = recipe();
+  draft.scheme_version = name_.scheme->version();
+  draft.created_ns = now_ns;
+  draft.accessed_ns = now_ns;
+  return draft;
+}
+
 Status FillingArtifact::write_static_bytes() {
   constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
   std::vector<std::byte> buffer;

@@ -16,6 +16,7 @@
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
 #include "core/engine/worker_pool.h"
+#include "core/store/record.h"
 
 namespace qcache {
 
@@ -79,6 +80,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   /// The last failure, until its tile succeeds, or a new reader or warm request starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
+  /// What its record says when it is sealed; Store::seal() adds the rest.
+  [[nodiscard]] Record record_draft(int64_t now_ns) const;
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
   Status write_static_bytes();
 

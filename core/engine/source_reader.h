@@ -16,8 +16,14 @@ namespace qcache {
 /// to a file sets its times before it copies bytes, and the identity is settled (older than the clock's granularity),
 /// so bytes of another state imply another stat. (A writer that changes the file through a shared mapping it dirtied
 /// before may go unseen until its pages are written back; docs/SEMANTICS.md says so.) Thread-safe.
+///
+/// A MemorySource is one whose bytes are not in files.
 class SourceReader {
  public:
+  virtual ~SourceReader() = default;
+  SourceReader(const SourceReader&) = delete;
+  SourceReader& operator=(const SourceReader&) = delete;
+
   /// Opens the model's weight files. kSourceChanged where they are not those of its identity.
   static Result<std::unique_ptr<SourceReader>> open(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
 
@@ -27,14 +33,15 @@ class SourceReader {
 
   /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
   /// of a piece of work and before anybody sees what was made from it.
-  [[nodiscard]] Status check(size_t file) const;
+  [[nodiscard]] virtual Status check(size_t file) const;
 
   [[nodiscard]] const SourceModel& model() const { return *model_; }
 
- private:
+ protected:
   SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
-  [[nodiscard]] Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
+  [[nodiscard]] virtual Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
 
+ private:
   Env& env_;
   const std::shared_ptr<const SourceModel> model_;
   Stats& stats_;

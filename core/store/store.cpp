@@ -286,16 +286,24 @@ void Store::abandon(const FillingFile& filling, std::string_view reason) {
   }
 }
 
-Result<bool> Store::verify(const Record& record, const KeepGoing& keep_going) {
+Result<std::optional<SealedFile>> Store::open_verified(const Record& record, const KeepGoing& keep_going) {
   QCACHE_TRY(check_name(record.file));
   const std::string path = directory_.sealed_path(record.file);
-  QCACHE_TRY_ASSIGN(const UniqueFd fd, env_.open(path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(UniqueFd fd, env_.open(path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const bool leased, try_lease(fd.get()));
   if (!leased) {
     return fail(ErrorKind::kBusy, fmt::format("{} is just being removed", path));
   }
   QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, fd.get(), record.size_bytes, keep_going));
-  return digest == record.sha256;
+  if (digest != record.sha256) {
+    return std::optional<SealedFile>();
+  }
+  return SealedFile{std::move(fd), record};
+}
+
+Result<bool> Store::verify(const Record& record, const KeepGoing& keep_going) {
+  QCACHE_TRY_ASSIGN(const auto opened, open_verified(record, keep_going));
+  return opened.has_value();
 }
 
 }  // namespace qcache

@@ -101,7 +101,10 @@ class Store {
   /// of filling pairs, temporary files. Returns what it removed, or with `dry_run` would.
   Result<std::vector<CacheEntry>> remove_leftovers(bool dry_run);
 
-  /// Hashes a sealed file against its record: false where they differ. kNotFound where it is gone.
+  /// Opens a sealed file after hashing it against its record, so that it may be served whatever its inode looks like;
+  /// nothing where they differ. kNotFound where it is gone, kBusy where it is just being removed.
+  Result<std::optional<SealedFile>> open_verified(const Record& record, const KeepGoing& keep_going = {});
+  /// Whether open_verified() would open it.
   Result<bool> verify(const Record& record, const KeepGoing& keep_going = {});
 
   /// Everything in the directory, sealed and filling, by virtual path.
