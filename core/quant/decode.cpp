@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
+#include <string_view>
 
 #include "core/quant/number_formats.h"
 #include "core/quant/quantizer.h"
@@ -35,6 +37,18 @@ void in_groups(const DecodeArgs& args, uint64_t elements, const Value& value) {
       args.values[i] = value(i, group);
     }
   }
+}
+
+/// The mean absmax, as the quant state tells it.
+float nested_offset(std::span<const std::byte> quant_state) {
+  constexpr std::string_view kKey = "\"nested_offset\": ";
+  const std::string_view text(reinterpret_cast<const char*>(quant_state.data()), quant_state.size());
+  const size_t at = text.find(kKey);
+  double offset = 0;
+  if (at != std::string_view::npos) {
+    std::from_chars(text.data() + at + kKey.size(), text.data() + text.size(), offset);
+  }
+  return static_cast<float>(offset);
 }
 
 uint64_t elements_per_scale(const DecodeArgs& args) {
@@ -91,7 +105,8 @@ void mxfp4(const DecodeArgs& args) {
 }
 
 void nvfp4(const DecodeArgs& args) {
-  const float global_scale = nvfp4_global_scale(args.survey->amax);
+  const float global_scale =
+      args.survey != nullptr ? nvfp4_global_scale(args.survey->amax) : scale_at(args, 2, DType::kF32, 0);
   in_groups(args, kNvfp4GroupElements, [&](uint64_t i, uint64_t group) {
     return e2m1_to_float(low_first(args, i)) * (e4m3_to_float(byte_at(args, 1, group)) / global_scale);
   });
@@ -110,9 +125,10 @@ void fp4(const DecodeArgs& args) {
 }
 
 void nf4_dq(const DecodeArgs& args) {
+  const float offset = args.survey != nullptr ? args.survey->mean() : nested_offset(args.stored[5]);
   in_groups(args, kNf4BlockElements, [&](uint64_t i, uint64_t block) {
     const float nested = scale_at(args, 2, DType::kF32, block / kNestedBlocks);
-    const float absmax = dynamic_map().at(byte_at(args, 1, block)) * nested + args.survey->mean();
+    const float absmax = dynamic_map().at(byte_at(args, 1, block)) * nested + offset;
     return kNf4Values.at(high_first(args, i)) * absmax;
   });
 }

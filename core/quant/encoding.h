@@ -75,7 +75,8 @@ struct DecodeArgs {
   DType source_dtype = DType::kF32;
   uint64_t row_elements = 0;
   uint64_t group_elements = 0;
-  std::span<const std::span<const std::byte>> stored = {};  ///< as EncodeArgs::stored
+  /// As EncodeArgs::stored; without a survey, also the tensors made once.
+  std::span<const std::span<const std::byte>> stored = {};
   const Survey* survey = nullptr;
   std::span<float> values = {};  ///< one for each source element of the units
 };
@@ -129,7 +130,7 @@ struct Encoding {
   /// Calls the kernel; the arguments are those of EncodeArgs. `survey` may be null where none is needed.
   void encode_units(std::span<const std::byte> source, std::span<const std::span<std::byte>> into,
                     const Survey* survey_found) const;
-  /// Calls the decoder; REQUIRES: quantized.
+  /// Calls the decoder; the arguments are those of DecodeArgs. REQUIRES: quantized.
   void decode_units(std::span<const std::span<const std::byte>> from, const Survey* survey_found,
                     std::span<float> values) const;
 };
