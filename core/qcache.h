@@ -17,6 +17,17 @@ namespace qcache {
 Result<std::string> get_quantized_model_cache_path(const std::string& model_path, std::string_view weight_dtype,
                                                    uint32_t rank);
 
+/// What the file at a cache path is made from: what get_quantized_model_cache_path() was given. The path itself does not
+/// tell, it holds a digest of these.
+struct ModelSource {
+  std::string model_path;
+  std::string weight_dtype;
+  uint32_t rank = 0;
+  /// The name by which mounts show the model, where it is not that of the folder: "outer--inner" for the folder
+  /// "outer/inner" of a mounted folder. It is part of the file.
+  std::string model_name = {};
+};
+
 /// Whether the sealed file at `cache_path` holds the bytes that its record says (SHA-256 over the whole file). Reads
 /// the file once. kNotFound where there is no such file; false where it has no record or differs.
 Result<bool> validate_cache_integrity(const std::string& cache_path);

@@ -1,0 +1,40 @@
+#include "core/program/model_state.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "core/model/model_finder.h"
+
+namespace qcache {
+
+std::string model_name_of(Env& env, const std::string& path) {
+  const FoundModels found = find_models(env, {path});
+  const auto model = std::ranges::find(found.models, path, &FoundModel::path);
+  return model != found.models.end() ? model->name : path.substr(path.find_last_of('/') + 1);
+}
+
+Result<std::shared_ptr<const SourceModel>> read_settled_model(Env& env, const std::string& path,
+                                                              const std::string& name) {
+  constexpr int kMaxAttempts = 3;
+  constexpr int64_t kLongestWaitNs = 2'100'000'000;
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    auto model = read_source_model(env, path, name);
+    if (!model && model.error().kind == ErrorKind::kNotFound) {
+      return std::shared_ptr<const SourceModel>();
+    }
+    if (!model) {
+      return fail(std::move(model).error());
+    }
+    if (model->identity.settled()) {
+      return std::make_shared<const SourceModel>(std::move(*model));
+    }
+    const int64_t wait_ns = model->identity.settled_at_ns - env.now_ns();
+    std::this_thread::sleep_for(std::chrono::nanoseconds(std::clamp<int64_t>(wait_ns + 1'000'000, 0, kLongestWaitNs)));
+  }
+  return fail(ErrorKind::kSourceChanged,
+              "the files in " + path + " are still being written (or carry times in the future): try again later");
+}
+
+}  // namespace qcache
