@@ -91,14 +91,35 @@ std::string described(const TensorInfo& tensor) {
   return fmt::format("{} [{}]", torch_name(tensor.dtype), fmt::join(tensor.shape, ", "));
 }
 
-Status check_described_alike(const SourceModel& program, const SourceModel& folder) {
-  std::map<std::string_view, const TensorInfo*> wanted;
-  for (const TensorInfo& tensor : folder.tensors) {
-    wanted.emplace(tensor.name, &tensor);
+using TensorsByName = std::map<std::string_view, const TensorInfo*>;
+
+TensorsByName by_name(const SourceModel& model) {
+  TensorsByName tensors;
+  for (const TensorInfo& tensor : model.tensors) {
+    tensors.emplace(tensor.name, &tensor);
   }
-  for (const TensorInfo& tensor : program.tensors) {
+  return tensors;
+}
+
+/// Whether the tensor is one more name of a tensor that the folder has. Most formats keep one name of tied weights.
+bool is_tied(const Held& held, const TensorInfo& tensor, const TensorsByName& in_folder) {
+  const auto is_same = [&](const TensorInfo& other) {
+    return held.memory[other.file].data() == held.memory[tensor.file].data() && other.dtype == tensor.dtype &&
+           other.shape == tensor.shape && other.strides == tensor.strides;
+  };
+  return std::ranges::any_of(held.model.tensors,
+                             [&](const TensorInfo& other) { return is_same(other) && in_folder.contains(other.name); });
+}
+
+Status check_described_alike(const Held& held, const SourceModel& folder) {
+  const TensorsByName in_folder = by_name(folder);
+  TensorsByName wanted = in_folder;
+  for (const TensorInfo& tensor : held.model.tensors) {
     const auto found = wanted.find(tensor.name);
     if (found == wanted.end()) {
+      if (is_tied(held, tensor, in_folder)) {
+        continue;
+      }
       return refuse(
           fmt::format("the program's model has a tensor {} that the model in {} has not: save it for a folder of its "
                       "own",
@@ -134,14 +155,11 @@ Result<bool> equal(Pieces a, Pieces b) {
 
 /// Whether the program's tensors are those of the folder, byte for byte.
 Status check_same(Env& env, const Held& held, const std::shared_ptr<const SourceModel>& folder) {
-  QCACHE_TRY(check_described_alike(held.model, *folder));
+  QCACHE_TRY(check_described_alike(held, *folder));
   Stats stats;
   const std::unique_ptr<SourceReader> ours = held.reader(env, stats);
   QCACHE_TRY_ASSIGN(const std::unique_ptr<SourceReader> theirs, SourceReader::open(env, folder, stats));
-  std::map<std::string_view, const TensorInfo*> held_by_name;
-  for (const TensorInfo& tensor : held.model.tensors) {
-    held_by_name.emplace(tensor.name, &tensor);
-  }
+  const TensorsByName held_by_name = by_name(held.model);
   for (const TensorInfo& source : folder->tensors) {
     QCACHE_TRY_ASSIGN(const bool same, equal(Pieces(*ours, *held_by_name.at(source.name)), Pieces(*theirs, source)));
     QCACHE_TRY(theirs->check(source.file));
@@ -209,8 +227,9 @@ Status save_program_model(Env& env, const std::vector<ProgramTensor>& tensors, c
   if (scheme == nullptr) {
     return refuse(fmt::format("'{}' is not a known dtype", source.weight_dtype));
   }
-  if (!rank_is_served(source.rank)) {
-    return fail(ErrorKind::kUnsupported, fmt::format("a program's model cannot be saved with rank {}", source.rank));
+  if (source.rank != 0) {
+    return fail(ErrorKind::kUnsupported,
+                fmt::format("rank {} is for mounts to make: a program saves rank 0", source.rank));
   }
   QCACHE_TRY_ASSIGN(const std::string folder, env.real_path(source.model_path));
   const std::string file = artifact_file_name(folder, scheme->name(), source.rank);

@@ -27,10 +27,11 @@ struct ProgramTensor {
 ///
 /// Where the folder `source.model_path` holds weights the file is the one that mounts serve for that model, so the
 /// tensors have to be the folder's: same names, dtypes, shapes and bytes, all of which is looked at (the folder is read
-/// once). Where it holds none the tensors are the model (with the folder's config.json, if there is one), and the
-/// digest of their content is what later calls go by. kInvalidArgument where `cache_path` is not the path of `source`,
-/// or the tensors are not the folder's; kUnsupported where the model cannot be had in this dtype or rank; kNotFound
-/// where there is no such folder; kSourceChanged, kNoSpace, kIo as in a mount.
+/// once); only one more name for the same memory is passed over. Where it holds none the tensors are the model (with
+/// the folder's config.json, if there is one), and the digest of their content is what later calls go by.
+/// kInvalidArgument where `cache_path` is not the path of `source`, or the tensors are not the folder's; kUnsupported
+/// where the model cannot be had in this dtype or rank; kNotFound where there is no such folder; kSourceChanged,
+/// kNoSpace, kIo as in a mount.
 Status save_program_model(Env& env, const std::vector<ProgramTensor>& tensors, const std::string& cache_path,
                           const ModelSource& source);
 

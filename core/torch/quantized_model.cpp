@@ -197,6 +197,7 @@ Result<NameDifferences> load_quantized_model(torch::nn::Module& model, const std
     QCACHE_TRY_ASSIGN(const std::shared_ptr<const CachedModel> file, CachedModel::open(Env::posix(), cache_path));
     NameDifferences differences;
     std::vector<Assignment> assignments;
+    std::unordered_set<const void*> assigned;  // tied tensors once
     const TensorMap tensors = tensors_of(model);
     for (const auto& [name, tensor] : tensors) {
       auto place = file->find(name, shape_of(tensor));
@@ -209,8 +210,12 @@ Result<NameDifferences> load_quantized_model(torch::nn::Module& model, const std
       if (place->dense != nullptr) {
         QCACHE_TRY_ASSIGN(dense, view(file, *place->dense));
       }
-      assignments.push_back({tensor, std::move(*place), dense});
+      if (tensor.numel() == 0 || assigned.insert(tensor.data_ptr()).second) {
+        assignments.push_back({tensor, std::move(*place), dense});
+      }
     }
+    std::erase_if(differences.missing,
+                  [&](const std::string& name) { return assigned.contains(tensors.at(name).data_ptr()); });
     std::ranges::copy_if(file->model_tensors(), std::back_inserter(differences.unexpected),
                          [&](const std::string& name) { return !tensors.contains(name); });
     if (names == Names::kAllMustMatch) {

@@ -33,8 +33,9 @@ using TensorMap = std::map<std::string, at::Tensor>;
 /// Of a module its parameters and buffers count, by their full names. Tensors of any device, contiguous or not.
 ///
 /// Where the folder `source.model_path` holds weights, the model has to be that one, tensor for tensor, as it was
-/// loaded; the file is then, byte for byte, what mounts serve for the folder. Where it holds none (an empty folder, or
-/// one with only a config.json), any model can be saved; mounts do not show it. Ranks above 0 are for mounts to make.
+/// loaded (tied tensors may have names that the folder lacks); the file is then, byte for byte, what mounts serve for
+/// the folder. Where it holds none (an empty folder, or one with only a config.json), any model can be saved; mounts do
+/// not show it. Ranks above 0 are for mounts to make.
 ///
 /// kInvalidArgument where `cache_path` is not that of `source`, the model is not the folder's, or a tensor is of a kind
 /// that cannot be saved; kUnsupported where the model cannot be had in this dtype or rank; kNotFound where there is no
@@ -51,7 +52,7 @@ Status load_quantized_model(TensorMap& model, const std::string& cache_path);
 
 /// Tensors that only one side has, by name.
 struct NameDifferences {
-  std::vector<std::string> missing;     ///< of the module, not in the file
+  std::vector<std::string> missing;     ///< of the module, not in the file, under none of its names where it is tied
   std::vector<std::string> unexpected;  ///< in the file, not of the module
 };
 enum class Names {

@@ -85,6 +85,16 @@ TEST_F(SaveProgramModel, StridesAreFollowed) {
   EXPECT_EQ(read_file(other), read_file(path("nf4")));
 }
 
+TEST_F(SaveProgramModel, TiedTensorsMayHaveMoreNamesThanInTheFolder) {
+  builder_.write(folder());
+  auto held = tensors();
+  auto tied = *std::ranges::find(held, "model.embed_tokens.weight", &ProgramTensor::name);
+  tied.name = "lm_head.weight";
+  held.push_back(tied);
+  ASSERT_THAT(save_program_model(Env::posix(), held, path("int8"), source("int8")), is_ok());
+  EXPECT_EQ(read_file(path("int8")), expected_file(folder(), "int8"));
+}
+
 TEST_F(SaveProgramModel, RefusesWhatIsNotTheFoldersModel) {
   builder_.write(folder());
   const auto saved = [&](const std::vector<ProgramTensor>& held) {
@@ -113,6 +123,10 @@ TEST_F(SaveProgramModel, RefusesOtherPathsDtypesAndRanks) {
   EXPECT_THAT(save_program_model(Env::posix(), tensors(), path("nf4"), source("int8")),
               fails_with(ErrorKind::kInvalidArgument, {file("nf4"), file("int8")}));
   EXPECT_THAT(save("int7"), fails_with(ErrorKind::kInvalidArgument, {"int7"}));
+  ModelSource ranked = source("int8");
+  ranked.rank = 16;
+  EXPECT_THAT(save_program_model(Env::posix(), tensors(), path("int8"), ranked),
+              fails_with(ErrorKind::kUnsupported, {"rank 16"}));
   ModelSource none = source("int8");
   none.model_path += "-none";
   EXPECT_THAT(save_program_model(Env::posix(), tensors(), path("int8"), none),
