@@ -59,14 +59,16 @@ if(QCACHE_DEV)
   target_compile_options(qcache_warnings INTERFACE -Werror)
 endif()
 
-# qcache_library(name SOURCES a.cpp ... PUBLIC lib ... PRIVATE lib ...): one layer, one library.
+# qcache_library(name SOURCES a.cpp ... PUBLIC lib ... PRIVATE lib ...): one layer, one library. How we compile is no
+# matter of programs that use an installed one.
 function(qcache_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
+  target_compile_features(${name} INTERFACE cxx_std_20)
   target_link_libraries(
     ${name}
-    PUBLIC qcache_settings ${ARG_PUBLIC}
-    PRIVATE qcache_warnings ${ARG_PRIVATE})
+    PUBLIC $<BUILD_INTERFACE:qcache_settings> ${ARG_PUBLIC}
+    PRIVATE $<BUILD_INTERFACE:qcache_warnings> ${ARG_PRIVATE})
 endfunction()
 
 # qcache_test(name SOURCES a_test.cpp ... LINK lib ...): one GoogleTest program, each test known to ctest.

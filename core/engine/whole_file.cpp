@@ -75,13 +75,19 @@ Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& na
     return std::optional<Record>();
   }
   constexpr unsigned kAtLeast = 2;  // one tile can wait for the disk while another is encoded
-  WorkerPool pool(std::max(kAtLeast, std::thread::hardware_concurrency()));
-  const auto artifact = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(source), std::move(pair),
-                                                          store.env(), pool, stats, end);
+  const unsigned threads = std::max(kAtLeast, std::thread::hardware_concurrency());
+  FactorWorkers factor_workers(worker_programs());
+  WorkerPool pool(threads);
+  WorkerPool factor_pool(threads);
+  const auto artifact =
+      std::make_shared<FillingArtifact>(name, std::move(plan), std::move(source), std::move(pair), store.env(),
+                                        Workshop{pool, factor_pool, factor_workers}, stats, end);
   artifact->set_warm(true);
   artifact->tick();  // a file without tiles is complete from the start
   const Status filled = end.wait();
   artifact->abandon();
+  factor_workers.stop();
+  factor_pool.stop();
   pool.stop();
   QCACHE_TRY(filled);
   return seal(store, *artifact);
