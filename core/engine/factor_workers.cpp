@@ -100,12 +100,8 @@ int spawn(const std::string& program, int socket, pid_t& pid) {
 std::vector<std::string> worker_programs() {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
-  std::vector<std::string> out = {(folder / "qcache-worker").string(),
-                                  (folder / "../libexec/qcache/qcache-worker").lexically_normal().string()};
-  if (out.back() != QCACHE_INSTALLED_WORKER) {
-    out.emplace_back(QCACHE_INSTALLED_WORKER);
-  }
-  return out;
+  return {(folder / "qcache-worker").string(),
+          (folder / "../libexec/qcache/qcache-worker").lexically_normal().string()};
 }
 
 FactorWorkers::~FactorWorkers() {

@@ -61,8 +61,7 @@ class FactorWorkers {
   std::set<pid_t> at_work_ QCACHE_GUARDED_BY(mutex_);  // not waited for yet, so that a pid is no other process
 };
 
-/// Where qcache-worker is looked for: beside this program, in the libexec beside its folder, and where it was to be
-/// installed when this was built (for programs that use the library).
+/// Where qcache-worker is looked for: beside this program, and in libexec.
 [[nodiscard]] std::vector<std::string> worker_programs();
 
 }  // namespace qcache

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What quantizing costs in eager PyTorch, for comparison with qcache_bench_kernels.
+"""What quantizing costs in eager PyTorch, for comparison with qcache_bench_kernels and qcache_bench_factors.
 
 Same work as there: bf16 source, 512 KiB at a time (64 rows of 4096), one thread, codes and scales into new tensors.
 Prints GB of source per second of CPU time (10^9 bytes), the median of many runs.
@@ -69,6 +69,18 @@ CASES = {
 }
 
 
+def low_rank():
+    """Factors as PyTorch's own randomized SVD finds them, for qcache_bench_factors."""
+    residual = torch.randn(4096, 4096, generator=torch.Generator().manual_seed(1)).mul(0.002)
+    for rank in (16, 64, 128):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.svd_lowrank(residual, q=rank + 10, niter=2)
+            times.append(time.perf_counter() - start)
+        print(f"svd_lowrank, rank {rank:4}    {1e3 * statistics.median(times):7.0f} ms")
+
+
 def main():
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread")
@@ -80,6 +92,7 @@ def main():
             function(SOURCE)
             times.append(time.thread_time() - start)
         print(f"{name:24} {SOURCE.nbytes / statistics.median(times) / 1e9:7.3f} GB/s")
+    low_rank()
 
 
 if __name__ == "__main__":
