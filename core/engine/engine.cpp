@@ -6,6 +6,7 @@
 
 #include "core/base/log.h"
 #include "core/base/units.h"
+#include "core/engine/quality_json.h"
 
 namespace qcache {
 namespace {
@@ -167,6 +168,30 @@ Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& mod
                                ? ""
                                : fmt::format("{}/{}/{}/{}", options_.mount_point, model_name, scheme.name(), rank);
   return plans_.folder(name, *source, recipe_of(name, *source), base);
+}
+
+Result<std::string> Engine::folder_text(const std::string& model_name, const Scheme& scheme, const FolderFile& file) {
+  if (file.name != kDescriptionFile) {
+    return file.text;
+  }
+  QCACHE_TRY_ASSIGN(const std::vector<TensorQuality> tensors, quality(model_name, scheme));
+  return tensors.empty() ? file.text : with_quality(file.text, tensors);
+}
+
+Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name, const Scheme& scheme) {
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
+  for (const ArtifactKind kind : {ArtifactKind::kSafetensors, ArtifactKind::kCheckpoint}) {
+    const ArtifactName name{model_name, &scheme, 0, kind};
+    QCACHE_TRY_ASSIGN(const std::optional<Record> record,
+                      store_->peek_sealed(cached_file_name(source->path, name), recipe_of(name, *source)));
+    if (record) {
+      QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors, store_->catalog().quality(*record));
+      if (!tensors.empty()) {
+        return tensors;
+      }
+    }
+  }
+  return std::vector<TensorQuality>();
 }
 
 Result<CompanionFiles> Engine::companions(const std::string& model_name) {

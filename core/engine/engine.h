@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -107,6 +108,9 @@ class Engine final : private FillingObserver {
   /// What qcache adds to the folder of a model in a dtype and rank. kNotFound as for model() and where there is no
   /// such rank; kUnsupported where there is no such folder.
   Result<std::shared_ptr<const ModelFolder>> folder(const std::string& model_name, const Scheme& scheme, uint32_t rank);
+  /// The text of one of the files in folder(), as it is now: qcache.json tells the quality of the weights once a file
+  /// of them is sealed.
+  Result<std::string> folder_text(const std::string& model_name, const Scheme& scheme, const FolderFile& file);
   /// The files of a model that are passed through.
   Result<CompanionFiles> companions(const std::string& model_name);
 
@@ -138,6 +142,9 @@ class Engine final : private FillingObserver {
   class SealedArtifact;
 
   Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store);
+
+  /// Of the weights in a scheme, from whichever container of them is sealed; empty where it is not known.
+  Result<std::vector<TensorQuality>> quality(const std::string& model_name, const Scheme& scheme);
 
   /// Nothing where the file was sealed between two looks at it: look again.
   Result<std::optional<OpenArtifact>> try_open(const ArtifactName& name, const Sha256Digest* expected);

@@ -59,10 +59,16 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     errors_.add(path, written.error().with_context("cannot complete the cached file"), env_.now_ns());
     return;
   }
-  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()), [this] {
+  const auto keep_going = [this] {
     const MutexLock lock(mutex_);
     return !stopping_;
-  });
+  };
+  auto quality = artifact->measure_quality(keep_going);
+  if (!quality && quality.error().kind != ErrorKind::kInterrupted) {
+    spdlog::warn("the quality of {} stays unknown: {}", path, quality.error().message);
+  }
+  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()), quality ? *quality : std::vector<TensorQuality>(),
+                             keep_going);
   if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
     return;  // unmounted meanwhile: the complete filling file is sealed by a later run
   }

@@ -388,6 +388,10 @@ Status FillingArtifact::write_static_bytes() {
   return {};
 }
 
+Result<std::vector<TensorQuality>> FillingArtifact::measure_quality(const KeepGoing& keep_going) {
+  return qcache::measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
+}
+
 void FillingArtifact::add_opener() {
   const MutexLock lock(mutex_);
   if (openers_++ == 0) {

@@ -12,6 +12,7 @@
 #include "core/base/mutex.h"
 #include "core/engine/artifact.h"
 #include "core/engine/artifact_name.h"
+#include "core/engine/quality_probe.h"
 #include "core/engine/read_ahead.h"
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
@@ -84,6 +85,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] Record record_draft(int64_t now_ns) const;
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
   Status write_static_bytes();
+  /// How near the quantized weights are to the source; see measure_quality(). REQUIRES: complete().
+  Result<std::vector<TensorQuality>> measure_quality(const KeepGoing& keep_going);
 
   /// Fails all reads that wait, drops queued work; for shutting down.
   void abandon() QCACHE_EXCLUDES(mutex_);

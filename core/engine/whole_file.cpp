@@ -5,7 +5,9 @@
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "core/base/log.h"
 #include "core/base/mutex.h"
 #include "core/engine/filling_artifact.h"
 #include "core/engine/plan_cache.h"
@@ -58,7 +60,12 @@ Result<std::optional<Record>> seal(Store& store, FillingArtifact& artifact) {
     }
     if (ours) {
       QCACHE_TRY(artifact.write_static_bytes());
-      return store.seal(filling, artifact.record_draft(store.env().now_ns()));
+      auto quality = artifact.measure_quality({});
+      if (!quality) {
+        spdlog::warn("the quality of {} stays unknown: {}", artifact.name().virtual_path(), quality.error().message);
+      }
+      return store.seal(filling, artifact.record_draft(store.env().now_ns()),
+                        quality ? *quality : std::vector<TensorQuality>());
     }
     std::this_thread::sleep_for(kSealRetry);  // should its owner die, it is our turn
   }

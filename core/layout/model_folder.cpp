@@ -103,7 +103,7 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
   if (!model.config_text.empty()) {
     folder.files.push_back({"config.json", config_json(model, scheme, *quantization_config)});
   }
-  folder.files.push_back({"qcache.json", qcache_json(model, scheme, rank, stored)});
+  folder.files.push_back({std::string(kDescriptionFile), qcache_json(model, scheme, rank, stored)});
   std::sort(folder.files.begin(), folder.files.end(),
             [](const FolderFile& a, const FolderFile& b) { return a.name < b.name; });
   if (rank > 0) {

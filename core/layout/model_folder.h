@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/layout/adapter_folder.h"
@@ -9,6 +10,9 @@
 #include "core/quant/scheme.h"
 
 namespace qcache {
+
+/// The file of a folder that tells what made it.
+inline constexpr std::string_view kDescriptionFile = "qcache.json";
 
 /// What qcache itself puts into a model's folder for one dtype, beside the files that are passed through from the
 /// source: the name of the weights file, and small text files, sorted by name.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/store/quality.h"
 #include "core/store/record.h"
 
 namespace qcache {
@@ -48,10 +49,14 @@ class Catalog {
   virtual Result<std::optional<Record>> find(const std::string& file) = 0;
   /// In file order: one digest per tile; empty where there is no such record.
   virtual Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) = 0;
+  /// How near each quantized weight of the record's file is to its source, in the file's order. Empty where that was
+  /// not measured, nothing is quantized, or the figures are damaged.
+  virtual Result<std::vector<TensorQuality>> quality(const Record& record) = 0;
   virtual Result<std::vector<Record>> list() = 0;
-  /// Adds or replaces a record together with its tile digests. REQUIRES: tiles.size() == record.tile_count.
-  /// kInvalidArgument where a name in it is too long to be stored.
-  virtual Status put(const Record& record, std::span<const Sha256Digest> tiles) = 0;
+  /// Adds or replaces a record together with its tile digests and quality figures (none: not measured). REQUIRES:
+  /// tiles.size() == record.tile_count. kInvalidArgument where a name in it is too long to be stored.
+  virtual Status put(const Record& record, std::span<const Sha256Digest> tiles,
+                     std::span<const TensorQuality> quality) = 0;
   /// Removes a record; absent is fine.
   virtual Status erase(const std::string& file) = 0;
   /// Adds hits and raises last-access times, in one commit; files without a record are skipped.

@@ -19,8 +19,10 @@ class LmdbCatalog final : public Catalog {
 
   Result<std::optional<Record>> find(const std::string& file) override;
   Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) override;
+  Result<std::vector<TensorQuality>> quality(const Record& record) override;
   Result<std::vector<Record>> list() override;
-  Status put(const Record& record, std::span<const Sha256Digest> tiles) override;
+  Status put(const Record& record, std::span<const Sha256Digest> tiles,
+             std::span<const TensorQuality> quality) override;
   Status erase(const std::string& file) override;
   Status touch(std::span<const AccessUpdate> updates) override;
   Status set_pinned(const std::string& file, bool pinned) override;
@@ -80,6 +82,25 @@ Result<std::vector<Sha256Digest>> LmdbCatalog::tile_digests(const std::string& f
   return digests;
 }
 
+Result<std::vector<TensorQuality>> LmdbCatalog::quality(const Record& record) {
+  Result<std::vector<TensorQuality>> figures;
+  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
+    figures = std::vector<TensorQuality>();
+    MDB_val key = view_of(record.file);
+    MDB_val value{};
+    const int rc = mdb_get(txn, environment_.quality(), &key, &value);
+    if (rc == 0) {
+      figures = decode_quality(record.sha256, {static_cast<const uint8_t*>(value.mv_data), value.mv_size});
+    }
+    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
+  }));
+  if (!figures.has_value()) {
+    spdlog::warn("{} ({} in {})", figures.error().message, record.file, environment_.path());
+    return std::vector<TensorQuality>();
+  }
+  return figures;
+}
+
 Result<std::vector<Record>> LmdbCatalog::list() {
   std::vector<Record> all;
   QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
@@ -98,7 +119,8 @@ Result<std::vector<Record>> LmdbCatalog::list() {
   return all;
 }
 
-Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles) {
+Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles,
+                        std::span<const TensorQuality> quality) {
   if (tiles.size() != record.tile_count) {
     return fail(ErrorKind::kInternal, fmt::format("the record of {} has {} tiles but {} digests", record.file,
                                                   record.tile_count, tiles.size()));
@@ -108,19 +130,24 @@ Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tile
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("a name in the record of {} is too long for the catalog", record.virtual_path));
   }
+  const std::vector<uint8_t> figures = encode_quality(record.sha256, quality);
   return environment_.write([&](MDB_txn* txn) {
     if (const int rc = put_record(txn, record); rc != 0) {
       return rc;
     }
     MDB_val key = view_of(record.file);
     MDB_val value = view_of(tiles.data(), tiles.size_bytes());
-    return mdb_put(txn, environment_.tiles(), &key, &value, 0);
+    if (const int rc = mdb_put(txn, environment_.tiles(), &key, &value, 0); rc != 0) {
+      return rc;
+    }
+    value = view_of(figures.data(), figures.size());
+    return mdb_put(txn, environment_.quality(), &key, &value, 0);
   });
 }
 
 Status LmdbCatalog::erase(const std::string& file) {
   return environment_.write([&](MDB_txn* txn) {
-    for (const MDB_dbi database : {environment_.records(), environment_.tiles()}) {
+    for (const MDB_dbi database : {environment_.records(), environment_.tiles(), environment_.quality()}) {
       MDB_val key = view_of(file);
       const int rc = mdb_del(txn, database, &key, nullptr);
       if (rc != 0 && rc != MDB_NOTFOUND && rc != MDB_BAD_VALSIZE) {

@@ -162,7 +162,7 @@ int LmdbEnvironment::open_environment(bool alone) {
       return rc;
     }
     env_.reset(env);
-    mdb_env_set_maxdbs(env, 3);
+    mdb_env_set_maxdbs(env, 4);
     mdb_env_set_maxreaders(env, options_.max_readers);
     mdb_env_set_mapsize(env, map_bytes);
     const int rc = mdb_env_open(env, path_.c_str(), MDB_NOTLS, 0600);
@@ -196,7 +196,8 @@ int LmdbEnvironment::open_databases() {
     if (rc == MDB_MAP_RESIZED && (rc = mdb_env_set_mapsize(env_.get(), 0)) == 0) {
       rc = txn.begin(env_.get(), flags);
     }
-    for (const auto& [name, database] : {std::pair{"meta", &meta_}, {"records", &records_}, {"tiles", &tiles_}}) {
+    for (const auto& [name, database] :
+         {std::pair{"meta", &meta_}, {"records", &records_}, {"tiles", &tiles_}, {"quality", &quality_}}) {
       if (rc == 0) {
         rc = mdb_dbi_open(txn.get(), name, create, database);
       }
@@ -230,7 +231,7 @@ int LmdbEnvironment::check_databases(MDB_txn* txn) {
     return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
   }
   schema_ = text_of(value);
-  for (const MDB_dbi database : {records_, tiles_}) {
+  for (const MDB_dbi database : {records_, tiles_, quality_}) {
     Cursor cursor;
     int rc = cursor.open(txn, database);
     while (rc == 0) {

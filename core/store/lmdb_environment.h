@@ -64,6 +64,7 @@ class LmdbEnvironment {
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] MDB_dbi records() const { return records_; }
   [[nodiscard]] MDB_dbi tiles() const { return tiles_; }
+  [[nodiscard]] MDB_dbi quality() const { return quality_; }
 
   /// What a transaction does, told as LMDB's return code; anything but 0 aborts it. It may be run more than once.
   using Body = std::function<int(MDB_txn*)>;
@@ -107,6 +108,7 @@ class LmdbEnvironment {
   MDB_dbi meta_ = 0;
   MDB_dbi records_ = 0;
   MDB_dbi tiles_ = 0;
+  MDB_dbi quality_ = 0;  // a catalog of an older build gets it when it is opened
   std::string schema_;
 };
 

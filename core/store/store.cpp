@@ -185,7 +185,8 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   return env_.sync_directory(directory_.path());
 }
 
-Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, const KeepGoing& keep_going) {
+Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality,
+                                          const KeepGoing& keep_going) {
   const FillingKey& key = filling.key();
   QCACHE_TRY_ASSIGN(const auto tiles, digests_of(filling));
   // Only starts the writing, so that the disk works while the processor hashes; errors show in sync() below.
@@ -218,11 +219,12 @@ Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, co
     return fail(ErrorKind::kBusy,
                 fmt::format("a tile of {} was made again while it was being saved; try again", key.virtual_path));
   }
-  return commit_sealed_locked(filling, std::move(draft), tiles);
+  return commit_sealed_locked(filling, std::move(draft), tiles, quality);
 }
 
 Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record,
-                                                          const std::vector<Sha256Digest>& tiles) {
+                                                          const std::vector<Sha256Digest>& tiles,
+                                                          std::span<const TensorQuality> quality) {
   QCACHE_TRY_ASSIGN(const auto old, catalog_->find(record.file));
   if (old.has_value()) {
     QCACHE_TRY_ASSIGN(const bool trusted, is_trusted(*old));
@@ -240,7 +242,7 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
     QCACHE_TRY(env_.sync_directory(directory_.filling_directory()));
     QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(filling.fd()));
     record.backing = BackingStamp::of(stat);
-    return catalog_->put(record, tiles);
+    return catalog_->put(record, tiles, quality);
   }();
   if (!committed.has_value()) {
     undo_rename_locked(filling);

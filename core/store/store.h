@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -85,9 +86,11 @@ class Store {
 
   /// Seals a filling file whose every byte has been written. `draft` carries names, versions and times; recipe, size,
   /// digest, backing stamp and tile digests are filled in here. Hashes the whole file as it lies on disk, syncs,
-  /// renames, commits. Nothing (and no error) where the filling file is no longer current: it was removed or replaced.
-  /// After a failed sync nobody knows what is on disk, so the filling file is dropped.
-  Result<std::optional<Record>> seal(FillingFile& filling, Record draft, const KeepGoing& keep_going = {});
+  /// renames, commits, `quality` with it (none: not measured). Nothing (and no error) where the filling file is no
+  /// longer current: it was removed or replaced. After a failed sync nobody knows what is on disk, so the filling file
+  /// is dropped.
+  Result<std::optional<Record>> seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality = {},
+                                     const KeepGoing& keep_going = {});
 
   /// Drops the file (sealed and filling) and its record, in use or not. Readers that have it open keep their bytes.
   /// Logs `reason`. Returns the disk bytes given up.
@@ -118,7 +121,8 @@ class Store {
   Status remove_unrecorded(const std::string& file);
   Result<bool> is_trusted(const Record& record);
   Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record,
-                                                     const std::vector<Sha256Digest>& tiles);
+                                                     const std::vector<Sha256Digest>& tiles,
+                                                     std::span<const TensorQuality> quality);
   void undo_rename_locked(const FillingFile& filling);
   void abandon(const FillingFile& filling, std::string_view reason);
   Status demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles);

@@ -53,7 +53,9 @@ TEST_F(EngineTest, ConcurrentReadersSurveyEachTensorOnce) {
   ASSERT_GE(tile_count("nvfp4"), 4U);
   constexpr uint64_t kQuantized = 2048 * 2048 * 2;  // q_proj: surveyed, then read
   constexpr uint64_t kDense = (256 * 512 + 512) * 2;
-  EXPECT_EQ(engine.stats().source_bytes_read, 2 * kQuantized + kDense);
+  constexpr uint64_t kSample = kQuantized / 8;  // may be read by the sealer meanwhile, for quality figures
+  EXPECT_GE(engine.stats().source_bytes_read, 2 * kQuantized + kDense);
+  EXPECT_LE(engine.stats().source_bytes_read, 2 * kQuantized + kDense + kSample);
 }
 
 TEST_F(EngineTest, ASurveyThatFailsIsMadeAgain) {

@@ -44,7 +44,7 @@ class CatalogTest : public testing::Test {
     return out;
   }
   static Status put(Catalog& catalog, uint32_t number, uint32_t count = 3) {
-    return catalog.put(record(number, count), tiles(static_cast<uint8_t>(number), count));
+    return catalog.put(record(number, count), tiles(static_cast<uint8_t>(number), count), {});
   }
   std::vector<std::string> moved_aside() {
     std::vector<std::string> names;
@@ -96,13 +96,59 @@ TEST_F(CatalogTest, PutReplacesAndEraseRemovesBoth) {
   ASSERT_THAT(put(*catalog, 1), is_ok());
   Record changed = record(1, 5);
   changed.hits = 9;
-  ASSERT_THAT(catalog->put(changed, tiles(40, 5)), is_ok());
+  ASSERT_THAT(catalog->put(changed, tiles(40, 5), {}), is_ok());
   EXPECT_EQ((*catalog->find(changed.file))->hits, 9U);
   EXPECT_EQ(catalog->tile_digests(changed.file), tiles(40, 5));
   EXPECT_EQ(catalog->list()->size(), 1U);
   ASSERT_THAT(catalog->erase(changed.file), is_ok());
   EXPECT_EQ(*catalog->find(changed.file), std::nullopt);
   EXPECT_EQ(catalog->tile_digests(changed.file)->size(), 0U);
+}
+
+TEST_F(CatalogTest, KeepsQualityFiguresAsLongAsTheContents) {
+  const std::vector<TensorQuality> figures = {{"a.q_proj", 100, 1, 64}, {"b.q_proj", 3, 0, 64}};
+  Record one = record(1);
+  one.sha256.fill(1);
+  ASSERT_THAT(open()->put(one, tiles(1), figures), is_ok());
+  const auto catalog = open();
+  EXPECT_EQ(catalog->quality(one), figures);
+  EXPECT_EQ(catalog->quality(record(2)), std::vector<TensorQuality>());
+  ASSERT_THAT(catalog->touch(std::vector<AccessUpdate>{{one.file, 5'000, 2}}), is_ok());
+  ASSERT_THAT(catalog->set_pinned(one.file, true), is_ok());
+  EXPECT_EQ(catalog->quality(one), figures);
+
+  Record other_contents = one;
+  other_contents.sha256.fill(2);
+  EXPECT_EQ(catalog->quality(other_contents), std::vector<TensorQuality>());
+  ASSERT_THAT(catalog->put(other_contents, tiles(1), {}), is_ok());
+  EXPECT_EQ(catalog->quality(one), std::vector<TensorQuality>());
+  ASSERT_THAT(catalog->put(one, tiles(1), figures), is_ok());
+  ASSERT_THAT(catalog->erase(one.file), is_ok());
+  EXPECT_EQ(catalog->quality(one), std::vector<TensorQuality>());
+}
+
+TEST_F(CatalogTest, ACatalogOfABuildWithoutQualityFiguresGoesOn) {
+  ASSERT_THAT(put(*open(), 1), is_ok());
+  {
+    MDB_env* env = nullptr;
+    ASSERT_EQ(mdb_env_create(&env), 0);
+    mdb_env_set_maxdbs(env, 4);
+    ASSERT_EQ(mdb_env_open(env, path_.c_str(), 0, 0600), 0);
+    MDB_txn* txn = nullptr;
+    MDB_dbi quality = 0;
+    ASSERT_EQ(mdb_txn_begin(env, nullptr, 0, &txn), 0);
+    ASSERT_EQ(mdb_dbi_open(txn, "quality", 0, &quality), 0);
+    ASSERT_EQ(mdb_drop(txn, quality, 1), 0);
+    ASSERT_EQ(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+  }
+  const auto catalog = open();
+  EXPECT_TRUE(catalog->find(record(1).file)->has_value());
+  EXPECT_EQ(catalog->tile_digests(record(1).file), tiles(1));
+  EXPECT_EQ(catalog->quality(record(1)), std::vector<TensorQuality>());
+  const std::vector<TensorQuality> figures = {{"a.q_proj", 100, 1, 64}};
+  ASSERT_THAT(catalog->put(record(2), tiles(2), figures), is_ok());
+  EXPECT_EQ(catalog->quality(record(2)), figures);
 }
 
 TEST_F(CatalogTest, TouchAddsHitsAndOnlyRaisesTimes) {
@@ -134,13 +180,13 @@ TEST_F(CatalogTest, RefusesWhatItCannotStore) {
   const auto catalog = open();
   Record long_name = record(1, 0);
   long_name.file.assign(512, 'x');
-  EXPECT_THAT(catalog->put(long_name, {}), fails_with(ErrorKind::kInvalidArgument, {"too long"}));
+  EXPECT_THAT(catalog->put(long_name, {}, {}), fails_with(ErrorKind::kInvalidArgument, {"too long"}));
   long_name.file.pop_back();
-  EXPECT_THAT(catalog->put(long_name, {}), is_ok());
+  EXPECT_THAT(catalog->put(long_name, {}, {}), is_ok());
   Record long_path = record(2, 0);
   long_path.model_path.assign(kMaxRecordBytes, 'x');
-  EXPECT_THAT(catalog->put(long_path, {}), fails_with(ErrorKind::kInvalidArgument, {"too long"}));
-  EXPECT_THAT(catalog->put(record(3, 3), tiles(0, 2)), fails_with(ErrorKind::kInternal, {"2 digests"}));
+  EXPECT_THAT(catalog->put(long_path, {}, {}), fails_with(ErrorKind::kInvalidArgument, {"too long"}));
+  EXPECT_THAT(catalog->put(record(3, 3), tiles(0, 2), {}), fails_with(ErrorKind::kInternal, {"2 digests"}));
   EXPECT_EQ(catalog->list()->size(), 1U);
 }
 
@@ -285,7 +331,7 @@ TEST_F(CatalogTest, SurvivesReadersThatWereKilled) {
     for (uint32_t number = 0; number < 60; ++number) {
       Record long_record = record(number, 0);
       long_record.model_path.assign(4000, 'x');
-      ASSERT_THAT(catalog->put(long_record, {}), is_ok());
+      ASSERT_THAT(catalog->put(long_record, {}, {}), is_ok());
     }
   }
   // Keeps the lock file from being begun anew, so that the dead ones' slots stay taken, and finds none free at last.

@@ -101,11 +101,11 @@ TEST_F(FullDiskTest, ACatalogThatCannotGrowRefusesAndRecovers) {
   record.tile_count = 10'000;
   const std::vector<Sha256Digest> tiles(record.tile_count);
   for (int round = 0; round < 3; ++round) {
-    EXPECT_THAT(store->catalog().put(record, tiles), fails_with(ErrorKind::kNoSpace, {"index"}));
+    EXPECT_THAT(store->catalog().put(record, tiles, {}), fails_with(ErrorKind::kNoSpace, {"index"}));
     EXPECT_EQ(store->catalog().list()->size(), 0U);
   }
   ASSERT_THAT(Env::posix().remove(disk_ + "/ballast"), is_ok());
-  EXPECT_THAT(store->catalog().put(record, tiles), is_ok());
+  EXPECT_THAT(store->catalog().put(record, tiles, {}), is_ok());
   EXPECT_EQ(store->catalog().tile_digests(key.file)->size(), record.tile_count);
 }
 

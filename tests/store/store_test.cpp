@@ -127,10 +127,10 @@ TEST_F(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
 
 TEST_F(StoreTest, ALongHashCanBeInterrupted) {
   const auto filling = filled(key_);
-  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_), [] { return false; }),
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_), {}, [] { return false; }),
               fails_with(ErrorKind::kInterrupted, {}));
   EXPECT_TRUE(filling->is_current());
-  const Record record = store_->seal(*filling, StoreFixture::draft(key_), [] { return true; })->value();
+  const Record record = store_->seal(*filling, StoreFixture::draft(key_), {}, [] { return true; })->value();
   EXPECT_THAT(store_->verify(record, [] { return false; }), fails_with(ErrorKind::kInterrupted, {}));
 }
 
