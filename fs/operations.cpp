@@ -229,7 +229,7 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
 Status Operations::open_file(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
   if (node.kind == NodeKind::kGenerated) {
     QCACHE_TRY_ASSIGN(handle.text, tree_.generated_text(node));
-    return handle.text.size() == node.size_bytes ? Status() : changed(node);
+    return Tree::generated_key(node.path, handle.text) == node.key ? Status() : changed(node);
   }
   if (node.kind == NodeKind::kCompanion) {
     QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(node.artifact.model));

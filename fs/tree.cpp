@@ -63,10 +63,9 @@ std::optional<AddedFiles> added_to(const ModelFolder& folder, std::string_view r
   return std::nullopt;
 }
 
-const std::string* find_text(const AddedFiles& added, std::string_view name) {
-  const auto found =
-      std::find_if(added.files.begin(), added.files.end(), [&](const FolderFile& f) { return f.name == name; });
-  return found == added.files.end() ? nullptr : &found->text;
+const FolderFile* find_file(const AddedFiles& added, std::string_view name) {
+  const auto found = std::ranges::find(added.files, name, &FolderFile::name);
+  return found == added.files.end() ? nullptr : &*found;
 }
 
 /// Whether the path leads to the adapter's folder, which hides one of that name in the source's.
@@ -171,12 +170,14 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
       found.node.shared = artifact.rank != folder.artifact.rank;
       return found;
     }
-    if (const std::string* text = find_text(*added, name)) {
+    if (const FolderFile* file = find_file(*added, name)) {
+      QCACHE_TRY_ASSIGN(const std::string text,
+                        engine_.folder_text(folder.artifact.model, *folder.artifact.scheme, *file));
       Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
       node.relative = path;
-      node.size_bytes = text->size();
+      node.size_bytes = text.size();
       node.mtime_ns = control_.started_ns();
-      node.key = fmt::format("{} {}", node.path, to_hex(sha256(std::as_bytes(std::span(*text)))));
+      node.key = generated_key(node.path, text);
       const NodeAttributes found = attributes_when_opened(node);
       return ResolvedNode{std::move(node), found};
     }
@@ -207,6 +208,10 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   return ResolvedNode{std::move(node), found};
 }
 
+std::string Tree::generated_key(std::string_view path, std::string_view text) {
+  return fmt::format("{} {}", path, to_hex(sha256(std::as_bytes(std::span(text)))));
+}
+
 std::string Tree::companion_key(std::string_view path, const FileStat& stat) {
   return fmt::format("{} {} {} {} {} {}", path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns);
 }
@@ -216,11 +221,11 @@ Result<std::string> Tree::generated_text(const Node& node) const {
                     engine_.folder(node.artifact.model, *node.artifact.scheme, node.artifact.rank));
   const size_t slash = node.relative.rfind('/');
   const auto added = added_to(*planned, slash == std::string::npos ? "" : node.relative.substr(0, slash));
-  const std::string* text = added ? find_text(*added, node.relative.substr(slash + 1)) : nullptr;
-  if (text == nullptr) {
+  const FolderFile* file = added ? find_file(*added, node.relative.substr(slash + 1)) : nullptr;
+  if (file == nullptr) {
     return fail(no_such("file", node.relative));
   }
-  return *text;
+  return engine_.folder_text(node.artifact.model, *node.artifact.scheme, *file);
 }
 
 Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {

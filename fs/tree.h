@@ -53,6 +53,8 @@ class Tree {
   /// The key of a companion's node. Another state of the file is another node, so that no page of the old one is served
   /// for the new, and no node is opened with two backing files.
   [[nodiscard]] static std::string companion_key(std::string_view path, const FileStat& stat);
+  /// The same for a kGenerated file, whose text changes when a file of the weights is sealed or dropped.
+  [[nodiscard]] static std::string generated_key(std::string_view path, std::string_view text);
   /// What a kGenerated file says now.
   [[nodiscard]] Result<std::string> generated_text(const Node& node) const;
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "core/base/units.h"
+#include "core/engine/quality_json.h"
 
 namespace qcache {
 namespace {
@@ -69,6 +70,10 @@ Result<Xattrs::Values> Xattrs::values(const Node& node) const {
       add("hits", fmt::format("{}", info.record->hits));
       add("pinned", info.record->pinned ? "1" : "0");
       add("backing", directory.sealed_path(info.file));
+      QCACHE_TRY_ASSIGN(const auto tensors, engine_.store().catalog().quality(*info.record));
+      if (!tensors.empty()) {
+        add("sqnr", quality_summary(tensors));
+      }
     } else if (info.state != ArtifactState::kAbsent) {
       add("backing", directory.filling_path(info.file));
     }

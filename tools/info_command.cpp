@@ -5,6 +5,7 @@
 #include <fmt/ostream.h>
 
 #include "core/base/units.h"
+#include "core/engine/quality_json.h"
 #include "core/model/text.h"
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
@@ -39,13 +40,35 @@ std::string text_of_value(const std::string& key, const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
+void print_line(std::ostream& out, std::string_view label, std::string_view text) {
+  fmt::print(out, "  {:<14}{}\n", label, printable(text));
+}
+
+/// A quality_summary(): the median, and the weights that lost most.
+void print_quality(std::ostream& out, const Json& summary) {
+  const auto db = [](const Json& value) {
+    return value.is_number() ? fmt::format("{:.2f} dB", value.get<double>()) : std::string("exact");
+  };
+  print_line(out, "sqnr",
+             fmt::format("{} (median of {} quantized weights)", db(summary.value("median_db", Json())),
+                         summary.value("weights", Json()).dump()));
+  const Json worst = summary.value("worst_db", Json::object());
+  for (const auto& [module, value] : worst.items()) {
+    print_line(out, "", fmt::format("{} {}", db(value), module));
+  }
+}
+
 void print_file(std::ostream& out, const std::string& title, const Json& document) {
   out << printable(title) << '\n';
   for (const auto& [key, value] : document.items()) {
+    if (key == "sqnr" && value.is_object()) {
+      print_quality(out, value);
+      continue;
+    }
     const std::string text = text_of_value(key, value);
     const std::string label = key == "size_bytes" ? "size" : key == "disk_bytes" ? "on disk" : key;
     if (!text.empty()) {
-      fmt::print(out, "  {:<14}{}\n", label, printable(text));
+      print_line(out, label, text);
     }
   }
 }
@@ -85,14 +108,15 @@ Result<ExitCode> info_of_mounted_file(const Surroundings& around, const InfoWord
   }
   Json document{{"path", path}, {"size_bytes", stat->size_bytes}, {"disk_bytes", stat->allocated_bytes}};
   for (const char* name :
-       {"state", "progress", "sha256", "source", "backing", "created", "accessed", "hits", "pinned", "error"}) {
+       {"state", "progress", "sha256", "source", "backing", "created", "accessed", "hits", "pinned", "error", "sqnr"}) {
     QCACHE_TRY_ASSIGN(const auto value, get_attribute(path, name));
     document[name] = value ? Json(*value) : Json();
   }
-  for (const char* name : {"progress", "hits"}) {
+  for (const char* name : {"progress", "hits", "sqnr"}) {
     Json& value = document[name];
     value = value.is_string() ? Json::parse(value.get<std::string>(), nullptr, false) : Json();
-    value = value.is_number() ? value : Json();
+    const bool usable = name == std::string_view("sqnr") ? value.is_object() : value.is_number();
+    value = usable ? value : Json();
   }
   document["pinned"] = document["pinned"] == "1";
   if (words.json) {
@@ -139,6 +163,9 @@ Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWord
   Json files = Json::array();
   for (const CacheEntry& entry : entries) {
     files.push_back(to_json(entry, (*store)->directory()));
+    QCACHE_TRY_ASSIGN(const auto tensors, (*store)->catalog().quality(entry.record));
+    files.back()["sqnr"] =
+        entry.sealed && !tensors.empty() ? Json::parse(quality_summary(tensors), nullptr, false) : Json();
     if (!words.json) {
       print_file(around.context.out, label_of(entry), files.back());
     }

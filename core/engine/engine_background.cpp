@@ -67,8 +67,8 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
   if (!quality && quality.error().kind != ErrorKind::kInterrupted) {
     spdlog::warn("the quality of {} stays unknown: {}", path, quality.error().message);
   }
-  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()), quality ? *quality : std::vector<TensorQuality>(),
-                             keep_going);
+  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()),
+                             quality ? *quality : std::vector<TensorQuality>(), keep_going);
   if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
     return;  // unmounted meanwhile: the complete filling file is sealed by a later run
   }

@@ -151,6 +151,37 @@ TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
   EXPECT_EQ(json_in(fs.path("m/fp8/0/config.json")).at("marker"), 7);
 }
 
+// S65: When a file of weights is sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of signal to
+// quantization noise, measured on a sample. The text before and after is another file; who has it open keeps his.
+TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string name = fs.path("m/nf4/0/qcache.json");
+  const std::string before = read_file(name);
+  EXPECT_FALSE(nlohmann::json::parse(before).contains("sqnr_db"));
+  const UniqueFd old = open_file(name);
+  EXPECT_EQ(read_whole(fs.path("m/nf4/0.bin")).error, 0);
+  fs.wait_until_sealed("m/nf4/0.bin");
+
+  const std::string after = read_file(name);
+  EXPECT_EQ(stat_of(name).st_size, static_cast<off_t>(after.size()));
+  const auto told = nlohmann::json::parse(after);
+  EXPECT_EQ(told.at("sqnr_db").size(), told.at("quantized").size());
+  for (const auto& module : told.at("quantized")) {
+    EXPECT_NEAR(told.at("sqnr_db").at(module.get<std::string>()).get<double>(), 20.7, 1) << module;
+  }
+  EXPECT_EQ(told.at("sqnr_measured_elements"), 64 * 64 + 96 * 128);
+  EXPECT_TRUE(reads_as(read_at(old.get(), 0, before.size() + 1), before));
+  const auto summary = nlohmann::json::parse(fs.xattr("m/nf4/0.bin", "sqnr"));
+  EXPECT_EQ(summary.at("weights"), 2);
+
+  EXPECT_EQ(read_whole(fs.path(kWeights)).error, 0);
+  fs.wait_until_sealed(kWeights);
+  EXPECT_TRUE(json_in(fs.path("m/int8/0/qcache.json")).contains("sqnr_db")) << "whichever file of them it is";
+  EXPECT_EQ(run_program({"rm", fs.path(kWeights)}), 0);
+  EXPECT_FALSE(json_in(fs.path("m/int8/0/qcache.json")).contains("sqnr_db"));
+}
+
 TEST_F(MountFolder, AModelWithoutAUsableConfigKeepsWhatItHas) {
   small_model().config("{broken").write(model("broken"));
   ModelBuilder().tensor("a.weight", DType::kF32, {64, 64}).write(model("none"));

@@ -108,6 +108,13 @@ TEST_F(ModelCommands, InfoOfACachedFilePrintsItsRecord) {
   EXPECT_EQ(text.exit, ExitCode::kOk) << "the path tells the cache directory: " << text.err;
   EXPECT_THAT(text.out, ContainsRegex("  sha256 +[0-9a-f]+\n"));
   EXPECT_THAT(text.out, ContainsRegex("  pinned +no\n"));
+  EXPECT_THAT(text.out, ContainsRegex("  sqnr +[0-9.]+ dB \\(median of 1 quantized weights\\)\n"
+                                      " +[0-9.]+ dB model.layers.0.mlp.up_proj\n"));
+  const json sqnr = runner_.run({"info", "m", "--json"}).json().at("sqnr");
+  EXPECT_EQ(sqnr.at("measured_elements"), 256 * 128);
+  EXPECT_NEAR(sqnr.at("median_db").get<double>(), 44, 5);
+  runner_.warm("m", "bf16");
+  EXPECT_TRUE(runner_.run({"info", "m/bf16/0.bin", "--json"}).json().at("sqnr").is_null()) << "nothing is quantized";
 
   write_file(runner_.cache() + "/quantized_model_0123.bin", "stray");
   const Ran stray = runner_.run({"info", runner_.cache() + "/quantized_model_0123.bin"});
@@ -264,6 +271,7 @@ class MountedModel : public ModelCommands {
 TEST_F(MountedModel, InfoTellsWhatTheMountTells) {
   set_test_attribute(file_, "pinned", "1");
   set_test_attribute(file_, "hits", "12");
+  set_test_attribute(file_, "sqnr", R"({"weights":3,"median_db":20.7,"worst_db":{"a.up_proj":18.25}})");
   for (const std::string& name : {file_, runner_.mount() + "/m/int8", std::string("m/int8")}) {
     const Ran ran = runner_.run_as_is({"info", name, "--json"});
     ASSERT_EQ(ran.exit, ExitCode::kOk) << ran.err;
@@ -274,8 +282,12 @@ TEST_F(MountedModel, InfoTellsWhatTheMountTells) {
     EXPECT_EQ(ran.json().at("hits"), 12);
     EXPECT_EQ(ran.json().at("pinned"), true);
     EXPECT_TRUE(ran.json().at("sha256").is_null());
+    EXPECT_EQ(ran.json().at("sqnr").at("median_db"), 20.7);
   }
   EXPECT_THAT(runner_.run_as_is({"info", file_}).out, ContainsRegex("  progress +25%\n"));
+  EXPECT_THAT(runner_.run_as_is({"info", file_}).out, ContainsRegex("  sqnr +20.70 dB .*3.*\n +18.25 dB a.up_proj\n"));
+  set_test_attribute(file_, "sqnr", "not JSON");
+  EXPECT_TRUE(runner_.run_as_is({"info", file_, "--json"}).json().at("sqnr").is_null());
   EXPECT_EQ(runner_.run_as_is({"info", runner_.mount() + "/m/nf4/0.bin"}).exit, ExitCode::kNotFound);
   EXPECT_EQ(runner_.run_as_is({"info", runner_.mount() + "/nobody"}).exit, ExitCode::kNotFound);
   EXPECT_EQ(runner_.run_as_is({"info", runner_.mount()}).json().at("cache_dir"), runner_.cache());
