@@ -282,6 +282,14 @@ std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, co
       out.push_back(ArtifactName{model_name, &scheme, path.rank, path.kind});
     }
   }
+  // A file that is just being sealed may have been seen neither as the one nor as the other.
+  const MutexLock lock(mutex_);
+  for (const auto& [file, artifact] : live_) {
+    const ArtifactName& name = artifact->name();
+    if (name.rank > 0 && name.model == model_name && name.scheme == &scheme && artifact->progress() > 0) {
+      out.push_back(name);
+    }
+  }
   return out;
 }
 

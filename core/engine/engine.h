@@ -117,8 +117,8 @@ class Engine final : private FillingObserver {
   // --- artifacts --------------------------------------------------------------------------------------------------
   /// kNotFound where the model, dtype or rank does not exist.
   Result<ArtifactInfo> describe(const ArtifactName& name);
-  /// The files of ranks above 0 that hold bytes, of one model in one dtype. May miss what other processes have done
-  /// within the last second.
+  /// The files of ranks above 0 that hold bytes, of one model in one dtype; some perhaps twice. May miss what other
+  /// processes have done within the last second.
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
   /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
   Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
