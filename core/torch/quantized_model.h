@@ -10,7 +10,7 @@
 //   qcache::load_quantized_model(*module, *path);
 //
 // All functions are thread-safe as long as nobody else changes the tensors given to them. They throw nothing: what
-// libtorch throws becomes an error.
+// libtorch throws becomes an error. What they have to tell besides goes to spdlog's default logger.
 
 #include <ATen/core/Tensor.h>
 

@@ -1,9 +1,8 @@
 // Saves and loads quantized models from C++:
 //
-//   qcache_example save FOLDER SOURCE DTYPE     saves the model in FOLDER in DTYPE
-//   qcache_example load FOLDER SOURCE DTYPE     loads it, and tells how near it is to the original
-//   qcache_example load-values ...              the same without the stored tensors, whose dtypes libtorch may lack
-//   qcache_example save-changed ...             fails: a changed model is not the folder's any more
+//   qcache_example save FOLDER SOURCE DTYPE...    saves the model in FOLDER in these dtypes
+//   qcache_example load FOLDER SOURCE DTYPE...    loads it, and tells how near it is to the original
+//   qcache_example save-changed ...               fails: a changed model is not the folder's any more
 //
 // A program of its own would have the model's tensors already. This one takes them from the cache too: SOURCE is a
 // dtype without loss (bf16 for a bf16 model) that is cached. QWEN_CACHE names the cache directory.
@@ -15,6 +14,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "core/qcache.h"
 #include "core/torch/quantized_model.h"
@@ -68,9 +68,15 @@ std::string cache_path(const std::string& folder, const std::string& dtype) {
   return value(qcache::get_quantized_model_cache_path(folder, dtype, 0));
 }
 
+/// Loads what is stored. libtorch before 2.2 has no float8, so that not every dtype can be had so.
 void show_stored(const std::string& path) {
   qcache::TensorMap stored;
-  value(qcache::load_quantized_model(stored, path));
+  const qcache::Status loaded = qcache::load_quantized_model(stored, path);
+  if (!loaded && loaded.error().kind == qcache::ErrorKind::kUnsupported) {
+    std::cout << loaded.error().message << '\n';
+    return;
+  }
+  value(loaded);
   for (const auto& [name, tensor] : stored) {
     std::cout << "stored " << name << ' ' << tensor.scalar_type() << ' ' << tensor.sizes() << '\n';
   }
@@ -107,25 +113,25 @@ void save(const std::string& folder, const std::string& dtype, const qcache::Ten
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::cerr << "usage: qcache_example save|load FOLDER SOURCE DTYPE\n";
+  if (argc < 5) {
+    std::cerr << "usage: qcache_example save|load FOLDER SOURCE DTYPE...\n";
     return 2;
   }
   const std::string command = argv[1];
   const std::string folder = argv[2];
-  const std::string dtype = argv[4];
   qcache::TensorMap original;
   value(qcache::load_quantized_model(original, cache_path(folder, argv[3])));
-  if (command == "save") {
-    save(folder, dtype, original);
-  } else if (command == "save-changed") {
+  if (command == "save-changed") {
     original.begin()->second.add_(1);  // in this program's memory only
-    save(folder, dtype, original);
-  } else {
+  }
+  for (const std::string& dtype : std::vector<std::string>(argv + 4, argv + argc)) {
+    std::cout << dtype << '\n';
     if (command == "load") {
       show_stored(cache_path(folder, dtype));
+      load(cache_path(folder, dtype), original);
+    } else {
+      save(folder, dtype, original);
     }
-    load(cache_path(folder, dtype), original);
   }
   return 0;
 }
