@@ -1,5 +1,6 @@
 #include "core/quant/encodings.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/quant/kernels.h"
@@ -106,6 +107,19 @@ std::optional<std::string> refuse_quantized(const SourceModel& model) {
     return std::nullopt;
   }
   return "already quantized (" + model.facts.quant_method + "): qcache serves unquantized models only";
+}
+
+std::optional<std::string> refuse_joined_llama4_experts(const SourceModel& model, std::string_view scheme) {
+  const bool joined = std::any_of(model.tensors.begin(), model.tensors.end(), [](const TensorInfo& tensor) {
+    return tensor.name.ends_with(".experts.gate_up_proj");
+  });
+  if (!joined || !model.facts.model_type.starts_with("llama4")) {
+    return std::nullopt;
+  }
+  // Of these two methods' files, transformers expects that they have been made with a module for each expert.
+  return std::string(scheme) +
+         " cannot serve a Llama 4 whose experts are stored together: transformers looks for single experts and goes on "
+         "with random ones; use fp8-block";
 }
 
 }  // namespace qcache

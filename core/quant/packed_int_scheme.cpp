@@ -14,6 +14,9 @@ std::optional<std::string> PackedIntScheme::refusal(const SourceModel& model) co
   if (auto quantized = refuse_quantized(model)) {
     return quantized;
   }
+  if (auto joined = refuse_joined_llama4_experts(model, name_)) {
+    return joined;
+  }
   return refuse_dense_experts(model, name_, kLeastGroupElements);
 }
 

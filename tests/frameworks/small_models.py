@@ -37,6 +37,13 @@ def configurations():
             vocab_size=VOCABULARY, d_model=256, d_kv=64, d_ff=512, num_layers=2, num_heads=4, decoder_start_token_id=0)),
         "mixtral": (transformers.AutoModelForCausalLM, decoder(
             transformers.MixtralConfig, intermediate_size=256, num_local_experts=2, num_experts_per_tok=2)),
+        # Its experts are stored together, in 3-D tensors. All are used: a rounding must not send a token to another one.
+        "gpt-oss": (transformers.AutoModelForCausalLM, decoder(
+            transformers.GptOssConfig, intermediate_size=256, num_local_experts=2, num_experts_per_tok=2,
+            layer_types=["sliding_attention", "full_attention"])),
+        "llama4": (transformers.AutoModelForCausalLM, decoder(
+            transformers.Llama4TextConfig, intermediate_size=256, intermediate_size_mlp=512, num_local_experts=2,
+            num_experts_per_tok=2, pad_token_id=0)),
     }
 
 

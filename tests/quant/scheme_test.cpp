@@ -111,6 +111,22 @@ TEST(Scheme, WhatLoadersCannotLoadIsRefusedForMixturesOfExperts) {
   }
 }
 
+TEST(Scheme, JoinedExpertsOfLlama4AreRefusedWhereTransformersWouldSplitThem) {
+  SourceModel model;
+  model.facts.model_type = "llama4_text";
+  model.facts.mixture_of_experts = true;
+  model.tensors = {tensor_of("a.experts.gate_up_proj", DType::kBF16, {4, 64, 128})};
+  const std::set<std::string_view> serving = {"bf16", "fp16", "fp32", "fp8-block"};
+  for (const Scheme* scheme : all_schemes()) {
+    EXPECT_EQ(scheme->refusal(model).has_value(), !serving.contains(scheme->name())) << scheme->name();
+  }
+  for (const char* scheme : {"fp8", "int4", "w8a16", "mxfp4", "nf4", "nf4-dq", "fp4", "int8-bnb", "int8", "nvfp4"}) {
+    EXPECT_THAT(find_scheme(scheme)->refusal(model).value_or(""), HasSubstr("use fp8-block")) << scheme;
+  }
+  model.facts.model_type = "gpt_oss";
+  EXPECT_EQ(find_scheme("fp8")->refusal(model), std::nullopt) << "others keep such experts dense";
+}
+
 TEST(Scheme, GroupWiseOnesRefuseExpertsThatWouldBeQuantizedInPart) {
   SourceModel model;
   model.facts.mixture_of_experts = true;

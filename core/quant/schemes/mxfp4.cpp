@@ -24,6 +24,9 @@ class Mxfp4Scheme final : public Scheme {
     if (auto quantized = refuse_quantized(model)) {
       return quantized;
     }
+    if (auto joined = refuse_joined_llama4_experts(model, name())) {
+      return joined;
+    }
     return refuse_dense_experts(model, name(), kMxfp4GroupElements);
   }
 

@@ -46,7 +46,10 @@ class Nf4DqScheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 1; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    return refuse_quantized(model);
+    if (auto quantized = refuse_quantized(model)) {
+      return quantized;
+    }
+    return refuse_joined_llama4_experts(model, name());
   }
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,

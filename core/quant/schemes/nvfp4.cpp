@@ -20,6 +20,9 @@ class Nvfp4Scheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 1; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
+    if (auto joined = refuse_joined_llama4_experts(model, name())) {
+      return joined;
+    }
     if (model.facts.mixture_of_experts) {
       return "nvfp4 cannot serve a mixture of experts: transformers ignores the global scales of experts and loads "
              "wrong "
