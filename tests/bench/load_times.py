@@ -13,8 +13,8 @@ after all imports, with all source files in the page cache:
   own     the framework quantizes the original while it loads (bitsandbytes), or in place after it (quanto)
 
 "load" is from_pretrained, or quanto's requantize as docs/FRAMEWORKS.md tells; "use" is that and one token's forward, because a
-loader may leave the weights in a mapping that nobody has read yet. The least of several turns, taken turn by turn, so that a
-busy machine shows less. The kernels' time is what qcache computes, by the speeds in docs/SCHEMES.md, shared by all cores.
+loader may leave the weights in a mapping that nobody has read yet. The least of several turns ("later" and "copy": two to a turn),
+taken turn by turn, so that a busy machine shows less. The kernels' time is what qcache computes, by the speeds in docs/SCHEMES.md, shared by all cores.
 """
 
 import argparse
