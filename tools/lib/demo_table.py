@@ -10,6 +10,7 @@ import time
 CHUNK_BYTES = 1 << 20
 SEAL_TIMEOUT_S = 60.0
 REPEATS = 3
+RANKED = ("nf4", 16)  # the dtype and rank of the line with LoRA factors
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 
 
@@ -82,28 +83,33 @@ def main():
             sys.exit(f"error: no dtype '{unknown[0]}' for this model; there are {', '.join(dtypes)}")
         dtypes = wanted
     source_bytes = warm(source)
-    paths = [os.path.join(model, dtype, "0.bin") for dtype in dtypes]
-    stats = [os.stat(path) for path in paths]
+    files = [(dtype, os.path.join(model, dtype, "0.bin")) for dtype in dtypes]
+    dtype, rank = RANKED
+    ranked = os.path.join(model, dtype, f"{rank}.bin")
+    if dtype in dtypes and os.path.exists(ranked):
+        files.append((f"{dtype}, rank {rank}", ranked))
+    stats = [os.stat(path) for _, path in files]
 
-    print(f"{BOLD}{os.path.basename(model)}{PLAIN}: {size_text(source_bytes)} of source, shown as {len(dtypes)} "
+    print(f"{BOLD}{os.path.basename(model)}{PLAIN}: {size_text(source_bytes)} of source, shown as {len(files)} "
           f"quantized files of {size_text(sum(s.st_size for s in stats))} together,")
     print(f"which occupy {size_text(sum(s.st_blocks for s in stats) * 512)} of disk so far: "
           "nothing is quantized before somebody reads it.\n")
     print(f"{BOLD}{'dtype':<12} {'size':>9}   {'1 first read':>22}   {'2 second read':>22}   "
           f"{'3 backing file':>22}{PLAIN}")
-    for dtype, path, stat in zip(dtypes, paths, stats):
+    for (label, path), stat in zip(files, stats):
         count, first_s = read_all(path)
         if count != stat.st_size:
             sys.exit(f"error: {path} gave {count} bytes, but its size is {stat.st_size}")
         wait_until_sealed(path)
         second = best_read(path)
         native = best_read(attribute(path, "backing"))
-        print(f"{dtype:<12} {size_text(count):>9}   {timing_text(count, first_s):>22}   "
+        print(f"{label:<12} {size_text(count):>9}   {timing_text(count, first_s):>22}   "
               f"{timing_text(*second):>22}   {timing_text(*native):>22}", flush=True)
     print(f"""{DIM}
 1 first read: quantized while it was being read, tile by tile, from a source in the page cache.
 2 second read: the sealed result, served through the mount; best of {REPEATS}.
-3 backing file: the same bytes read from the cache folder, past the mount; best of {REPEATS}.{PLAIN}""")
+3 backing file: the same bytes read from the cache folder, past the mount; best of {REPEATS}.
+A rank above 0 also holds LoRA factors of what quantizing lost, computed while it was read.{PLAIN}""")
 
 
 main()
