@@ -20,9 +20,6 @@
 namespace qcache {
 namespace {
 
-#define QCACHE_TORCH_SINCE(major, minor) \
-  (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
-
 struct DTypePair {
   DType ours;
   at::ScalarType theirs;
@@ -38,11 +35,11 @@ constexpr DTypePair kDTypes[] = {
     {DType::kI8, at::kChar},
     {DType::kU8, at::kByte},
     {DType::kBool, at::kBool},
-#if QCACHE_TORCH_SINCE(2, 2)
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 202
     {DType::kF8E4M3, at::kFloat8_e4m3fn},
     {DType::kF8E5M2, at::kFloat8_e5m2},
 #endif
-#if QCACHE_TORCH_SINCE(2, 3)
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 203
     {DType::kU64, at::kUInt64},
     {DType::kU32, at::kUInt32},
     {DType::kU16, at::kUInt16},

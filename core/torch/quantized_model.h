@@ -12,7 +12,7 @@
 // All functions are thread-safe as long as nobody else changes the tensors given to them. They throw nothing: what
 // libtorch throws becomes an error. What they have to tell besides goes to spdlog's default logger.
 
-#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>  // at::Tensor; clang cannot read its header unless this one comes first
 
 #include <map>
 #include <string>
