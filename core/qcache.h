@@ -17,8 +17,8 @@ namespace qcache {
 Result<std::string> get_quantized_model_cache_path(const std::string& model_path, std::string_view weight_dtype,
                                                    uint32_t rank);
 
-/// What the file at a cache path is made from: what get_quantized_model_cache_path() was given. The path itself does not
-/// tell, it holds a digest of these.
+/// What the file at a cache path is made from: what get_quantized_model_cache_path() was given. The path itself does
+/// not tell, it holds a digest of these.
 struct ModelSource {
   std::string model_path;
   std::string weight_dtype;

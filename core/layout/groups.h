@@ -29,8 +29,8 @@ struct Contents {
 /// What holds for the result, so that containers need not check it: stored names are unique, every stored
 /// tensor's size is at most kMaxFileBytes, constants are as long as their shape says, and whatever is not
 /// constant is made by some tile. Fails with kUnsupported where the scheme refuses the model or the tiles cannot
-/// be numbered, kNotFound where no weight has factors of that rank, kInvalidModel where a stored name occurs twice or a shape is too
-/// large, and kInternal where an encoding contradicts itself.
+/// be numbered, kNotFound where no weight has factors of that rank, kInvalidModel where a stored name occurs twice or a
+/// shape is too large, and kInternal where an encoding contradicts itself.
 Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents = {});
 
 /// Tiles of all groups together.

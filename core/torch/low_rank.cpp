@@ -1,5 +1,7 @@
 #include "core/torch/low_rank.h"
 
+#include <ATen/core/ivalue.h>  // clang cannot read the others unless this one comes first
+
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
@@ -11,8 +13,8 @@ namespace {
 
 // More directions than asked for, so that the last ones asked for are good as well.
 constexpr int64_t kOversampling = 10;
-// Each costs two passes over the matrix. Of the part of a Gaussian matrix that is to be had, none finds 53 %, two find
-// 82 %, four 90 %.
+// Each costs two passes over the matrix. Of what rank r can take from a Gaussian matrix of 512 by 512, the hardest
+// kind, two find over four fifths for r = 16 and two thirds for r = 64.
 constexpr int kIterations = 2;
 
 at::Tensor orthonormal(const at::Tensor& tall) {
