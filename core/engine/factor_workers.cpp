@@ -190,9 +190,11 @@ std::string FactorWorkers::bury(Worker worker) {
   const MutexLock lock(mutex_);
   at_work_.erase(worker.pid);
   ::waitpid(worker.pid, nullptr, 0);
-  return info.si_code == CLD_EXITED
-             ? fmt::format("ended with exit code {}", info.si_status)
-             : fmt::format("was ended by signal {} ({})", info.si_status, ::strsignal(info.si_status));
+  if (info.si_code == CLD_EXITED) {
+    return fmt::format("ended with exit code {}", info.si_status);
+  }
+  const char* const signal = ::sigdescr_np(info.si_status);
+  return fmt::format("was ended by signal {} ({})", info.si_status, signal != nullptr ? signal : "unknown");
 }
 
 void FactorWorkers::end_idle() {
