@@ -254,30 +254,9 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
 }
 
 std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {
-  // Listing every dtype of every model must not read the whole catalog each time.
-  constexpr std::chrono::seconds kKept{1};
-  const auto now = std::chrono::steady_clock::now();
-  std::optional<std::vector<ArtifactPath>> paths;
-  {
-    const MutexLock lock(mutex_);
-    if (now < cached_ranks_until_) {
-      paths = cached_ranks_;
-    }
-  }
-  if (!paths) {
-    paths.emplace();
-    const auto entries = store_->entries();
-    for (const CacheEntry& entry : entries.value_or(std::vector<CacheEntry>())) {
-      if (auto path = parse_artifact_path(entry.record.virtual_path); path && path->rank > 0) {
-        paths->push_back(std::move(*path));
-      }
-    }
-    const MutexLock lock(mutex_);
-    cached_ranks_ = *paths;
-    cached_ranks_until_ = now + kKept;
-  }
+  const std::vector<ArtifactPath> paths = paths_of_ranks();
   std::vector<ArtifactName> out;
-  for (const ArtifactPath& path : *paths) {
+  for (const ArtifactPath& path : paths) {
     if (path.model == model_name && path.dtype == scheme.name()) {
       out.push_back(ArtifactName{model_name, &scheme, path.rank, path.kind});
     }
@@ -293,9 +272,41 @@ std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, co
   return out;
 }
 
+std::vector<ArtifactPath> Engine::paths_of_ranks() {
+  // Listing every dtype of every model must not read the whole catalog each time.
+  constexpr std::chrono::seconds kKept{1};
+  constexpr int kLooks = 3;  // more than one where files are sealed or dropped while we look
+  std::vector<ArtifactPath> paths;
+  for (int looks = 0; looks < kLooks; ++looks) {
+    uint64_t changes = 0;
+    {
+      const MutexLock lock(mutex_);
+      if (std::chrono::steady_clock::now() < cached_ranks_until_) {
+        return cached_ranks_;
+      }
+      changes = rank_changes_;
+    }
+    paths.clear();
+    const auto entries = store_->entries();
+    for (const CacheEntry& entry : entries.value_or(std::vector<CacheEntry>())) {
+      if (auto path = parse_artifact_path(entry.record.virtual_path); path && path->rank > 0) {
+        paths.push_back(std::move(*path));
+      }
+    }
+    const MutexLock lock(mutex_);
+    if (changes == rank_changes_) {
+      cached_ranks_ = paths;
+      cached_ranks_until_ = std::chrono::steady_clock::now() + kKept;
+      break;
+    }
+  }
+  return paths;
+}
+
 void Engine::forget_cached_ranks() {
   const MutexLock lock(mutex_);
   cached_ranks_until_ = {};
+  ++rank_changes_;
 }
 
 Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {

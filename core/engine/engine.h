@@ -165,6 +165,7 @@ class Engine final : private FillingObserver {
   void tick_artifacts() QCACHE_EXCLUDES(mutex_);
   void flush_accesses() QCACHE_EXCLUDES(mutex_);
   void forget_cached_ranks() QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<ArtifactPath> paths_of_ranks() QCACHE_EXCLUDES(mutex_);
   void check_free_space();
 
   Env& env_;
@@ -185,6 +186,7 @@ class Engine final : private FillingObserver {
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
   std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
+  uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
 
   FactorWorkers factor_workers_;

@@ -76,6 +76,9 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     errors_.add(path, sealed.error().with_context("cannot seal the cached file"), env_.now_ns());
     return;
   }
+  if (artifact->name().rank > 0) {
+    forget_cached_ranks();
+  }
   if (*sealed) {
     stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
   }
