@@ -39,6 +39,7 @@ SENTENCE = "The weights of a model, rounded to fewer bits."
 PREFIX = "base_model.model."
 RANK = 8  # of most checks
 RANKS = (0, 8, 32, 128)
+ADAPTED = ("llama", "qwen2", "bert", "t5", "mixtral")  # gpt-oss and llama4 have factors for their attention only
 PIPELINE = served_pipeline.NAME
 
 findings = Findings()
@@ -169,7 +170,8 @@ def main():
     subprocess.run([command, "mount", "--cache-dir", work / "cache", models, mount], check=True)
     begun = time.monotonic()
     try:
-        for name, auto_class in classes.items():
+        for name in ADAPTED:
+            auto_class = classes[name]
             findings.attempt(name, check_model, mount, name, auto_class, models / name, text_inputs(name), 256)
             print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
         findings.attempt(MINILM, check_model, mount, MINILM, transformers.AutoModel, models / MINILM, sentence, 384)
