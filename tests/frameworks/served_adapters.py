@@ -39,7 +39,7 @@ SENTENCE = "The weights of a model, rounded to fewer bits."
 PREFIX = "base_model.model."
 RANK = 8  # of most checks
 RANKS = (0, 8, 32, 128)
-ADAPTED = ("llama", "qwen2", "bert", "t5", "mixtral")  # gpt-oss and llama4 have factors for their attention only
+ADAPTED = ("llama", "qwen2", "bert", "t5", "mixtral")  # of small_models.py, those looked at
 PIPELINE = served_pipeline.NAME
 
 findings = Findings()
