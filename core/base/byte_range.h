@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 
 namespace qcache {
 
@@ -24,5 +25,14 @@ struct ByteRange {
   }
   friend constexpr bool operator==(const ByteRange&, const ByteRange&) = default;
 };
+
+/// Bytes in all ranges together. REQUIRES: that does not overflow.
+[[nodiscard]] constexpr uint64_t total_size(std::span<const ByteRange> ranges) {
+  uint64_t total = 0;
+  for (const ByteRange& range : ranges) {
+    total += range.size;
+  }
+  return total;
+}
 
 }  // namespace qcache

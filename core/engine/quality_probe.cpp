@@ -21,17 +21,6 @@ struct Buffers {
   std::vector<float> values;
 };
 
-Status read_source(const SourceReader& reader, const TensorInfo& tensor, const std::vector<ByteRange>& ranges,
-                   std::vector<std::byte>& out) {
-  out.clear();
-  for (const ByteRange& range : ranges) {
-    const size_t begin = out.size();
-    out.resize(begin + range.size);
-    QCACHE_TRY(reader.read(tensor, range.offset, std::span(out).subspan(begin)));
-  }
-  return {};
-}
-
 Status read_stored(Env& env, int fd, const std::vector<ByteRange>& ranges, std::vector<std::byte>& out) {
   out.clear();
   for (const ByteRange& range : ranges) {
@@ -104,7 +93,7 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
     // A transposed tensor's rows are gathered from all over it: few long runs cost what few rows do.
     const auto sample = tensor.strides.empty() ? quality_sample(encoding) : quality_sample(encoding, kLeastRuns);
     for (const UnitRange& units : sample) {
-      QCACHE_TRY(read_source(source, tensor, encoding.source_ranges(units), run.source));
+      QCACHE_TRY(source.read(tensor, encoding.source_ranges(units), run.source));
       std::vector<std::span<const std::byte>> stored(encoding.stored.size());
       for (uint32_t i = 0; i < stored.size(); ++i) {
         if (encoding.stored[i].order != UnitOrder::kOnce) {

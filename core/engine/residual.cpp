@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/layout/layout_plan.h"
 #include "core/quant/number_formats.h"
 
 namespace qcache {
@@ -12,32 +13,21 @@ namespace {
 // As much as fits a core's L2 cache with what is made of it.
 constexpr uint64_t kSliceSourceBytes = uint64_t{256} << 10;
 
-uint64_t total_size(const std::vector<ByteRange>& ranges) {
-  uint64_t total = 0;
-  for (const ByteRange& range : ranges) {
-    total += range.size;
-  }
-  return total;
-}
-
 }  // namespace
 
 Status compute_residual(const SourceReader& source, const TensorInfo& tensor, const Encoding& encoding,
                         const Survey* survey, std::span<float> out) {
   const uint64_t item = item_bytes(encoding.source_dtype);
-  const uint64_t step = std::max<uint64_t>(1, kSliceSourceBytes / encoding.source_bytes_of_unit());
+  // A transposed tensor's rows are gathered from all over it: the more rows at a time, the fewer times it is read.
+  const uint64_t slice_bytes = tensor.strides.empty() ? kSliceSourceBytes : kTileSourceBytes;
+  const uint64_t step = std::max<uint64_t>(1, slice_bytes / encoding.source_bytes_of_unit());
   std::vector<std::byte> weights;
   std::vector<float> values;
   std::vector<std::vector<std::byte>> stored(encoding.stored.size());
   for (uint64_t first = 0; first < encoding.unit_count(); first += step) {
     const UnitRange slice{first, std::min(step, encoding.unit_count() - first)};
     const std::vector<ByteRange> wanted = encoding.source_ranges(slice);
-    weights.resize(total_size(wanted));
-    size_t done = 0;
-    for (const ByteRange& range : wanted) {
-      QCACHE_TRY(source.read(tensor, range.offset, std::span(weights).subspan(done, range.size)));
-      done += range.size;
-    }
+    QCACHE_TRY(source.read(tensor, wanted, weights));
     std::vector<std::span<std::byte>> made;
     std::vector<std::span<const std::byte>> kept;
     for (size_t i = 0; i < stored.size(); ++i) {

@@ -35,6 +35,17 @@ Status SourceReader::read(const TensorInfo& tensor, uint64_t offset, std::span<s
   });
 }
 
+Status SourceReader::read(const TensorInfo& tensor, std::span<const ByteRange> ranges,
+                          std::vector<std::byte>& out) const {
+  out.resize(total_size(ranges));
+  size_t done = 0;
+  for (const ByteRange& range : ranges) {
+    QCACHE_TRY(read(tensor, range.offset, std::span(out).subspan(done, range.size)));
+    done += range.size;
+  }
+  return {};
+}
+
 Status SourceReader::read_file(size_t file, uint64_t position, std::span<std::byte> out) const {
   QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(files_.at(file).get(), out, position));
   stats_.source_bytes_read.fetch_add(got, std::memory_order_relaxed);

@@ -31,6 +31,10 @@ class SourceReader {
   /// whole elements. kSourceChanged where the file is shorter than its header said.
   [[nodiscard]] Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
 
+  /// The same for several ranges of a tensor, one after another into `out`, which gets their size.
+  [[nodiscard]] Status read(const TensorInfo& tensor, std::span<const ByteRange> ranges,
+                            std::vector<std::byte>& out) const;
+
   /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
   /// of a piece of work and before anybody sees what was made from it.
   [[nodiscard]] virtual Status check(size_t file) const;

@@ -39,14 +39,6 @@ TileBuffers& thread_buffers() {
   return buffers;
 }
 
-uint64_t total_size(const std::vector<ByteRange>& ranges) {
-  uint64_t total = 0;
-  for (const ByteRange& range : ranges) {
-    total += range.size;
-  }
-  return total;
-}
-
 /// Copies the bytes of `parts`, one after another in `from`, to where they belong in `to`, which holds those of `whole`
 /// one after another. Each part lies in one range of `whole`.
 void scatter(std::span<const std::byte> from, const std::vector<ByteRange>& parts, const std::vector<ByteRange>& whole,
@@ -172,13 +164,7 @@ Status TileMaker::encode(const Tile& tile) const {
   std::vector<std::span<std::byte>> outputs(stored_count);
   for (uint64_t first = tile.units.first; first < tile.units.end(); first += units_per_slice) {
     const UnitRange slice{first, std::min(units_per_slice, tile.units.end() - first)};
-    const std::vector<ByteRange> wanted = encoding.source_ranges(slice);
-    buffers.source.resize(total_size(wanted));
-    size_t done = 0;
-    for (const ByteRange& range : wanted) {
-      QCACHE_TRY(source_.read(tensor, range.offset, std::span(buffers.source).subspan(done, range.size)));
-      done += range.size;
-    }
+    QCACHE_TRY(source_.read(tensor, encoding.source_ranges(slice), buffers.source));
     for (size_t i = 0; i < stored_count; ++i) {
       if (tile_ranges[i].empty() || encoding.stored[i].order == UnitOrder::kOnce) {
         outputs[i] = {};

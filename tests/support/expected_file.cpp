@@ -75,14 +75,6 @@ Bytes gather(const Bytes& from, const std::vector<ByteRange>& ranges) {
   return out;
 }
 
-uint64_t total_size(const std::vector<ByteRange>& ranges) {
-  uint64_t total = 0;
-  for (const ByteRange& range : ranges) {
-    total += range.size;
-  }
-  return total;
-}
-
 /// Every tensor stored for one source tensor, each whole.
 std::vector<Bytes> encode(const Encoding& encoding, const Bytes& source) {
   const UnitRange all{0, encoding.unit_count()};
