@@ -11,11 +11,6 @@
 namespace qcache {
 namespace {
 
-unsigned thread_count(unsigned wanted) {
-  constexpr unsigned kAtLeast = 2;  // one tile can wait for the disk while another is encoded
-  return wanted > 0 ? wanted : std::max(kAtLeast, std::thread::hardware_concurrency());
-}
-
 std::string cached_file_name(const std::string& model_path, const ArtifactName& name) {
   return artifact_file_name(model_path, name.scheme->name(), name.rank, extension_of(name.kind));
 }
@@ -95,9 +90,7 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       options_(std::move(options)),
       store_(std::move(store)),
       index_(env, options_.roots),
-      factor_workers_(worker_programs()),
-      pool_(thread_count(options_.threads)),
-      factor_pool_(thread_count(options_.threads)) {
+      workshop_(options_.threads) {
   sealer_ = std::thread([this] { run_sealer(); });
   maintenance_ = std::thread([this] { run_maintenance(); });
 }
@@ -122,9 +115,7 @@ void Engine::stop() {
   for (const auto& artifact : artifacts) {
     artifact->abandon();
   }
-  factor_workers_.stop();
-  factor_pool_.stop();
-  pool_.stop();
+  workshop_.stop();
   sealer_.join();
   maintenance_.join();
   flush_accesses();
@@ -387,7 +378,7 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
   }
   FillingObserver& observer = *this;
   auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_,
-                                                 Workshop{pool_, factor_pool_, factor_workers_}, stats_, observer);
+                                                 workshop_, stats_, observer);
   if (name.rank > 0) {
     forget_cached_ranks();
   }
@@ -424,7 +415,9 @@ Status Engine::remove(const ArtifactName& name) {
     forget(artifact);
   }
   QCACHE_TRY_ASSIGN([[maybe_unused]] const uint64_t freed, store_->drop(file, "removed by a user"));
-  forget_cached_ranks();
+  if (name.rank > 0) {
+    forget_cached_ranks();
+  }
   return {};
 }
 

@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -19,7 +18,7 @@
 #include "core/engine/model_index.h"
 #include "core/engine/plan_cache.h"
 #include "core/engine/stats.h"
-#include "core/engine/worker_pool.h"
+#include "core/engine/workshop.h"
 #include "core/layout/model_folder.h"
 #include "core/model/companion_files.h"
 #include "core/store/aging.h"
@@ -189,9 +188,7 @@ class Engine final : private FillingObserver {
   uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
 
-  FactorWorkers factor_workers_;
-  WorkerPool pool_;
-  WorkerPool factor_pool_;
+  Workshop workshop_;
   std::thread sealer_;
   std::thread maintenance_;
 };

@@ -55,25 +55,15 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     forget(artifact);  // sealed by another process, or dropped
     return;
   }
-  if (Status written = artifact->write_static_bytes(); !written) {
-    errors_.add(path, written.error().with_context("cannot complete the cached file"), env_.now_ns());
-    return;
-  }
-  const auto keep_going = [this] {
+  const auto sealed = artifact->seal(*store_, [this] {
     const MutexLock lock(mutex_);
     return !stopping_;
-  };
-  auto quality = artifact->measure_quality(keep_going);
-  if (!quality && quality.error().kind != ErrorKind::kInterrupted) {
-    spdlog::warn("the quality of {} stays unknown: {}", path, quality.error().message);
-  }
-  auto sealed = store_->seal(artifact->filling(), artifact->record_draft(env_.now_ns()),
-                             quality ? *quality : std::vector<TensorQuality>(), keep_going);
+  });
   if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
     return;  // unmounted meanwhile: the complete filling file is sealed by a later run
   }
   if (!sealed) {
-    errors_.add(path, sealed.error().with_context("cannot seal the cached file"), env_.now_ns());
+    errors_.add(path, sealed.error(), env_.now_ns());
     return;
   }
   if (artifact->name().rank > 0) {
@@ -101,7 +91,7 @@ void Engine::run_maintenance() {
       }
     }
     tick_artifacts();
-    factor_workers_.end_idle();
+    workshop_.factor_workers().end_idle();
     const Clock::time_point now = Clock::now();
     if (now >= next_flush) {
       next_flush = now + kAccessFlushInterval;

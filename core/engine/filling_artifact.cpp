@@ -48,7 +48,7 @@ class FillingArtifact::Waiter final : public PendingRead {
 
 FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan,
                                  std::unique_ptr<SourceReader> source, std::shared_ptr<FillingFile> filling, Env& env,
-                                 const Workshop& workshop, Stats& stats, FillingObserver& observer)
+                                 Workshop& workshop, Stats& stats, FillingObserver& observer)
     : name_(std::move(name)),
       plan_(std::move(plan)),
       source_(std::move(source)),
@@ -58,7 +58,7 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       stats_(stats),
       observer_(observer),
       surveys_(*plan_, *source_),
-      maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers, *filling_, stats_),
+      maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers(), *filling_, stats_),
       tiles_(plan_->tile_count(), TileState::kAbsent),
       absent_(plan_->tile_count()),
       last_use_(std::chrono::steady_clock::now()) {}
@@ -142,7 +142,7 @@ void FillingArtifact::request(uint32_t tile, Priority priority) {
 
 WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
   const Group& group = plan_->groups()[plan_->tile(tile).group];
-  return group.encoding.factored != nullptr ? workshop_.factor_pool : workshop_.pool;
+  return group.encoding.factored != nullptr ? workshop_.factor_pool() : workshop_.pool();
 }
 
 void FillingArtifact::set_state(uint32_t tile, TileState state) {
@@ -170,7 +170,7 @@ bool FillingArtifact::fill_wanted() const {
 }
 
 void FillingArtifact::pump_fill() {
-  while (fill_in_flight_ < workshop_.pool.thread_count() && absent_ > 0 && fill_wanted()) {
+  while (fill_in_flight_ < workshop_.pool().thread_count() && absent_ > 0 && fill_wanted()) {
     while (tiles_[fill_cursor_] != TileState::kAbsent) {
       fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
     }
@@ -354,7 +354,7 @@ Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
   return crc;
 }
 
-Record FillingArtifact::record_draft(int64_t now_ns) const {
+Record FillingArtifact::record_draft() const {
   Record draft;
   draft.file = filling_->key().file;
   draft.virtual_path = name_.virtual_path();
@@ -363,8 +363,8 @@ Record FillingArtifact::record_draft(int64_t now_ns) const {
   draft.rank = name_.rank;
   draft.recipe = recipe();
   draft.scheme_version = name_.scheme->version();
-  draft.created_ns = now_ns;
-  draft.accessed_ns = now_ns;
+  draft.created_ns = env_.now_ns();
+  draft.accessed_ns = draft.created_ns;
   return draft;
 }
 
@@ -388,8 +388,19 @@ Status FillingArtifact::write_static_bytes() {
   return {};
 }
 
-Result<std::vector<TensorQuality>> FillingArtifact::measure_quality(const KeepGoing& keep_going) {
-  return qcache::measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
+Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoing& keep_going) {
+  if (Status written = write_static_bytes(); !written) {
+    return fail(written.error().with_context("cannot complete the cached file"));
+  }
+  auto quality = measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
+  if (!quality && quality.error().kind != ErrorKind::kInterrupted) {
+    spdlog::warn("the quality of {} stays unknown: {}", name_.virtual_path(), quality.error().message);
+  }
+  auto sealed = store.seal(*filling_, record_draft(), quality ? *quality : std::vector<TensorQuality>(), keep_going);
+  if (!sealed) {
+    return fail(sealed.error().with_context("cannot seal the cached file"));
+  }
+  return sealed;
 }
 
 void FillingArtifact::add_opener() {

@@ -16,19 +16,13 @@
 #include "core/engine/read_ahead.h"
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
-#include "core/engine/worker_pool.h"
+#include "core/engine/workshop.h"
 #include "core/store/record.h"
+#include "core/store/store.h"
 
 namespace qcache {
 
 class FillingArtifact;
-
-/// What filling artifacts share in one process.
-struct Workshop {
-  WorkerPool& pool;
-  WorkerPool& factor_pool;  ///< for tiles of LoRA factors: each takes up to seconds, and nothing else may wait for it
-  FactorWorkers& factor_workers;
-};
 
 /// What a filling artifact tells its owner. Called from worker threads with no lock held.
 class FillingObserver {
@@ -50,7 +44,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
   FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan, std::unique_ptr<SourceReader> source,
-                  std::shared_ptr<FillingFile> filling, Env& env, const Workshop& workshop, Stats& stats,
+                  std::shared_ptr<FillingFile> filling, Env& env, Workshop& workshop, Stats& stats,
                   FillingObserver& observer);
 
   [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
@@ -81,12 +75,11 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   /// The last failure, until its tile succeeds, or a new reader or warm request starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
-  /// What its record says when it is sealed; Store::seal() adds the rest.
-  [[nodiscard]] Record record_draft(int64_t now_ns) const;
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
   Status write_static_bytes();
-  /// How near the quantized weights are to the source; see measure_quality(). REQUIRES: complete().
-  Result<std::vector<TensorQuality>> measure_quality(const KeepGoing& keep_going);
+  /// Completes the file, measures the quality of its weights (a failure of that is only logged), and has `store` seal
+  /// it. Fails and returns as Store::seal(). REQUIRES: complete(), and the right to seal.
+  Result<std::optional<Record>> seal(Store& store, const KeepGoing& keep_going = {});
 
   /// Fails all reads that wait, drops queued work; for shutting down.
   void abandon() QCACHE_EXCLUDES(mutex_);
@@ -117,6 +110,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   Status assemble(ByteRange range, std::span<std::byte> out) const;
   [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored) const;
   Result<uint32_t> crc_of_file(ByteRange range) const;
+  [[nodiscard]] Record record_draft() const;
   [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece) const;
 
   const ArtifactName name_;
@@ -124,7 +118,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   const std::unique_ptr<SourceReader> source_;
   const std::shared_ptr<FillingFile> filling_;
   Env& env_;
-  const Workshop workshop_;
+  Workshop& workshop_;
   Stats& stats_;
   FillingObserver& observer_;
   Surveys surveys_;

@@ -190,10 +190,10 @@ Status TileMaker::factorize(const Group& group, const Survey* survey) const {
   const Encoding& encoding = group.encoding;
   const TensorInfo& tensor = source_.model().tensors[group.tensor];
   FactorRequest request;
-  request.rank = encoding.factor_rank;
+  request.rank = static_cast<uint32_t>(encoding.stored[kLoraA].shape.at(0));
   request.rows = tensor.shape.at(0);
   request.columns = tensor.shape.at(1);
-  request.set_size = factor_set_size(encoding.factor_rank);
+  request.set_size = factor_set_size(request.rank);
   request.seed = factor_seed(tensor.name);
   auto& buffers = thread_buffers();
   const Status made = workers_.compute(

@@ -1,13 +1,10 @@
 #include "core/engine/whole_file.h"
 
-#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <thread>
 #include <utility>
-#include <vector>
 
-#include "core/base/log.h"
 #include "core/base/mutex.h"
 #include "core/engine/filling_artifact.h"
 #include "core/engine/plan_cache.h"
@@ -59,13 +56,7 @@ Result<std::optional<Record>> seal(Store& store, FillingArtifact& artifact) {
       return std::optional<Record>();
     }
     if (ours) {
-      QCACHE_TRY(artifact.write_static_bytes());
-      auto quality = artifact.measure_quality({});
-      if (!quality) {
-        spdlog::warn("the quality of {} stays unknown: {}", artifact.name().virtual_path(), quality.error().message);
-      }
-      return store.seal(filling, artifact.record_draft(store.env().now_ns()),
-                        quality ? *quality : std::vector<TensorQuality>());
+      return artifact.seal(store);
     }
     std::this_thread::sleep_for(kSealRetry);  // should its owner die, it is our turn
   }
@@ -73,7 +64,7 @@ Result<std::optional<Record>> seal(Store& store, FillingArtifact& artifact) {
 
 Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& name, const FillingKey& key,
                                             std::shared_ptr<const LayoutPlan> plan, const OpenSource& open_source) {
-  // The jobs refer to all of these: the pool, whose end waits for them, goes first.
+  // The jobs refer to all of these: the workshop, whose end waits for them, goes first.
   Stats stats;
   FillEnd end;
   QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> source, open_source(stats));
@@ -81,21 +72,14 @@ Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& na
   if (!pair) {
     return std::optional<Record>();
   }
-  constexpr unsigned kAtLeast = 2;  // one tile can wait for the disk while another is encoded
-  const unsigned threads = std::max(kAtLeast, std::thread::hardware_concurrency());
-  FactorWorkers factor_workers(worker_programs());
-  WorkerPool pool(threads);
-  WorkerPool factor_pool(threads);
-  const auto artifact =
-      std::make_shared<FillingArtifact>(name, std::move(plan), std::move(source), std::move(pair), store.env(),
-                                        Workshop{pool, factor_pool, factor_workers}, stats, end);
+  Workshop workshop(0);
+  const auto artifact = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(source), std::move(pair),
+                                                          store.env(), workshop, stats, end);
   artifact->set_warm(true);
   artifact->tick();  // a file without tiles is complete from the start
   const Status filled = end.wait();
   artifact->abandon();
-  factor_workers.stop();
-  factor_pool.stop();
-  pool.stop();
+  workshop.stop();
   QCACHE_TRY(filled);
   return seal(store, *artifact);
 }

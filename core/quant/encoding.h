@@ -111,8 +111,7 @@ struct Encoding {
   uint64_t row_elements = 0;    ///< elements in a row, as the kernel sees it
   uint64_t group_elements = 0;  ///< elements per scale within a row, where the scheme leaves a choice; else 0
   bool quantized = false;       ///< false: the values are copied or cast
-  uint32_t factor_rank = 0;     ///< of LoRA factors, else 0
-  std::shared_ptr<const Encoding> factored = nullptr;  ///< set where `factor_rank` is
+  std::shared_ptr<const Encoding> factored = nullptr;  ///< set for LoRA factors
 
   /// Units in the tensor; 0 where it is empty.
   [[nodiscard]] uint64_t unit_count() const;

@@ -52,7 +52,6 @@ std::optional<Encoding> factors_of(const TensorInfo& tensor, const Encoding& wei
   out.source_bytes = weight.source_bytes;
   out.source_bytes_per_unit = weight.source_bytes;
   out.row_elements = weight.row_elements;
-  out.factor_rank = rank;
   out.factored = std::make_shared<const Encoding>(weight);
   return out;
 }

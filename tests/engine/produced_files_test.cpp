@@ -99,9 +99,8 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
     fresh.recipe[1] = static_cast<uint8_t>(produced_ >> 8);
     auto filling = FillingFile::open(env_, *cache_, fresh);
     ASSERT_THAT(filling, is_ok());
-    const auto artifact = std::make_shared<FillingArtifact>(name, plan, std::move(*reader), *filling, env_,
-                                                            Workshop{pool_, pool_, factor_workers_}, stats_,
-                                                            static_cast<FillingObserver&>(*this));
+    const auto artifact = std::make_shared<FillingArtifact>(name, plan, std::move(*reader), *filling, env_, workshop_,
+                                                            stats_, static_cast<FillingObserver&>(*this));
     std::promise<Status> done;
     // More than there is: the end must show by itself.
     artifact->read({0, plan->size_bytes() + 4096}, ReadIntent::kWanted, [&](Result<std::span<const std::byte>> bytes) {
@@ -162,8 +161,7 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
   Bytes source_bytes_;
   Stats stats_;
   Result<CacheDirectory> cache_ = CacheDirectory::open(env_, dir_ / "cache");
-  FactorWorkers factor_workers_{{}};  // rank 0 needs none
-  WorkerPool pool_{2};
+  Workshop workshop_{2};
   uint32_t produced_ = 0;
   uint64_t quantized_ = 0;
 

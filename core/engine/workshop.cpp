@@ -1,0 +1,25 @@
+#include "core/engine/workshop.h"
+
+#include <algorithm>
+#include <thread>
+
+namespace qcache {
+namespace {
+
+unsigned thread_count(unsigned wanted) {
+  constexpr unsigned kAtLeast = 2;  // one tile can wait for the disk while another is encoded
+  return wanted > 0 ? wanted : std::max(kAtLeast, std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+Workshop::Workshop(unsigned threads)
+    : factor_workers_(worker_programs()), pool_(thread_count(threads)), factor_pool_(thread_count(threads)) {}
+
+void Workshop::stop() {
+  factor_workers_.stop();  // first: threads of the factor pool wait for them
+  factor_pool_.stop();
+  pool_.stop();
+}
+
+}  // namespace qcache
