@@ -21,10 +21,7 @@ std::string open_quant_state(std::string_view quant_type, const TensorInfo& tens
 }
 
 std::optional<std::string> Bnb4BitScheme::refusal(const SourceModel& model) const {
-  if (auto quantized = refuse_quantized(model)) {
-    return quantized;
-  }
-  return refuse_joined_llama4_experts(model, traits_.name);
+  return refuse_quantized_or_joined(model, traits_.name);
 }
 
 Encoding Bnb4BitScheme::encoding(const SourceModel& model, const ModelChoices& /*choices*/,

@@ -109,7 +109,10 @@ std::optional<std::string> refuse_quantized(const SourceModel& model) {
   return "already quantized (" + model.facts.quant_method + "): qcache serves unquantized models only";
 }
 
-std::optional<std::string> refuse_joined_llama4_experts(const SourceModel& model, std::string_view scheme) {
+std::optional<std::string> refuse_quantized_or_joined(const SourceModel& model, std::string_view scheme) {
+  if (auto quantized = refuse_quantized(model)) {
+    return quantized;
+  }
   const bool joined = std::any_of(model.tensors.begin(), model.tensors.end(), [](const TensorInfo& tensor) {
     return tensor.name.ends_with(".experts.gate_up_proj");
   });

@@ -45,9 +45,8 @@ namespace qcache {
 /// Why no scheme serves this model: its weights are quantized already.
 [[nodiscard]] std::optional<std::string> refuse_quantized(const SourceModel& model);
 
-/// Why no scheme of compressed-tensors or bitsandbytes serves this model: it is a Llama 4 whose experts are stored
-/// together.
-[[nodiscard]] std::optional<std::string> refuse_joined_llama4_experts(const SourceModel& model,
-                                                                      std::string_view scheme);
+/// Why no scheme of compressed-tensors or bitsandbytes serves this model, `scheme` among them: its weights are
+/// quantized already, or it is a Llama 4 whose experts are stored together.
+[[nodiscard]] std::optional<std::string> refuse_quantized_or_joined(const SourceModel& model, std::string_view scheme);
 
 }  // namespace qcache

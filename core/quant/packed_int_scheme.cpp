@@ -11,11 +11,8 @@
 namespace qcache {
 
 std::optional<std::string> PackedIntScheme::refusal(const SourceModel& model) const {
-  if (auto quantized = refuse_quantized(model)) {
-    return quantized;
-  }
-  if (auto joined = refuse_joined_llama4_experts(model, name_)) {
-    return joined;
+  if (auto refusal = refuse_quantized_or_joined(model, name_)) {
+    return refusal;
   }
   return refuse_dense_experts(model, name_, kLeastGroupElements);
 }

@@ -19,10 +19,7 @@ class Fp8Scheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 2; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    if (auto quantized = refuse_quantized(model)) {
-      return quantized;
-    }
-    return refuse_joined_llama4_experts(model, name());
+    return refuse_quantized_or_joined(model, name());
   }
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,

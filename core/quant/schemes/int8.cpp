@@ -19,13 +19,13 @@ class Int8Scheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 2; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    if (auto joined = refuse_joined_llama4_experts(model, name())) {
-      return joined;
+    if (auto refusal = refuse_quantized_or_joined(model, name())) {
+      return refusal;
     }
     if (model.facts.mixture_of_experts) {
       return "int8 cannot serve a mixture of experts: transformers fails to load int8 experts; use fp8";
     }
-    return refuse_quantized(model);
+    return std::nullopt;
   }
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,

@@ -21,11 +21,8 @@ class Mxfp4Scheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 1; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    if (auto quantized = refuse_quantized(model)) {
-      return quantized;
-    }
-    if (auto joined = refuse_joined_llama4_experts(model, name())) {
-      return joined;
+    if (auto refusal = refuse_quantized_or_joined(model, name())) {
+      return refusal;
     }
     return refuse_dense_experts(model, name(), kMxfp4GroupElements);
   }

@@ -46,10 +46,7 @@ class Nf4DqScheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 1; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    if (auto quantized = refuse_quantized(model)) {
-      return quantized;
-    }
-    return refuse_joined_llama4_experts(model, name());
+    return refuse_quantized_or_joined(model, name());
   }
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,

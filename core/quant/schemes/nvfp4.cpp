@@ -20,15 +20,15 @@ class Nvfp4Scheme final : public Scheme {
   [[nodiscard]] uint32_t version() const override { return 1; }
 
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override {
-    if (auto joined = refuse_joined_llama4_experts(model, name())) {
-      return joined;
+    if (auto refusal = refuse_quantized_or_joined(model, name())) {
+      return refusal;
     }
     if (model.facts.mixture_of_experts) {
       return "nvfp4 cannot serve a mixture of experts: transformers ignores the global scales of experts and loads "
              "wrong "
              "weights; use fp8";
     }
-    return refuse_quantized(model);
+    return std::nullopt;
   }
 
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& /*choices*/,
