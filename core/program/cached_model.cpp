@@ -125,6 +125,8 @@ Result<std::shared_ptr<const CachedModel>> CachedModel::open(Env& env, const std
   return model;
 }
 
+CachedModel::CachedModel() = default;
+
 CachedModel::~CachedModel() {
   if (!mapping_.empty()) {
     ::munmap(mapping_.data(), mapping_.size());
@@ -151,6 +153,9 @@ Status CachedModel::read(Env& env, const std::string& path) {
   FileBytes file(env, fd_.get(), path, mapping_.size());
   QCACHE_TRY_ASSIGN(quantized_, quantized_tensors(file));
   quantized_names_.insert(quantized_.begin(), quantized_.end());
+  if (const Scheme* const scheme = find_scheme(dtype_)) {
+    encodings_ = std::make_unique<const StoredEncodings>(*scheme, quantized_);
+  }
   return {};
 }
 
@@ -160,13 +165,11 @@ std::span<std::byte> CachedModel::bytes_of(const TensorInfo& tensor) const {
 
 std::vector<std::string> CachedModel::model_tensors() const {
   std::unordered_set<std::string> parts;
-  if (const Scheme* const scheme = find_scheme(dtype_)) {
-    const StoredEncodings encodings(*scheme, quantized_);
+  if (encodings_) {
     for (const std::string& name : quantized_) {
-      parts.merge([&] {
-        const auto names = encodings.names_of(name);
-        return std::unordered_set<std::string>(names.begin(), names.end());
-      }());
+      for (std::string& part : encodings_->names_of(name)) {
+        parts.insert(std::move(part));
+      }
     }
   }
   std::vector<std::string> names = quantized_;
@@ -203,8 +206,7 @@ Result<PlaceInFile> CachedModel::find(const std::string& name, const Shape& shap
         fmt::format("{} has rank {}: its factors have to be added by the program, so load it as a map of tensors",
                     path_, rank_));
   }
-  const StoredEncodings encodings(*scheme, quantized_);
-  place.encoding = encodings.find(name, shape, [&](std::string_view stored) -> std::optional<TensorInFile> {
+  place.encoding = encodings_->find(name, shape, [&](std::string_view stored) -> std::optional<TensorInFile> {
     const auto found = by_name_.find(stored);
     return found == by_name_.end()
                ? std::nullopt

@@ -18,6 +18,8 @@
 
 namespace qcache {
 
+class StoredEncodings;
+
 /// Where a tensor of the model lies in a cached file: as it is (`dense`, whose dtype may be another than the model's),
 /// or quantized by `encoding` into `stored`.
 struct PlaceInFile {
@@ -54,7 +56,7 @@ class CachedModel {
   Result<PlaceInFile> find(const std::string& name, const Shape& shape) const;
 
  private:
-  CachedModel() = default;
+  CachedModel();
   Status map(UniqueFd fd, uint64_t size, const std::string& path);
   Status read(Env& env, const std::string& path);
 
@@ -68,6 +70,7 @@ class CachedModel {
   std::unordered_map<std::string_view, const TensorInfo*> by_name_;
   std::vector<std::string> quantized_;
   std::unordered_set<std::string_view> quantized_names_;
+  std::unique_ptr<const StoredEncodings> encodings_;  // null where this build does not know the dtype
 };
 
 }  // namespace qcache
