@@ -11,10 +11,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "core/base/log.h"
+#include "core/base/message.h"
 #include "core/engine/shared_floats.h"
 
 namespace qcache {
@@ -22,34 +23,15 @@ namespace {
 
 constexpr std::chrono::seconds kIdleTime{30};
 
-/// Sends `request` with the descriptor. False where the worker is gone.
-bool send_request(int socket, FactorRequest request, int memory) {
-  iovec bytes{&request, sizeof request};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &bytes;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &memory, sizeof memory);
-  ssize_t sent = -1;
-  do {
-    sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent == static_cast<ssize_t>(sizeof request);
-}
-
-bool receive_reply(int socket, FactorReply& reply) {
-  ssize_t got = -1;
-  do {
-    got = ::recv(socket, &reply, sizeof reply, 0);
-  } while (got < 0 && errno == EINTR);
+/// Nothing where the worker is gone, or is no worker.
+std::optional<FactorReply> ask(int socket, const FactorRequest& request, int memory) {
+  FactorReply reply;
+  if (!send_message(socket, std::as_bytes(std::span(&request, 1)), memory)) {
+    return std::nullopt;
+  }
+  const auto received = receive_message(socket, std::as_writable_bytes(std::span(&reply, 1)));
   reply.reason.back() = '\0';
-  return got == static_cast<ssize_t>(sizeof reply);
+  return received && received->size == sizeof reply ? std::optional(reply) : std::nullopt;
 }
 
 std::vector<std::string> worker_environment() {
@@ -118,16 +100,16 @@ Status FactorWorkers::compute(const FactorRequest& request, const std::function<
     put_back(std::move(worker));
     return filled;
   }
-  FactorReply reply;
-  if (!send_request(worker.socket.get(), request, memory.fd()) || !receive_reply(worker.socket.get(), reply)) {
+  const std::optional<FactorReply> reply = ask(worker.socket.get(), request, memory.fd());
+  if (!reply) {
     const std::string how = bury(std::move(worker));
     const MutexLock lock(mutex_);
     return stopping_ ? fail(ErrorKind::kInterrupted, "the filesystem is being unmounted")
                      : fail(ErrorKind::kIo, fmt::format("qcache-worker {}; read again to try again", how));
   }
   put_back(std::move(worker));
-  if (reply.done != 1) {
-    return fail(ErrorKind::kIo, fmt::format("qcache-worker failed: {}", reply.reason.data()));
+  if (reply->done != 1) {
+    return fail(ErrorKind::kIo, fmt::format("qcache-worker failed: {}", reply->reason.data()));
   }
   std::ranges::copy(std::as_bytes(memory.values().subspan(matrix, a.size() / sizeof(float))), a.begin());
   std::ranges::copy(std::as_bytes(memory.values().subspan(matrix + a.size() / sizeof(float))), b.begin());

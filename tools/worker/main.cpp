@@ -2,21 +2,18 @@
 // socket; it ends when the other end is closed. It sees matrices and nothing else: no names, no files.
 
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <fstream>
-#include <limits>
-#include <optional>
+#include <span>
 #include <string>
 
 #include "core/base/checked.h"
-#include "core/base/unique_fd.h"
+#include "core/base/message.h"
 #include "core/engine/factor_protocol.h"
 #include "core/torch/low_rank.h"
 
@@ -24,39 +21,6 @@ namespace qcache {
 namespace {
 
 enum WorkerExit { kNoMoreRequests = 0, kBadRequest = 2, kSocketFailed = 3 };
-
-struct Received {
-  FactorRequest request;
-  UniqueFd memory;
-};
-
-/// Nothing where the daemon has closed its end. Ends the process where what came is no request.
-std::optional<Received> receive_request() {
-  Received out;
-  iovec bytes{&out.request, sizeof out.request};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &bytes;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  ssize_t got = -1;
-  do {
-    got = ::recvmsg(STDIN_FILENO, &message, MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
-  if (got == 0) {
-    return std::nullopt;
-  }
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (got != static_cast<ssize_t>(sizeof out.request) || header == nullptr || header->cmsg_type != SCM_RIGHTS) {
-    std::fputs("qcache-worker is started by qcache and has no use by itself\n", stderr);
-    std::exit(kBadRequest);
-  }
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  out.memory.reset(fd);
-  return out;
-}
 
 /// Empty where the factors are in the memory, else why not.
 std::string answer(const FactorRequest& request, int memory) {
@@ -91,15 +55,24 @@ std::string answer(const FactorRequest& request, int memory) {
 }
 
 int serve() {
+  struct stat input {};
+  if (::fstat(STDIN_FILENO, &input) != 0 || !S_ISSOCK(input.st_mode)) {
+    std::fputs("qcache-worker is started by qcache and has no use by itself\n", stderr);
+    return kBadRequest;
+  }
   // Should memory run out, it is this process that goes, and not the mount.
   std::ofstream("/proc/self/oom_score_adj") << "1000";
   use_one_thread();
-  while (const auto received = receive_request()) {
-    const std::string failure = answer(received->request, received->memory.get());
+  FactorRequest request;
+  while (const auto received = receive_message(STDIN_FILENO, std::as_writable_bytes(std::span(&request, 1)))) {
+    if (received->size != sizeof request || !received->fd.valid()) {
+      return kBadRequest;
+    }
+    const std::string failure = answer(request, received->fd.get());
     FactorReply reply;
     reply.done = failure.empty() ? 1 : 0;
     failure.copy(reply.reason.data(), reply.reason.size() - 1);
-    if (::send(STDIN_FILENO, &reply, sizeof reply, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof reply)) {
+    if (!send_message(STDIN_FILENO, std::as_bytes(std::span(&reply, 1)))) {
       return kSocketFailed;
     }
   }
