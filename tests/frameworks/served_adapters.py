@@ -10,13 +10,10 @@ With full rank the outputs are those of the original model again. Prints the cos
 the original by rank, as in docs/FRAMEWORKS.md. The exit status is 1 where anything fails.
 """
 
-import gc
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,8 +27,9 @@ from safetensors.torch import load_file
 import served_pipeline
 from dequantized import dequantized
 from findings import Findings, versions
-from loaded_models import CASTS, DTYPES, cosine, load, model_dtype
+from loaded_models import CASTS, DTYPES, cosine, load
 from minilm import minilm
+from mounting import mounted, work_folder
 from small_models import image_inputs, make_models, make_pipeline, text_inputs
 
 MINILM = "all-MiniLM-L6-v2"
@@ -151,6 +149,18 @@ def check_pipeline(mount):
     findings.check(bool(after.isfinite().all()) and not torch.equal(before, after), f"{PIPELINE}: the adapter does nothing")
 
 
+def check_all(mount, models, classes):
+    begun = time.monotonic()
+    for name in ADAPTED:
+        findings.attempt(name, check_model, mount, name, classes[name], models / name, text_inputs(name), 256)
+        print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+    sentence = dict(transformers.AutoTokenizer.from_pretrained(models / MINILM)(SENTENCE, return_tensors="pt"))
+    findings.attempt(MINILM, check_model, mount, MINILM, transformers.AutoModel, models / MINILM, sentence, 384)
+    findings.attempt(MINILM, measure_ranks, mount, models / MINILM, sentence)
+    findings.attempt(PIPELINE, check_pipeline, mount)
+    print(f"all: {time.monotonic() - begun:.0f} s", flush=True)
+
+
 def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
@@ -160,28 +170,13 @@ def main():
     torch.set_num_threads(2)
     command = sys.argv[1]
     real = pathlib.Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else minilm()
-    work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-adapters-"))
-    mount, models = work / "mnt", work / "models"
-    mount.mkdir()
-    classes = make_models(models)
-    make_pipeline(models / PIPELINE)
-    shutil.copytree(real, models / MINILM)
-    sentence = dict(transformers.AutoTokenizer.from_pretrained(models / MINILM)(SENTENCE, return_tensors="pt"))
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", models, mount], check=True)
-    begun = time.monotonic()
-    try:
-        for name in ADAPTED:
-            auto_class = classes[name]
-            findings.attempt(name, check_model, mount, name, auto_class, models / name, text_inputs(name), 256)
-            print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
-        findings.attempt(MINILM, check_model, mount, MINILM, transformers.AutoModel, models / MINILM, sentence, 384)
-        findings.attempt(MINILM, measure_ranks, mount, models / MINILM, sentence)
-        findings.attempt(PIPELINE, check_pipeline, mount)
-        print(f"all: {time.monotonic() - begun:.0f} s", flush=True)
-    finally:
-        gc.collect()  # models keep the files mapped that they were loaded from
-        subprocess.run([command, "unmount", "--lazy", mount], check=True)
-        shutil.rmtree(work)
+    with work_folder("adapters") as work:
+        models = work / "models"
+        classes = make_models(models)
+        make_pipeline(models / PIPELINE)
+        shutil.copytree(real, models / MINILM)
+        with mounted(command, work, models) as mount:
+            check_all(mount, models, classes)
     findings.print_table([dtype for dtype in DTYPES if dtype not in CASTS])
     print(f"\n{versions()}\n{len(findings.failures)} failures")
     sys.exit(1 if findings.failures else 0)

@@ -13,11 +13,8 @@ also `unzip -t`, and the system's torch (Debian's 1.13.1, where it is installed:
 
 import json
 import os
-import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy
@@ -25,6 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from mounting import mounted, work_folder
 from quantizers import CASTS, QUANTIZERS, raw, same
 
 FLOAT8 = ("fp8", "qfloat8", "fp8-block", "nvfp4")
@@ -162,18 +160,13 @@ def main():
         sys.exit(__doc__)
     torch.set_num_threads(2)
     command = sys.argv[1]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-frameworks-"))
-    mount, models = work / "mnt", {"small-bf16": torch.bfloat16, "small-fp32": torch.float32}
-    mount.mkdir()
-    for name, dtype in models.items():
-        make_model(work / "models" / name, dtype)
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", work / "models", mount], check=True)
-    try:
-        for name in models:
-            check_model(mount, name, load_file(work / "models" / name / "model.safetensors"))
-    finally:
-        subprocess.run([command, "unmount", mount], check=True)
-        shutil.rmtree(work)
+    models = {"small-bf16": torch.bfloat16, "small-fp32": torch.float32}
+    with work_folder("files") as work:
+        for name, dtype in models.items():
+            make_model(work / "models" / name, dtype)
+        with mounted(command, work, work / "models") as mount:
+            for name in models:
+                check_model(mount, name, load_file(work / "models" / name / "model.safetensors"))
     print(f"{len(failures)} differences")
     sys.exit(1 if failures else 0)
 

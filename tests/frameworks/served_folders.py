@@ -13,14 +13,11 @@ models as a table, as in docs/FRAMEWORKS.md; those of random models only say tha
 is 1 where anything fails.
 """
 
-import gc
 import logging
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 
@@ -41,6 +38,7 @@ from findings import Findings, versions
 from loaded_models import (CASTS, COMPRESSED_TENSORS, DTYPES, QUANTO, check_outputs, check_similarity, check_weights, load,
                            model_dtype, requantize_from)
 from minilm import minilm
+from mounting import mounted, work_folder
 from small_models import make_models, make_pipeline, text_inputs
 
 MINILM = "all-MiniLM-L6-v2"
@@ -157,22 +155,16 @@ def main():
     torch.set_num_threads(2)  # the models are small: more threads only wait for each other
     command = sys.argv[1]
     real = pathlib.Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else minilm()
-    work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-folders-"))
-    mount, models = work / "mnt", work / "models"
-    mount.mkdir()
-    classes = make_models(models)
-    make_pipeline(models / served_pipeline.NAME)
-    (work / "real").mkdir()
-    shutil.copytree(real, work / "real" / MINILM)
-    sources = {MINILM: work / "real" / MINILM} | {path.name: path for path in models.iterdir()}
-    classes[MINILM] = transformers.AutoModel
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", models, work / "real", mount], check=True)
-    try:
-        check_all(mount, sources, classes, work / "dense")
-    finally:
-        gc.collect()  # models keep the files mapped that they were loaded from
-        subprocess.run([command, "unmount", "--lazy", mount], check=True)
-        shutil.rmtree(work)
+    with work_folder("folders") as work:
+        models = work / "models"
+        classes = make_models(models)
+        make_pipeline(models / served_pipeline.NAME)
+        (work / "real").mkdir()
+        shutil.copytree(real, work / "real" / MINILM)
+        sources = {MINILM: work / "real" / MINILM} | {path.name: path for path in models.iterdir()}
+        classes[MINILM] = transformers.AutoModel
+        with mounted(command, work, models, work / "real") as mount:
+            check_all(mount, sources, classes, work / "dense")
     findings.print_table(DTYPES)
     print(f"\n{versions()}\n{len(findings.failures)} failures")
     sys.exit(1 if findings.failures else 0)

@@ -12,15 +12,15 @@ without a missing or unexpected key. The exit status is 1 where anything differs
 
 import collections
 import json
-import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 
 import torch
 import transformers
 from safetensors.torch import save_file
+
+from mounting import mounted, work_folder
 
 CONFIG = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
 # Runs in this Python and in the system's, so it knows only what torch 1.13 knows.
@@ -174,19 +174,14 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     command = sys.argv[1]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-torch-sources-"))
-    root, mount = work / "models", work / "mnt"
-    mount.mkdir()
-    names = make_models(root)
-    state = make_tied_model(root / "tied")
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", root, mount], check=True)
-    try:
-        for name in names:
-            check_model(root, mount, name)
-        check_tied_model(mount, root / "tied", state, work)
-    finally:
-        subprocess.run([command, "unmount", mount], check=True)
-        shutil.rmtree(work)
+    with work_folder("torch-sources") as work:
+        root = work / "models"
+        names = make_models(root)
+        state = make_tied_model(root / "tied")
+        with mounted(command, work, root) as mount:
+            for name in names:
+                check_model(root, mount, name)
+            check_tied_model(mount, root / "tied", state, work)
     print(f"{len(failures)} differences")
     sys.exit(1 if failures else 0)
 

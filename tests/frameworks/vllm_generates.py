@@ -14,10 +14,10 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
+
+from mounting import mounted, work_folder
 
 MUST = ("bf16", "fp16", "fp32", "int8", "fp8")
 MUST_WITH_AVX512 = ("int4",)
@@ -83,25 +83,20 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     command = sys.argv[1]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="qcache-vllm-"))
-    mount, source = work / "mnt", work / "models/llama"
-    mount.mkdir()
-    make_model(source)
-    subprocess.run([command, "mount", "--cache-dir", work / "cache", work / "models", mount], check=True)
     failed = []
-    try:
-        for dtype in sys.argv[2:] or sorted(os.listdir(mount / "llama")):
-            ran = subprocess.run([sys.executable, __file__, "--check", source, mount / "llama" / dtype / "0", dtype], text=True,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            if "VLLM_LOGS" in os.environ:
-                (pathlib.Path(os.environ["VLLM_LOGS"]) / f"vllm-{dtype}.log").write_text(ran.stdout)
-            results = [line.removeprefix("RESULT ") for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
-            if ran.returncode != 0 or not results:
-                failed.append(dtype)
-            print(f"{dtype:9} {results[0] if results else f'FAILED {reason(ran.stdout)}'}", flush=True)
-    finally:
-        subprocess.run([command, "unmount", "--lazy", mount], check=True)
-        shutil.rmtree(work)
+    with work_folder("vllm") as work:
+        source = work / "models/llama"
+        make_model(source)
+        with mounted(command, work, work / "models") as mount:
+            for dtype in sys.argv[2:] or sorted(os.listdir(mount / "llama")):
+                ran = subprocess.run([sys.executable, __file__, "--check", source, mount / "llama" / dtype / "0", dtype], text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                if "VLLM_LOGS" in os.environ:
+                    (pathlib.Path(os.environ["VLLM_LOGS"]) / f"vllm-{dtype}.log").write_text(ran.stdout)
+                results = [line.removeprefix("RESULT ") for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
+                if ran.returncode != 0 or not results:
+                    failed.append(dtype)
+                print(f"{dtype:9} {results[0] if results else f'FAILED {reason(ran.stdout)}'}", flush=True)
     must = MUST + (MUST_WITH_AVX512 if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split() else ())
     sys.exit(1 if set(failed) & set(must) else 0)
 
