@@ -35,6 +35,7 @@ void low_rank_factors(std::span<const float> matrix, uint64_t rows, uint64_t col
   const int64_t kept = std::min({static_cast<int64_t>(rank), m, n});
   const int64_t directions = std::min({static_cast<int64_t>(set_size) + kOversampling, m, n});
   // from_blob wants a mutable pointer; nothing below writes through it.
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast)
   const at::Tensor e = at::from_blob(const_cast<float*>(matrix.data()), {m, n}, at::kFloat);
 
   const at::Generator random = at::make_generator<at::CPUGeneratorImpl>(seed);
