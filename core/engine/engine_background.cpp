@@ -1,6 +1,9 @@
 // The engine's two background threads: the sealer, which hashes and publishes complete files (seconds of work that must
 // not take a worker from waiting readers), and maintenance, which does everything that is due by the clock.
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "core/base/log.h"
@@ -18,10 +21,14 @@ constexpr std::chrono::seconds kSpaceCheckInterval{60};
 // Free space below which a user should hear of it.
 constexpr uint64_t kLowFreeBytes = uint64_t{1} << 30;
 constexpr double kLowFreeShare = 0.05;
+// Of the sealer, which works when a program has just loaded its model and begins to compute with it.
+constexpr int kSealerNice = 10;
 
 }  // namespace
 
 void Engine::run_sealer() {
+  // Linux keeps this per thread, and lets everybody lower it.
+  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kSealerNice);
   for (;;) {
     std::shared_ptr<FillingArtifact> artifact;
     {
