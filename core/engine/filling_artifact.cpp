@@ -147,6 +147,7 @@ WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
 
 void FillingArtifact::set_state(uint32_t tile, TileState state) {
   absent_ -= tiles_[tile] == TileState::kAbsent ? 1U : 0U;
+  ready_ -= tiles_[tile] == TileState::kReady ? 1U : 0U;
   tiles_[tile] = state;
   absent_ += state == TileState::kAbsent ? 1U : 0U;
   ready_ += state == TileState::kReady ? 1U : 0U;
@@ -199,7 +200,9 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   }
   const Status made = [&]() -> Status {
     try {
-      return maker_.ensure(tile);
+      // Nobody waits for a tile of the background fill, and all cores work on it.
+      return maker_.ensure(
+          tile, priority == Priority::kFill ? TileMaker::Proof::kChecksumAndDigest : TileMaker::Proof::kChecksum);
     } catch (const std::exception& e) {  // out of memory: this tile fails, the daemon lives on
       return fail(ErrorKind::kInternal, "cannot make tile " + std::to_string(tile) + ": " + e.what());
     }
@@ -318,7 +321,7 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) co
   const Group& planned = plan_->groups()[group];
   for (uint32_t index = planned.tiles.first; index < planned.tiles.end; ++index) {
     const std::optional<TileMark> mark = filling_->mark_of(index);
-    if (!mark) {
+    if (!mark || !mark->crc) {
       // Another process found the tile's bytes wrong after we had verified them: the disk changed under us.
       return fail(ErrorKind::kCorrupt,
                   "the cached file of " + name_.virtual_path() + " changed on disk while it was read: read it again");
@@ -327,7 +330,7 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) co
     for (const ByteRange& range : plan_->tile_file_ranges(plan_->tile(index), stored)) {
       bytes += range.size;
     }
-    crc = crc32_combine(crc, mark->crc.at(stored), bytes);
+    crc = crc32_combine(crc, mark->crc->at(stored), bytes);
   }
   const StoredTensor& tensor = planned.encoding.stored[stored];
   if (tensor.order != UnitOrder::kFolded) {
@@ -388,7 +391,27 @@ Status FillingArtifact::write_static_bytes() {
   return {};
 }
 
+Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
+  for (uint32_t tile = 0; tile < plan_->tile_count(); ++tile) {
+    if (keep_going && !keep_going()) {
+      return fail(ErrorKind::kInterrupted, "hashing the tiles was interrupted");
+    }
+    if (Status added = maker_.add_digest(tile); !added) {
+      const MutexLock lock(mutex_);
+      set_state(tile, TileState::kAbsent);  // whoever wants it next has it made, and the file announced again
+      announced_ = false;
+      return added;
+    }
+  }
+  return {};
+}
+
 Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoing& keep_going) {
+  if (Status hashed = add_digests(keep_going); !hashed) {
+    return fail(hashed.error().kind == ErrorKind::kInterrupted
+                    ? hashed.error()
+                    : hashed.error().with_context("cannot complete the cached file"));
+  }
   if (Status written = write_static_bytes(); !written) {
     return fail(written.error().with_context("cannot complete the cached file"));
   }

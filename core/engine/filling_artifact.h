@@ -77,8 +77,9 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
 
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
   Status write_static_bytes();
-  /// Completes the file, measures the quality of its weights (a failure of that is only logged), and has `store` seal
-  /// it. Fails and returns as Store::seal(). REQUIRES: complete(), and the right to seal.
+  /// Completes the file: the tiles' digests, the static bytes; measures the quality of its weights (a failure of that
+  /// is only logged), and has `store` seal it. Fails and returns as Store::seal(); a tile that cannot be hashed or made
+  /// again counts as not made from then on. REQUIRES: complete(), and the right to seal.
   Result<std::optional<Record>> seal(Store& store, const KeepGoing& keep_going = {});
 
   /// Fails all reads that wait, drops queued work; for shutting down.
@@ -108,6 +109,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   // Calls back with the bytes of a range whose tiles are all ready.
   void deliver(ByteRange range, const ReadCallback& callback) const;
   Status assemble(ByteRange range, std::span<std::byte> out) const;
+  // Adds the digests that the marks of tiles made for readers lack.
+  Status add_digests(const KeepGoing& keep_going) QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored) const;
   Result<uint32_t> crc_of_file(ByteRange range) const;
   [[nodiscard]] Record record_draft() const;

@@ -11,8 +11,8 @@ struct Stats {
   std::atomic<uint64_t> tiles_quantized{0};
   std::atomic<uint64_t> bytes_quantized{0};    ///< bytes that tiles made
   std::atomic<uint64_t> source_bytes_read{0};  ///< tensor bytes; headers do not count
-  std::atomic<uint64_t> tiles_verified{0};     ///< hashed because this process had not made them
-  std::atomic<uint64_t> tiles_rejected{0};     ///< whose hash was wrong: made again
+  std::atomic<uint64_t> tiles_verified{0};     ///< checked because this process had not made them
+  std::atomic<uint64_t> tiles_rejected{0};     ///< whose bytes were not those of their mark: made again
   std::atomic<uint64_t> files_sealed{0};
   std::atomic<uint64_t> opens_sealed{0};
   std::atomic<uint64_t> opens_filling{0};

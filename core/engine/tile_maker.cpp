@@ -1,8 +1,9 @@
 // 1. read the source rows, encode them, check that the source is still the one we planned from
 // 2. write the bytes into the hole of the backing file              (unseen by readers)
-// 3. mark the tile with their digest                                (seen by every process that shares the file)
+// 3. mark the tile with their CRC                                   (seen by every process that shares the file)
 // 4. the caller wakes readers, holding no lock
-// A crash after 2 leaves a hole that is made again; after 3, a mark that the next process checks by hashing.
+// 5. before sealing, add their SHA-256 to the mark                  (at once where no reader waits)
+// A crash after 2 leaves a hole that is made again; after 3, a mark that the next process checks.
 
 #include "core/engine/tile_maker.h"
 
@@ -55,15 +56,19 @@ void scatter(std::span<const std::byte> from, const std::vector<ByteRange>& part
   }
 }
 
-TileMark mark_for(std::span<const std::vector<std::byte>> stored) {
+TileMark mark_for(std::span<const std::vector<std::byte>> stored, bool with_digest) {
   TileMark mark;
+  auto& crc = mark.crc.emplace();
   Sha256 hash;
   for (size_t i = 0; i < stored.size(); ++i) {
-    hash.update(stored[i]);
-    mark.crc.at(i) = crc32(0, stored[i]);
+    crc.at(i) = crc32(0, stored[i]);
+    if (with_digest) {
+      hash.update(stored[i]);
+    }
   }
-  mark.digest = hash.finish();
-  mark.has_crc = true;
+  if (with_digest) {
+    mark.digest = hash.finish();
+  }
   return mark;
 }
 
@@ -73,24 +78,25 @@ TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& sourc
                      FactorWorkers& workers, FillingFile& filling, Stats& stats)
     : env_(env), plan_(plan), source_(source), surveys_(surveys), workers_(workers), filling_(filling), stats_(stats) {}
 
-Status TileMaker::ensure(uint32_t index) const {
+Status TileMaker::ensure(uint32_t index, Proof proof) const {
   const Tile tile = plan_.tile(index);
-  if (const auto mark = filling_.mark_of(index)) {
-    QCACHE_TRY_ASSIGN(const bool good, verify(index, tile, *mark));
-    if (good) {
-      return {};
+  const auto there = [&]() -> Result<bool> {
+    const auto mark = filling_.mark_of(index);
+    if (!mark) {
+      return false;
     }
+    stats_.tiles_verified.fetch_add(1, std::memory_order_relaxed);
+    return verify(index, tile, *mark, proof);
+  };
+  QCACHE_TRY_ASSIGN(const bool made_before, there());
+  if (made_before) {
+    return {};
   }
   const bool locked = filling_.lock_tile(index, kTileLockPatience);
   auto made = [&]() -> Status {
     // Another process may have made it while we waited for the lock.
-    if (const auto mark = filling_.mark_of(index)) {
-      QCACHE_TRY_ASSIGN(const bool good, verify(index, tile, *mark));
-      if (good) {
-        return {};
-      }
-    }
-    return make(index, tile);
+    QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
+    return made_meanwhile ? Status{} : make(index, tile, proof);
   }();
   if (locked) {
     filling_.unlock_tile(index);
@@ -98,7 +104,20 @@ Status TileMaker::ensure(uint32_t index) const {
   return made;
 }
 
-Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, TileMark mark) const {
+Status TileMaker::add_digest(uint32_t index) const {
+  if (const auto mark = filling_.mark_of(index)) {
+    if (mark->digest) {
+      return {};
+    }
+    QCACHE_TRY_ASSIGN(const bool good, verify(index, plan_.tile(index), *mark, Proof::kChecksumAndDigest));
+    if (good) {
+      return {};
+    }
+  }
+  return ensure(index, Proof::kChecksumAndDigest);
+}
+
+Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const {
   auto& buffers = thread_buffers();
   const size_t stored_count = plan_.groups()[tile.group].encoding.stored.size();
   buffers.stored.resize(stored_count);
@@ -112,18 +131,17 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, TileMark mark) 
                         env_.read_at(filling_.fd(), std::span(bytes).subspan(done, range.size), range.offset));
       done += got;
     }
-    bytes.resize(done);  // a file cut short hashes differently and is made again
+    bytes.resize(done);  // a file cut short has other sums and is made again
   }
-  const TileMark found = mark_for(buffers.stored);
-  stats_.tiles_verified.fetch_add(1, std::memory_order_relaxed);
-  if (found.digest != mark.digest) {
+  const TileMark found = mark_for(buffers.stored, mark.digest || proof == Proof::kChecksumAndDigest);
+  if ((mark.digest && found.digest != mark.digest) || (mark.crc && found.crc != mark.crc)) {
     filling_.unmark(index);
     stats_.tiles_rejected.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("corrupt: tile {} of {} on disk differs from its SHA-256; it is made again", index,
-                 filling_.key().virtual_path);
+    spdlog::warn("corrupt: tile {} of {} on disk differs from its {}; it is made again", index,
+                 filling_.key().virtual_path, mark.digest ? "SHA-256" : "checksum");
     return false;
   }
-  if (!mark.has_crc) {
+  if (!mark.crc || (found.digest && !mark.digest)) {
     filling_.mark(index, found);
   }
   return true;
@@ -203,7 +221,7 @@ Status TileMaker::factorize(const Group& group, const Survey* survey) const {
   return made ? made : fail(made.error().with_context(fmt::format("no factors of '{}'", tensor.name)));
 }
 
-Status TileMaker::make(uint32_t index, const Tile& tile) const {
+Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
   const Group& group = plan_.groups()[tile.group];
   const Encoding& encoding = group.encoding;
   const auto& buffers = thread_buffers();
@@ -219,7 +237,7 @@ Status TileMaker::make(uint32_t index, const Tile& tile) const {
     }
     bytes += done;
   }
-  filling_.mark(index, mark_for(buffers.stored));
+  filling_.mark(index, mark_for(buffers.stored, proof == Proof::kChecksumAndDigest));
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
   stats_.bytes_quantized.fetch_add(bytes, std::memory_order_relaxed);
   return {};

@@ -11,22 +11,31 @@ namespace qcache {
 
 /// Makes or verifies single tiles of one filling file.
 ///
-/// ensure() is the only way by which bytes become servable, and leaves a tile in one of two states: written, hashed by
-/// this process and marked; or unmarked, with an error. Stateless apart from its collaborators; thread-safe as long as
-/// no two threads work on one tile (FillingArtifact sees to that).
+/// ensure() is the only way by which bytes become servable, and leaves a tile in one of two states: written, and marked
+/// with what this process computed over its bytes; or unmarked, with an error. Stateless apart from its collaborators;
+/// thread-safe as long as no two threads work on one tile (FillingArtifact sees to that).
 class TileMaker {
  public:
+  /// What a tile is marked with. SHA-256 takes longer than reading, quantizing and writing together, so it waits where
+  /// a reader does; the CRC tells until then that the bytes on disk are those that were made.
+  enum class Proof : uint8_t { kChecksum, kChecksumAndDigest };
+
   TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys, FactorWorkers& workers,
             FillingFile& filling, Stats& stats);
 
-  /// Brings one tile to "present and verified by this process": hashes it where somebody else has marked it, and makes
-  /// it where nobody has or where the hash is wrong.
-  [[nodiscard]] Status ensure(uint32_t index) const;
+  /// Brings one tile to "present and verified by this process": checks it where somebody else has marked it, and makes
+  /// it where nobody has or where its bytes are not those of the mark.
+  [[nodiscard]] Status ensure(uint32_t index, Proof proof) const;
+
+  /// For a tile that ensure() has brought there: adds the digest that its mark lacks, over the bytes on disk. Where
+  /// they are no longer those that were made, the tile is made again.
+  [[nodiscard]] Status add_digest(uint32_t index) const;
 
  private:
-  /// True where the bytes on disk are those that the mark names. Fills in CRCs that the mark lacks.
-  [[nodiscard]] Result<bool> verify(uint32_t index, const Tile& tile, TileMark mark) const;
-  [[nodiscard]] Status make(uint32_t index, const Tile& tile) const;
+  /// True where the bytes on disk are those that the mark names. Completes a mark that lacks the CRCs, or the digest
+  /// that `proof` asks for.
+  [[nodiscard]] Result<bool> verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const;
+  [[nodiscard]] Status make(uint32_t index, const Tile& tile, Proof proof) const;
   /// Fills the tile's buffers from the source.
   [[nodiscard]] Status encode(const Tile& tile) const;
   [[nodiscard]] Status factorize(const Group& group, const Survey* survey) const;

@@ -19,7 +19,7 @@ namespace qcache {
 /// into memory (shared), so that all see at once which tiles exist.
 ///
 /// Always holds: a tile is marked only after all its bytes were written to the data file. A mark is not a proof: it
-/// may come from a process that was killed, or from before a power cut, so whoever did not make a tile itself hashes
+/// may come from a process that was killed, or from before a power cut, so whoever did not make a tile itself checks
 /// it against the mark before serving it.
 /// Thread-safe. Holds a lease on the data file, so that aging leaves the file alone while this lives, also once it is
 /// sealed. When the names are removed or replaced (rm, a changed source), this object keeps working on its own inodes

@@ -32,17 +32,17 @@ Status change_mode(int fd, mode_t mode, const std::string& file) {
   return {};
 }
 
-// The digest of every tile; an error where one is not made.
+// The digest of every tile; an error where one is not made, or not hashed.
 Result<std::vector<Sha256Digest>> digests_of(const FillingFile& filling) {
   std::vector<Sha256Digest> digests;
   digests.reserve(filling.key().tile_count);
   for (uint32_t tile = 0; tile < filling.key().tile_count; ++tile) {
     const auto mark = filling.mark_of(tile);
-    if (!mark.has_value()) {
-      return fail(ErrorKind::kBusy,
-                  fmt::format("{} cannot be saved yet: its tile {} is not made", filling.key().virtual_path, tile));
+    if (!mark.has_value() || !mark->digest.has_value()) {
+      return fail(ErrorKind::kBusy, fmt::format("{} cannot be saved yet: its tile {} is not {}",
+                                                filling.key().virtual_path, tile, mark ? "hashed" : "made"));
     }
-    digests.push_back(mark->digest);
+    digests.push_back(*mark->digest);
   }
   return digests;
 }
@@ -167,7 +167,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));
     QCACHE_TRY_ASSIGN(const auto map, TileMap::map(env_, fd.get()));
     for (uint32_t tile = 0; tile < record.tile_count; ++tile) {
-      map->mark(tile, {.digest = tiles[tile], .crc = {}, .has_crc = false});
+      map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt});
     }
     QCACHE_TRY(env_.sync(fd.get()));
     QCACHE_TRY(drop_filling_locked(record.file));
@@ -270,7 +270,7 @@ void Store::undo_rename_locked(const FillingFile& filling) {
   }
 }
 
-// Takes the names from a filling file whose bytes cannot be relied on. Best effort: readers hash tiles they did not
+// Takes the names from a filling file whose bytes cannot be relied on. Best effort: readers check tiles they did not
 // make.
 void Store::abandon(const FillingFile& filling, std::string_view reason) {
   const Status abandoned = [&]() -> Status {

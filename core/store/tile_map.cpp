@@ -13,7 +13,7 @@
 namespace qcache {
 namespace {
 
-constexpr std::array<char, 8> kMagic = {'q', 'c', 'a', 'c', 'h', 'e', 'M', '1'};
+constexpr std::array<char, 8> kMagic = {'q', 'c', 'a', 'c', 'h', 'e', 'M', '2'};
 constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kEntryBytes = 64;
 
@@ -39,7 +39,9 @@ constexpr uint32_t kMade = 2;
 constexpr uint32_t kKindMask = 3;
 constexpr uint32_t kOneChange = 4;
 
+// Flags of an entry.
 constexpr uint32_t kHasCrc = 1;
+constexpr uint32_t kHasDigest = 2;
 
 Sha256Digest digest_of(const Header& header) {
   return sha256(std::as_bytes(std::span(&header, 1)).first(offsetof(Header, digest)));
@@ -166,25 +168,36 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
       return std::nullopt;
     }
     std::array<uint64_t, 4> digest{};
-    TileMark mark;
+    std::array<uint32_t, TileMark::kMaxStored> crc{};
     for (size_t i = 0; i < digest.size(); ++i) {
       digest[i] = std::atomic_ref(shared.digest[i]).load(std::memory_order_acquire);
     }
-    for (size_t i = 0; i < mark.crc.size(); ++i) {
-      mark.crc[i] = std::atomic_ref(shared.crc[i]).load(std::memory_order_acquire);
+    for (size_t i = 0; i < crc.size(); ++i) {
+      crc[i] = std::atomic_ref(shared.crc[i]).load(std::memory_order_acquire);
     }
-    mark.has_crc = (std::atomic_ref(shared.flags).load(std::memory_order_acquire) & kHasCrc) != 0;
-    if (state.load(std::memory_order_relaxed) == before) {
-      std::memcpy(mark.digest.data(), digest.data(), mark.digest.size());
-      return mark;
+    const uint32_t flags = std::atomic_ref(shared.flags).load(std::memory_order_acquire);
+    if (state.load(std::memory_order_relaxed) != before) {
+      continue;
     }
+    TileMark mark;
+    if ((flags & kHasDigest) != 0) {
+      std::memcpy(mark.digest.emplace().data(), digest.data(), sizeof(Sha256Digest));
+    }
+    if ((flags & kHasCrc) != 0) {
+      mark.crc = crc;
+    }
+    return mark;
   }
 }
 
 void TileMap::mark(uint32_t tile, const TileMark& mark) {
   Entry& shared = entry(tile);
   std::array<uint64_t, 4> digest{};
-  std::memcpy(digest.data(), mark.digest.data(), mark.digest.size());
+  if (mark.digest) {
+    std::memcpy(digest.data(), mark.digest->data(), mark.digest->size());
+  }
+  const auto crc = mark.crc.value_or(std::array<uint32_t, TileMark::kMaxStored>{});
+  const uint32_t flags = (mark.digest ? kHasDigest : 0) | (mark.crc ? kHasCrc : 0);
   const std::atomic_ref state(shared.state);
   for (;;) {
     // An entry found in kWriting is taken over: its writer may have been killed. If it was not, it fails to publish
@@ -197,10 +210,10 @@ void TileMap::mark(uint32_t tile, const TileMark& mark) {
     for (size_t i = 0; i < digest.size(); ++i) {
       std::atomic_ref(shared.digest[i]).store(digest[i], std::memory_order_release);
     }
-    for (size_t i = 0; i < mark.crc.size(); ++i) {
-      std::atomic_ref(shared.crc[i]).store(mark.crc[i], std::memory_order_release);
+    for (size_t i = 0; i < crc.size(); ++i) {
+      std::atomic_ref(shared.crc[i]).store(crc[i], std::memory_order_release);
     }
-    std::atomic_ref(shared.flags).store(mark.has_crc ? kHasCrc : 0, std::memory_order_release);
+    std::atomic_ref(shared.flags).store(flags, std::memory_order_release);
     if (state.compare_exchange_strong(writing, (writing & ~kKindMask) | kMade, std::memory_order_release,
                                       std::memory_order_relaxed)) {
       return;

@@ -31,14 +31,15 @@ struct FillingKey {
   [[nodiscard]] bool makes_same_bytes(const FillingKey& other) const;
 };
 
-/// What is known of one made tile: the SHA-256 of its bytes (stored tensors in order) and the CRC-32 of its bytes
-/// of each stored tensor, from which record trailers are combined. The tiles of a file that was sealed before have
-/// a digest only: whoever hashes them computes the CRCs and marks them again.
+/// What is known of one made tile; at least one of the two.
 struct TileMark {
   static constexpr size_t kMaxStored = 6;
-  Sha256Digest digest{};
-  std::array<uint32_t, kMaxStored> crc{};
-  bool has_crc = true;
+  /// The SHA-256 of its bytes (stored tensors in order), which the record of a sealed file will hold. A tile that a
+  /// reader waits for is marked without it, because it takes longer than quantizing; it is added before sealing.
+  std::optional<Sha256Digest> digest;
+  /// The CRC-32 of its bytes of each stored tensor, from which record trailers are combined. The tiles of a file that
+  /// was sealed before lack it: whoever hashes them computes it and marks them again.
+  std::optional<std::array<uint32_t, kMaxStored>> crc;
 };
 
 /// The map of a filling file, mapped into memory and shared with every process that makes the same file.

@@ -155,6 +155,57 @@ TEST_F(EngineTest, AnOpenThatASealOvertakesGetsTheSealedFile) {
   EXPECT_EQ(engine.stats().opens_filling, 0U);
 }
 
+// A tile that a reader waited for is marked with its CRC only; its SHA-256 is computed over what lies on disk later.
+TEST_F(EngineTest, ByteThatFlipsBetweenMakingAndSealingIsMadeAgain) {
+  Engine& engine = start();
+  const auto right = read_all();
+  ASSERT_TRUE(sealed());
+  ASSERT_TRUE(engine.remove(name()));
+
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(opened);
+  constexpr uint64_t kInATile = 200'000;
+  ASSERT_TRUE(read(**opened, ByteRange{kInATile, 1000}));
+  flip_byte(backing_of(engine, *engine.describe(name())), kInATile);
+  ASSERT_TRUE(engine.set_warm(name(), true));
+  ASSERT_TRUE(sealed());
+  EXPECT_EQ(engine.stats().tiles_rejected, 1U);
+  EXPECT_EQ(read_all(), right);
+}
+
+TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
+  Engine& engine = start();
+  const auto right = read_all();
+  ASSERT_TRUE(sealed());
+  ASSERT_TRUE(engine.remove(name()));
+
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(opened);
+  const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));
+  const auto read_group = [&](const Group& group) {
+    for (size_t i = 0; i < group.encoding.stored.size(); ++i) {
+      ASSERT_TRUE(read(**opened, ByteRange{group.data_offsets[i], group.encoding.stored[i].size_bytes()}));
+    }
+  };
+  const std::span<const Group> groups = plan->groups();
+  const auto last = std::ranges::find_if(groups, [](const Group& group) { return group.encoding.stored.size() == 1; });
+  ASSERT_NE(last, groups.end());
+  for (auto group = groups.begin(); group != groups.end(); ++group) {
+    if (group != last) {
+      read_group(*group);
+    }
+  }
+  const auto big =
+      std::ranges::max_element(groups, {}, [](const Group& group) { return group.tiles.end - group.tiles.first; });
+  flip_byte(backing_of(engine, *engine.describe(name())), static_cast<int64_t>(big->data_offsets[0] + 5000));
+  env_.fail(EnvCall::kWriteAt, 2, ENOSPC, "filling/");  // the first is the last tile's, the second is the sealer's
+  read_group(*last);
+  ASSERT_TRUE(sealed()) << "its reader stayed, so the file is filled in the background";
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_THAT(engine.errors()[0].error.message, HasSubstr("No space left"));
+  EXPECT_EQ(read_all(), right);
+}
+
 TEST_F(EngineTest, FlippedByteInASealedFileIsMadeAgain) {
   start();
   const auto right = read_all();

@@ -16,7 +16,7 @@ using MountCrash = MountTest;
 
 constexpr const char* kInt8 = "m/int8/0.bin";
 
-// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is hashed before it is
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
 // served, and none is made again.
 TEST_F(MountCrash, FillingGoesOnAfterKill) {
   tiled_model().write(model("m"));
@@ -40,7 +40,7 @@ TEST_F(MountCrash, FillingGoesOnAfterKill) {
   fs.wait_until_sealed("m/fp32/0.bin");
 }
 
-// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is hashed before it is
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
 // served, and none is made again.
 TEST_F(MountCrash, KillsAtAnyTimeLoseNothing) {
   tiled_model().write(model("m"));

@@ -82,7 +82,7 @@ TileMark StoreFixture::right_mark(const FillingKey& key, uint32_t tile) {
   const std::string text = tile_content(key, tile);
   TileMark mark;
   mark.digest = sha256(bytes(text));
-  mark.crc[0] = crc32(0, bytes(text));
+  mark.crc.emplace()[0] = crc32(0, bytes(text));
   return mark;
 }
 

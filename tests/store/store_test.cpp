@@ -259,7 +259,7 @@ TEST_F(StoreTest, ADemotedFileKeepsItsBytesAndOnlyWrongTilesAreMadeAgain) {
   EXPECT_EQ(filling->marked_count(), key_.tile_count);
   for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
     EXPECT_EQ(filling->mark_of(tile)->digest, StoreFixture::right_mark(key_, tile).digest);
-    EXPECT_FALSE(filling->mark_of(tile)->has_crc);
+    EXPECT_EQ(filling->mark_of(tile)->crc, std::nullopt);
   }
   EXPECT_EQ(StoreFixture::fill(env_, *filling), 1U);
   ASSERT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());

@@ -35,19 +35,21 @@ TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
   EXPECT_EQ(other->mark_of(3), std::nullopt);
 
   TileMark mark = StoreFixture::right_mark(key, 3);
-  mark.crc = {1, 2, 3, 4, 5, 0xffffffff};
+  mark.crc = {{1, 2, 3, 4, 5, 0xffffffff}};
   one->mark(3, mark);
   ASSERT_TRUE(other->mark_of(3).has_value());
   EXPECT_EQ(other->mark_of(3)->digest, mark.digest);
   EXPECT_EQ(other->mark_of(3)->crc, mark.crc);
-  EXPECT_TRUE(other->mark_of(3)->has_crc);
   EXPECT_EQ(other->mark_of(2), std::nullopt);
   EXPECT_EQ(other->mark_of(4), std::nullopt);
   EXPECT_EQ(other->marked_count(), 1U);
 
-  mark.has_crc = false;
-  other->mark(3, mark);
-  EXPECT_FALSE(one->mark_of(3)->has_crc);
+  other->mark(3, {.digest = mark.digest, .crc = std::nullopt});
+  EXPECT_EQ(one->mark_of(3)->digest, mark.digest);
+  EXPECT_EQ(one->mark_of(3)->crc, std::nullopt);
+  other->mark(3, {.digest = std::nullopt, .crc = mark.crc});
+  EXPECT_EQ(one->mark_of(3)->digest, std::nullopt);
+  EXPECT_EQ(one->mark_of(3)->crc, mark.crc);
   other->unmark(3);
   EXPECT_EQ(one->mark_of(3), std::nullopt);
   EXPECT_EQ(one->marked_count(), 0U);
@@ -125,8 +127,8 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
     for (int i = 0; i < 50'000; ++i) {
       const auto value = static_cast<uint8_t>(i);
       TileMark mark;
-      mark.digest.fill(value);
-      mark.crc.fill(value);
+      mark.digest.emplace().fill(value);
+      mark.crc.emplace().fill(value);
       map->mark(0, mark);
       if (i % 16 == 0) {
         map->unmark(0);
@@ -142,9 +144,9 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
       if (const auto mark = map->mark_of(0)) {
         ++seen;
         Sha256Digest whole;
-        whole.fill(mark->digest[0]);
+        whole.fill(mark->digest->front());
         std::array<uint32_t, TileMark::kMaxStored> crc{};
-        crc.fill(mark->digest[0]);
+        crc.fill(mark->digest->front());
         torn += mark->digest != whole || mark->crc != crc ? 1U : 0U;
       }
     }
