@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """How long a program waits for its model: loading a folder through the mount beside the other ways to the same model.
 
-    tests/bench/load_times.py QCACHE_COMMAND WORK_FOLDER [--turns N] [DTYPE...]
+    tests/bench/load_times.py QCACHE_COMMAND WORK_FOLDER [--turns N] [--cold] [DTYPE...]
 
 It needs the packages of tests/frameworks/requirements.txt, and 4 GB in WORK_FOLDER, where a random model as large as
 Qwen2.5-0.5B is kept from run to run. For each dtype (nf4, qfloat8, int8, or those named), in a process of its own, forked
-after all imports, with all source files in the page cache:
+after all imports, with all weights in the page cache (with --cold: none of them, so that the disk is read):
 
   first   through the mount, of a model that was never quantized
   later   through the mount, when its file is complete
@@ -126,6 +126,16 @@ def read_all(folder):
                 pass
 
 
+def evict(folder):
+    """So that it is not in the page cache; for a file of the mount, its backing file."""
+    for path in folder.glob("*.safetensors"):
+        if "user.qcache.backing" in os.listxattr(path):
+            path = os.getxattr(path, "user.qcache.backing")
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def wait_until_sealed(path):
     for _ in range(600):
         if os.getxattr(path, "user.qcache.state") == b"sealed":
@@ -146,7 +156,7 @@ def quantized_bytes(source, served):
                if name != "__metadata__" and stored.get(name, {}).get("dtype") != tensor["dtype"])
 
 
-def measure(command, work, source, dtype, turns):
+def measure(command, work, source, dtype, turns, prepare):
     """The least seconds by way, and the bytes that were quantized."""
     mount, copy, best, quantized = work / "mnt", work / "copy", {}, 0
     mount.mkdir(exist_ok=True)
@@ -160,20 +170,20 @@ def measure(command, work, source, dtype, turns):
         subprocess.run([command, "mount", "--cache-dir", work / "cache", work / "models", mount], check=True)
         try:
             folder = mount / MODEL / dtype / "0"
-            read_all(source)
+            prepare(source)
             take("first", folder, dtype, False)
             read_all(folder)
             wait_until_sealed(folder / "model.safetensors")
             quantized = quantized_bytes(source, folder)
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(folder, copy)
+            shutil.copytree(folder, copy, copy_function=shutil.copyfile)  # without extended attributes
             for way, place in (("later", folder), ("copy", copy), ("later", folder), ("copy", copy)):
-                read_all(place)
+                prepare(place)
                 take(way, place, dtype, False)
         finally:
             subprocess.run([command, "unmount", mount], check=True)
         if dtype in QUANTO or dtype in BITSANDBYTES:
-            read_all(source)
+            prepare(source)
             take("own", source, dtype, True)
     shutil.rmtree(copy)
     shutil.rmtree(work / "cache")
@@ -186,6 +196,7 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("dtypes", nargs="*", default=["nf4", "qfloat8", "int8"])
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="read the disk, not the page cache")
     arguments = parser.parse_intermixed_args()
     import_everything()
     source = arguments.work.resolve() / "models" / MODEL
@@ -195,7 +206,8 @@ def main():
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the model has "
           f"{(source / 'model.safetensors').stat().st_size / 1e6:.0f} MB")
     for dtype in arguments.dtypes:
-        best, quantized = measure(arguments.command, arguments.work.resolve(), source, dtype, arguments.turns)
+        best, quantized = measure(arguments.command, arguments.work.resolve(), source, dtype, arguments.turns,
+                                  evict if arguments.cold else read_all)
         kernels = quantized / KERNEL_GB_PER_S[dtype] / 1e9 / os.cpu_count()
         print(f"\n{dtype}: {quantized / 1e6:.0f} MB quantized, kernels {kernels:.2f} s; load {os.getloadavg()[0]:.1f}")
         for part in ("load", "use"):
