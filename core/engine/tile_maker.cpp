@@ -141,8 +141,10 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
                  filling_.key().virtual_path, mark.digest ? "SHA-256" : "checksum");
     return false;
   }
-  if (!mark.crc || (found.digest && !mark.digest)) {
+  if (!mark.crc) {
     filling_.mark(index, found);
+  } else if (found.digest && !mark.digest) {
+    filling_.add_digest(index, *found.digest);  // readers may be using the CRCs at this moment
   }
   return true;
 }

@@ -128,6 +128,10 @@ void FillingFile::mark(uint32_t tile, const TileMark& mark) {
   map_->mark(tile, mark);
 }
 
+void FillingFile::add_digest(uint32_t tile, const Sha256Digest& digest) {
+  map_->add_digest(tile, digest);
+}
+
 void FillingFile::unmark(uint32_t tile) {
   map_->unmark(tile);
 }

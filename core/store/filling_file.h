@@ -45,6 +45,8 @@ class FillingFile {
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
   /// Publishes a made tile to all processes. REQUIRES: its bytes are written.
   void mark(uint32_t tile, const TileMark& mark);
+  /// Completes a mark that has CRCs only, unseen by those who read it.
+  void add_digest(uint32_t tile, const Sha256Digest& digest);
   /// Takes a mark back (its bytes proved wrong).
   void unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;

@@ -167,6 +167,8 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
     if ((before & kKindMask) != kMade) {
       return std::nullopt;
     }
+    // First, as add_digest() stores it last.
+    const uint32_t flags = std::atomic_ref(shared.flags).load(std::memory_order_acquire);
     std::array<uint64_t, 4> digest{};
     std::array<uint32_t, TileMark::kMaxStored> crc{};
     for (size_t i = 0; i < digest.size(); ++i) {
@@ -175,7 +177,6 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
     for (size_t i = 0; i < crc.size(); ++i) {
       crc[i] = std::atomic_ref(shared.crc[i]).load(std::memory_order_acquire);
     }
-    const uint32_t flags = std::atomic_ref(shared.flags).load(std::memory_order_acquire);
     if (state.load(std::memory_order_relaxed) != before) {
       continue;
     }
@@ -192,10 +193,6 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
 
 void TileMap::mark(uint32_t tile, const TileMark& mark) {
   Entry& shared = entry(tile);
-  std::array<uint64_t, 4> digest{};
-  if (mark.digest) {
-    std::memcpy(digest.data(), mark.digest->data(), mark.digest->size());
-  }
   const auto crc = mark.crc.value_or(std::array<uint32_t, TileMark::kMaxStored>{});
   const uint32_t flags = (mark.digest ? kHasDigest : 0) | (mark.crc ? kHasCrc : 0);
   const std::atomic_ref state(shared.state);
@@ -207,8 +204,8 @@ void TileMap::mark(uint32_t tile, const TileMark& mark) {
     do {
       writing = ((seen & ~kKindMask) + kOneChange) | kWriting;
     } while (!state.compare_exchange_weak(seen, writing, std::memory_order_acq_rel, std::memory_order_relaxed));
-    for (size_t i = 0; i < digest.size(); ++i) {
-      std::atomic_ref(shared.digest[i]).store(digest[i], std::memory_order_release);
+    if (mark.digest) {  // else left as they are: another process may be adding them
+      store_digest(shared, *mark.digest);
     }
     for (size_t i = 0; i < crc.size(); ++i) {
       std::atomic_ref(shared.crc[i]).store(crc[i], std::memory_order_release);
@@ -218,6 +215,20 @@ void TileMap::mark(uint32_t tile, const TileMark& mark) {
                                       std::memory_order_relaxed)) {
       return;
     }
+  }
+}
+
+void TileMap::add_digest(uint32_t tile, const Sha256Digest& digest) {
+  Entry& shared = entry(tile);
+  store_digest(shared, digest);
+  std::atomic_ref(shared.flags).fetch_or(kHasDigest, std::memory_order_release);
+}
+
+void TileMap::store_digest(Entry& entry, const Sha256Digest& digest) {
+  std::array<uint64_t, 4> words{};
+  std::memcpy(words.data(), digest.data(), digest.size());
+  for (size_t i = 0; i < words.size(); ++i) {
+    std::atomic_ref(entry.digest[i]).store(words[i], std::memory_order_release);
   }
 }
 

@@ -71,6 +71,8 @@ class TileMap {
   [[nodiscard]] const FillingKey& key() const { return key_; }
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
   void mark(uint32_t tile, const TileMark& mark);
+  /// Completes a mark that has CRCs only. Unlike mark(), it hides the mark from no reader for no moment.
+  void add_digest(uint32_t tile, const Sha256Digest& digest);
   void unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;
 
@@ -78,6 +80,7 @@ class TileMap {
   struct Entry;
   TileMap(FillingKey key, std::byte* memory, size_t bytes);
   [[nodiscard]] Entry& entry(uint32_t tile) const;
+  static void store_digest(Entry& entry, const Sha256Digest& digest);
 
   const FillingKey key_;
   std::byte* const memory_;

@@ -159,5 +159,31 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
   EXPECT_GT(seen, 0U);
 }
 
+// The sealer adds digests while readers need the CRCs.
+TEST_F(TileMapTest, AddingADigestHidesTheMarkAtNoMoment) {
+  const FillingKey key = StoreFixture::key();
+  const auto map = make(key);
+  const TileMark whole = StoreFixture::right_mark(key, 0);
+  map->mark(0, {.digest = std::nullopt, .crc = whole.crc});
+  std::atomic<bool> stop = false;
+  uint64_t hidden = 0;
+  uint64_t wrong = 0;
+  std::thread reader([&] {
+    while (!stop) {
+      const auto mark = map->mark_of(0);
+      hidden += !mark || mark->crc != whole.crc ? 1U : 0U;
+      wrong += mark && mark->digest && mark->digest != whole.digest ? 1U : 0U;
+    }
+  });
+  for (int i = 0; i < 1'000'000; ++i) {
+    map->add_digest(0, *whole.digest);
+  }
+  stop = true;
+  reader.join();
+  EXPECT_EQ(hidden, 0U);
+  EXPECT_EQ(wrong, 0U);
+  EXPECT_EQ(map->mark_of(0)->digest, whole.digest);
+}
+
 }  // namespace
 }  // namespace qcache
