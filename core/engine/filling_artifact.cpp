@@ -407,13 +407,12 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
 }
 
 Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoing& keep_going) {
-  if (Status hashed = add_digests(keep_going); !hashed) {
-    return fail(hashed.error().kind == ErrorKind::kInterrupted
-                    ? hashed.error()
-                    : hashed.error().with_context("cannot complete the cached file"));
+  Status completed = add_digests(keep_going);
+  if (completed) {
+    completed = write_static_bytes();
   }
-  if (Status written = write_static_bytes(); !written) {
-    return fail(written.error().with_context("cannot complete the cached file"));
+  if (!completed) {
+    return fail(completed.error().with_context("cannot complete the cached file"));
   }
   auto quality = measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
   if (!quality && quality.error().kind != ErrorKind::kInterrupted) {

@@ -16,8 +16,8 @@ namespace qcache {
 /// thread-safe as long as no two threads work on one tile (FillingArtifact sees to that).
 class TileMaker {
  public:
-  /// What a tile is marked with. SHA-256 takes longer than reading, quantizing and writing together, so it waits where
-  /// a reader does; the CRC tells until then that the bytes on disk are those that were made.
+  /// What a tile is marked with. SHA-256 takes about as long as reading, quantizing and writing together, so it waits
+  /// where a reader does; the CRC tells until then that the bytes on disk are those that were made.
   enum class Proof : uint8_t { kChecksum, kChecksumAndDigest };
 
   TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys, FactorWorkers& workers,

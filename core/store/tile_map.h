@@ -35,7 +35,7 @@ struct FillingKey {
 struct TileMark {
   static constexpr size_t kMaxStored = 6;
   /// The SHA-256 of its bytes (stored tensors in order), which the record of a sealed file will hold. A tile that a
-  /// reader waits for is marked without it, because it takes longer than quantizing; it is added before sealing.
+  /// reader waits for is marked without it, because it takes as long as all else together; it is added before sealing.
   std::optional<Sha256Digest> digest;
   /// The CRC-32 of its bytes of each stored tensor, from which record trailers are combined. The tiles of a file that
   /// was sealed before lack it: whoever hashes them computes it and marks them again.

@@ -158,10 +158,7 @@ TEST_F(EngineTest, AnOpenThatASealOvertakesGetsTheSealedFile) {
 // A tile that a reader waited for is marked with its CRC only; its SHA-256 is computed over what lies on disk later.
 TEST_F(EngineTest, ByteThatFlipsBetweenMakingAndSealingIsMadeAgain) {
   Engine& engine = start();
-  const auto right = read_all();
-  ASSERT_TRUE(sealed());
-  ASSERT_TRUE(engine.remove(name()));
-
+  const auto right = made_and_removed();
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
   constexpr uint64_t kInATile = 200'000;
@@ -175,10 +172,7 @@ TEST_F(EngineTest, ByteThatFlipsBetweenMakingAndSealingIsMadeAgain) {
 
 TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
   Engine& engine = start();
-  const auto right = read_all();
-  ASSERT_TRUE(sealed());
-  ASSERT_TRUE(engine.remove(name()));
-
+  const auto right = made_and_removed();
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
   const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));

@@ -68,6 +68,13 @@ class EngineTest : public testing::Test {
     return false;
   }
 
+  /// The bytes of a file that was made, sealed and removed: the next read makes it anew.
+  Result<std::vector<std::byte>> made_and_removed() {
+    auto bytes = read_all();
+    EXPECT_TRUE(bytes && sealed() && engine_->remove(name()));
+    return bytes;
+  }
+
   uint32_t tile_count(std::string_view dtype = "int8") {
     const auto model = engine_->model("m");
     return (*plan_torch_zip(**model, *find_scheme(dtype)))->tile_count();
