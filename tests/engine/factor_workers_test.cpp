@@ -15,13 +15,11 @@
 namespace qcache {
 namespace {
 
-using testing::HasSubstr;
-
 class FactorWorkersTest : public testing::Test {
  protected:
   /// A program that does what the shell script says, in place of qcache-worker.
   std::string script(const std::string& text) {
-    const std::string path = dir_ / "worker";
+    std::string path = dir_ / "worker";
     write_file(path, "#!/bin/sh\n" + text);
     std::filesystem::permissions(path, std::filesystem::perms::owner_all);
     return path;

@@ -16,7 +16,6 @@
 namespace qcache {
 namespace {
 
-using testing::ElementsAre;
 using testing::IsEmpty;
 
 const std::string kModule = "model.layers.0.self_attn.q_proj";

@@ -12,9 +12,9 @@
 namespace qcache {
 
 void MountTest::SetUp() {
-  static const std::string reason = MountedFs::reason_to_skip();
-  if (!reason.empty()) {
-    GTEST_SKIP() << "mounts cannot be tested on this machine: " << reason;
+  static const std::string kReason = MountedFs::reason_to_skip();
+  if (!kReason.empty()) {
+    GTEST_SKIP() << "mounts cannot be tested on this machine: " << kReason;
   }
   make_directories(models());
 }

@@ -51,7 +51,7 @@ Ran CommandRunner::run_with(const std::vector<std::string>& words, bool terminal
   return ran;
 }
 
-void CommandRunner::write_model(const std::string& name) {
+void CommandRunner::write_model(const std::string& name) const {
   ModelBuilder builder;
   builder.config(R"({"model_type":"qwen2","architectures":["Qwen2ForCausalLM"],"torch_dtype":"bfloat16"})")
       .tensor("model.embed_tokens.weight", DType::kBF16, {128, 64})

@@ -33,11 +33,11 @@ class CommandRunner {
   Ran run_on_terminal(const std::vector<std::string>& words);
 
   /// Writes a small model in bf16 that every dtype can serve.
-  void write_model(const std::string& name);
+  void write_model(const std::string& name) const;
   /// Makes a file of a model complete.
-  void warm(const std::string& model, const std::string& dtype);
+  void warm(const std::string& name, const std::string& dtype);
   /// Begins a file of a model and makes nothing of it.
-  void begin(const std::string& model, const std::string& dtype);
+  void begin(const std::string& name, const std::string& dtype);
   /// A folder with the control files and attributes of a mount, at mnt/; `user_id` is who mounted it.
   void show_mount(uint32_t user_id);
 
@@ -46,7 +46,7 @@ class CommandRunner {
   [[nodiscard]] std::string mount() const { return dir_ / "mnt"; }
   [[nodiscard]] std::string model(const std::string& name) const { return models() + '/' + name; }
   /// The path of a complete file in the cache directory.
-  [[nodiscard]] std::string sealed_path(const std::string& model, const std::string& dtype) const;
+  [[nodiscard]] std::string sealed_path(const std::string& name, const std::string& dtype) const;
   [[nodiscard]] FakeEnv& env() { return env_; }
   [[nodiscard]] const TempDir& dir() const { return dir_; }
 
