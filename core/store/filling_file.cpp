@@ -59,6 +59,9 @@ Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDire
     }
     QCACHE_TRY(file->start());
   }
+  // A hint, which may be refused. The kernel would read ahead into the holes: it fills pages with zeros that are to be
+  // written soon, on the time of whoever reads what is there.
+  (void)::posix_fadvise(file->data_.get(), 0, 0, POSIX_FADV_RANDOM);
   return file;
 }
 

@@ -2,9 +2,13 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
+#include "core/base/byte_range.h"
 #include "core/store/file_lock.h"
 #include "tests/store/store_fixture.h"
 #include "tests/support/fake_env.h"
@@ -15,6 +19,21 @@ namespace qcache {
 namespace {
 
 using std::chrono::milliseconds;
+
+constexpr uint64_t kPage = 4096;
+
+// How many pages of a range of a file the page cache holds.
+size_t pages_in_memory(int fd, ByteRange range) {
+  void* const mapped = ::mmap(nullptr, range.size, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(range.offset));
+  if (mapped == MAP_FAILED) {
+    ADD_FAILURE() << "cannot map the file";
+    return 0;
+  }
+  std::vector<unsigned char> resident(range.size / kPage);
+  EXPECT_EQ(::mincore(mapped, range.size, resident.data()), 0);
+  ::munmap(mapped, range.size);
+  return static_cast<size_t>(std::ranges::count_if(resident, [](unsigned char page) { return (page & 1U) != 0; }));
+}
 
 class FillingFileTest : public testing::Test {
  protected:
@@ -123,6 +142,19 @@ TEST_F(FillingFileTest, StartsAnewWhereThePairIsNotWhole) {
     EXPECT_FALSE(StoreFixture::exists(map_path() + ".new"));
     EXPECT_FALSE(StoreFixture::exists(data_path() + ".new"));
   }
+}
+
+TEST_F(FillingFileTest, ReadingWhatIsThereFillsNoHoleAfterItWithZeros) {
+  constexpr uint64_t kMade = uint64_t{1} << 20U;
+  const auto file = open(StoreFixture::key(0, 1, 8 * kMade));
+  std::vector<std::byte> bytes(kMade - kPage, std::byte{7});  // a header follows, and headers are written at the end
+  ASSERT_THAT(Env::posix().write_at(file->fd(), bytes, 0), is_ok());
+  const std::span<std::byte> piece = std::span(bytes).first(uint64_t{128} << 10U);
+  for (uint64_t offset = 0; offset < kMade; offset += piece.size()) {  // as cat reads
+    ASSERT_THAT(Env::posix().read_at(file->fd(), piece, offset), is_ok());
+  }
+  EXPECT_EQ(pages_in_memory(file->fd(), ByteRange{0, kMade}), kMade / kPage);
+  EXPECT_EQ(pages_in_memory(file->fd(), ByteRange{kMade, 7 * kMade}), 0U);
 }
 
 TEST_F(FillingFileTest, KnowsWhenItsNamesAreGone) {
