@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/base/log.h"
+#include "core/base/page_buffer.h"
 #include "fs/errno_of.h"
 #include "fs/read_request.h"
 
@@ -283,7 +284,7 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
     return;
   }
   if (handle->source) {
-    std::vector<std::byte> buffer(size);
+    PageBuffer buffer(size);
     const auto got = engine_.store().env().read_at(handle->source->fd(), buffer, static_cast<uint64_t>(offset));
     if (got) {
       fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.data()), *got);

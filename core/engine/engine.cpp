@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "core/base/log.h"
+#include "core/base/page_buffer.h"
 #include "core/base/units.h"
 #include "core/engine/quality_json.h"
 
@@ -43,7 +44,7 @@ class Engine::SealedArtifact final : public Artifact {
   std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent /*intent*/, ReadCallback callback) override {
     stats_.reads.fetch_add(1, std::memory_order_relaxed);
     range = range.intersect(ByteRange{0, size_bytes()});
-    thread_local std::vector<std::byte> buffer;
+    thread_local PageBuffer buffer;
     buffer.resize(range.size);
     auto got = env_.read_at(file_.fd.get(), buffer, range.offset);
     if (!got) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/log.h"
+#include "core/base/page_buffer.h"
 
 namespace qcache {
 namespace {
@@ -10,8 +11,8 @@ namespace {
 // A reader that wants a few tensors has closed the file by then; one that is still there will want the rest.
 constexpr std::chrono::seconds kFillDelay{2};
 
-std::vector<std::byte>& thread_read_buffer() {
-  thread_local std::vector<std::byte> buffer;
+PageBuffer& thread_read_buffer() {
+  thread_local PageBuffer buffer;
   return buffer;
 }
 
@@ -283,7 +284,7 @@ void FillingArtifact::forget(const Waiter& waiter) {
 }
 
 void FillingArtifact::deliver(ByteRange range, const ReadCallback& callback) const {
-  std::vector<std::byte>& buffer = thread_read_buffer();
+  PageBuffer& buffer = thread_read_buffer();
   buffer.resize(range.size);
   if (Status read = assemble(range, buffer); !read) {
     stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
@@ -342,7 +343,7 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) co
 
 Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
   constexpr uint64_t kReadBytes = uint64_t{1} << 20;
-  std::vector<std::byte> buffer(std::min(kReadBytes, range.size));
+  PageBuffer buffer(std::min(kReadBytes, range.size));
   uint32_t crc = 0;
   while (!range.empty()) {
     const std::span<std::byte> part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), range.size));

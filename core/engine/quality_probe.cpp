@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 
+#include "core/base/page_buffer.h"
 #include "core/quant/number_formats.h"
 #include "core/quant/tensor_selection.h"
 
@@ -16,12 +17,12 @@ constexpr uint64_t kLeastRuns = 2;
 
 /// The bytes and values of one run.
 struct Buffers {
-  std::vector<std::byte> source;
-  std::vector<std::vector<std::byte>> stored;
+  PageBuffer source;
+  std::vector<PageBuffer> stored;
   std::vector<float> values;
 };
 
-Status read_stored(Env& env, int fd, const std::vector<ByteRange>& ranges, std::vector<std::byte>& out) {
+Status read_stored(Env& env, int fd, const std::vector<ByteRange>& ranges, PageBuffer& out) {
   out.clear();
   for (const ByteRange& range : ranges) {
     const size_t begin = out.size();

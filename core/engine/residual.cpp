@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/base/page_buffer.h"
 #include "core/layout/layout_plan.h"
 #include "core/quant/number_formats.h"
 
@@ -21,7 +22,7 @@ Status compute_residual(const SourceReader& source, const TensorInfo& tensor, co
   // A transposed tensor's rows are gathered from all over it: the more rows at a time, the fewer times it is read.
   const uint64_t slice_bytes = tensor.strides.empty() ? kSliceSourceBytes : kTileSourceBytes;
   const uint64_t step = std::max<uint64_t>(1, slice_bytes / encoding.source_bytes_of_unit());
-  std::vector<std::byte> weights;
+  PageBuffer weights;
   std::vector<float> values;
   std::vector<std::vector<std::byte>> stored(encoding.stored.size());
   for (uint64_t first = 0; first < encoding.unit_count(); first += step) {

@@ -35,8 +35,7 @@ Status SourceReader::read(const TensorInfo& tensor, uint64_t offset, std::span<s
   });
 }
 
-Status SourceReader::read(const TensorInfo& tensor, std::span<const ByteRange> ranges,
-                          std::vector<std::byte>& out) const {
+Status SourceReader::read(const TensorInfo& tensor, std::span<const ByteRange> ranges, PageBuffer& out) const {
   out.resize(total_size(ranges));
   size_t done = 0;
   for (const ByteRange& range : ranges) {

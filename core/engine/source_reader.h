@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/base/env.h"
+#include "core/base/page_buffer.h"
 #include "core/engine/stats.h"
 #include "core/model/source_model.h"
 
@@ -32,8 +33,7 @@ class SourceReader {
   [[nodiscard]] Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
 
   /// The same for several ranges of a tensor, one after another into `out`, which gets their size.
-  [[nodiscard]] Status read(const TensorInfo& tensor, std::span<const ByteRange> ranges,
-                            std::vector<std::byte>& out) const;
+  [[nodiscard]] Status read(const TensorInfo& tensor, std::span<const ByteRange> ranges, PageBuffer& out) const;
 
   /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
   /// of a piece of work and before anybody sees what was made from it.

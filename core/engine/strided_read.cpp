@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/page_buffer.h"
+
 namespace qcache {
 namespace {
 
@@ -152,7 +154,7 @@ class Gatherer {
   const std::span<std::byte> out_;
   const ReadBytes& read_;
   std::vector<Dimension> dimensions_;
-  std::vector<std::byte> piece_;
+  PageBuffer piece_;
   uint64_t piece_position_ = 0;
   bool close_ = false;    // whether the runs of the current box lie close together
   uint64_t box_end_ = 0;  // after its last byte in the file

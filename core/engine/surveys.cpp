@@ -1,7 +1,8 @@
 #include "core/engine/surveys.h"
 
 #include <algorithm>
-#include <vector>
+
+#include "core/base/page_buffer.h"
 
 namespace qcache {
 
@@ -35,7 +36,7 @@ Result<Survey> Surveys::make(uint32_t group) const {
   // Whole units at a time: what a scheme averages may not be cut.
   const uint64_t unit = encoding.source_bytes_per_unit;
   const uint64_t step = std::max<uint64_t>(1, kReadBytes / unit) * unit;
-  std::vector<std::byte> buffer(std::min(step, encoding.source_bytes));
+  PageBuffer buffer(std::min(step, encoding.source_bytes));
   Survey survey;
   for (uint64_t offset = 0; offset < encoding.source_bytes; offset += step) {
     const std::span<std::byte> bytes =

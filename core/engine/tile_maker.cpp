@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "core/base/log.h"
+#include "core/base/page_buffer.h"
 #include "core/engine/residual.h"
 #include "core/quant/factors.h"
 
@@ -30,8 +31,8 @@ constexpr std::chrono::seconds kTileLockPatience{10};
 // Bytes of one tile per stored tensor, in kernel order. Kept per thread: tiles are alike in size, and a fresh buffer
 // costs a page fault per 4 KiB.
 struct TileBuffers {
-  std::vector<std::byte> source;
-  std::vector<std::vector<std::byte>> stored;
+  PageBuffer source;
+  std::vector<PageBuffer> stored;
   std::vector<std::vector<std::byte>> slice;  // of tensors of which a tile makes bytes in two places
 };
 
@@ -56,7 +57,7 @@ void scatter(std::span<const std::byte> from, const std::vector<ByteRange>& part
   }
 }
 
-TileMark mark_for(std::span<const std::vector<std::byte>> stored, bool with_digest) {
+TileMark mark_for(std::span<const PageBuffer> stored, bool with_digest) {
   TileMark mark;
   auto& crc = mark.crc.emplace();
   Sha256 hash;
@@ -123,7 +124,7 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
   buffers.stored.resize(stored_count);
   for (uint32_t i = 0; i < stored_count; ++i) {
     const std::vector<ByteRange> ranges = plan_.tile_file_ranges(tile, i);
-    std::vector<std::byte>& bytes = buffers.stored[i];
+    PageBuffer& bytes = buffers.stored[i];
     bytes.resize(total_size(ranges));
     size_t done = 0;
     for (const ByteRange& range : ranges) {
@@ -223,15 +224,11 @@ Status TileMaker::factorize(const Group& group, const Survey* survey) const {
   return made ? made : fail(made.error().with_context(fmt::format("no factors of '{}'", tensor.name)));
 }
 
-Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
-  const Group& group = plan_.groups()[tile.group];
-  const Encoding& encoding = group.encoding;
+Result<uint64_t> TileMaker::write(const Tile& tile) const {
+  const MutexLock lock(writing_);
   const auto& buffers = thread_buffers();
-  QCACHE_TRY(encode(tile));
-  QCACHE_TRY(source_.check(source_.model().tensors[group.tensor].file));
-
   uint64_t bytes = 0;
-  for (uint32_t i = 0; i < encoding.stored.size(); ++i) {
+  for (uint32_t i = 0; i < buffers.stored.size(); ++i) {
     size_t done = 0;
     for (const ByteRange& range : plan_.tile_file_ranges(tile, i)) {
       QCACHE_TRY(env_.write_at(filling_.fd(), std::span(buffers.stored[i]).subspan(done, range.size), range.offset));
@@ -239,7 +236,14 @@ Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
     }
     bytes += done;
   }
-  filling_.mark(index, mark_for(buffers.stored, proof == Proof::kChecksumAndDigest));
+  return bytes;
+}
+
+Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
+  QCACHE_TRY(encode(tile));
+  QCACHE_TRY(source_.check(source_.model().tensors[plan_.groups()[tile.group].tensor].file));
+  QCACHE_TRY_ASSIGN(const uint64_t bytes, write(tile));
+  filling_.mark(index, mark_for(thread_buffers().stored, proof == Proof::kChecksumAndDigest));
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
   stats_.bytes_quantized.fetch_add(bytes, std::memory_order_relaxed);
   return {};

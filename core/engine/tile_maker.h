@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/base/mutex.h"
 #include "core/engine/factor_workers.h"
 #include "core/engine/source_reader.h"
 #include "core/engine/stats.h"
@@ -38,6 +39,8 @@ class TileMaker {
   [[nodiscard]] Status make(uint32_t index, const Tile& tile, Proof proof) const;
   /// Fills the tile's buffers from the source.
   [[nodiscard]] Status encode(const Tile& tile) const;
+  /// Writes the tile's buffers to the backing file; returns how many bytes those are.
+  [[nodiscard]] Result<uint64_t> write(const Tile& tile) const QCACHE_EXCLUDES(writing_);
   [[nodiscard]] Status factorize(const Group& group, const Survey* survey) const;
 
   Env& env_;
@@ -47,6 +50,9 @@ class TileMaker {
   FactorWorkers& workers_;
   FillingFile& filling_;
   Stats& stats_;
+  // One thread at a time: the kernel has it so for writes to one file, but lets the next thread spin meanwhile, on a
+  // processor that could quantize or answer reads.
+  mutable Mutex writing_;
 };
 
 }  // namespace qcache

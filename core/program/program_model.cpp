@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/base/page_buffer.h"
 #include "core/engine/memory_source.h"
 #include "core/engine/whole_file.h"
 #include "core/model/model_facts.h"
@@ -55,7 +56,7 @@ class Pieces {
   const SourceReader& reader_;
   const TensorInfo& tensor_;
   uint64_t offset_ = 0;
-  std::vector<std::byte> buffer_;
+  PageBuffer buffer_;
 };
 
 /// In the order of their names, so that the same tensors make the same file however the program keeps them.

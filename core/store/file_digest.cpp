@@ -1,7 +1,8 @@
 #include "core/store/file_digest.h"
 
 #include <algorithm>
-#include <vector>
+
+#include "core/base/page_buffer.h"
 
 namespace qcache {
 
@@ -12,7 +13,7 @@ Result<std::optional<Sha256Digest>> digest_of_file(Env& env, int fd, uint64_t si
     return std::optional<Sha256Digest>();
   }
   Sha256 hash;
-  std::vector<std::byte> buffer(std::min(kPieceBytes, size_bytes));
+  PageBuffer buffer(std::min(kPieceBytes, size_bytes));
   for (uint64_t done = 0; done < size_bytes;) {
     if (keep_going && !keep_going()) {
       return fail(ErrorKind::kInterrupted, "hashing a cached file was interrupted");
