@@ -26,10 +26,10 @@ class PageAllocator {
   static constexpr std::align_val_t kPage{4096};
 };
 
-/// Bytes that are read from files. malloc puts large buffers 16 bytes after the start of a page, the one place where
-/// the kernel's copies out of a page-aligned part of a file are slow: processors with fast short `rep movsb` copy at a
-/// fifth of their speed where the destination is, modulo 4096, 1 to 31 bytes after the source (docs/ARCHITECTURE.md,
-/// "Where a first read spends its time").
+/// Bytes that are read from files. malloc puts large buffers 16 bytes after the start of a page, where the
+/// kernel's copies out of a page-aligned part of a file are slow: processors with fast short `rep movsb` (seen on an
+/// AMD EPYC) copy at a quarter of their speed or less where the destination is, modulo 4096, 1 to 31 bytes after the
+/// source (docs/ARCHITECTURE.md, "Where a first read spends its time").
 using PageBuffer = std::vector<std::byte, PageAllocator<std::byte>>;
 
 }  // namespace qcache

@@ -408,6 +408,7 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
 }
 
 Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoing& keep_going) {
+  filling_->expect_reading_through();
   Status completed = add_digests(keep_going);
   if (completed) {
     completed = write_static_bytes();

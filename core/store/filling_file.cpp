@@ -59,8 +59,8 @@ Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDire
     }
     QCACHE_TRY(file->start());
   }
-  // A hint, which may be refused. The kernel would read ahead into the holes: it fills pages with zeros that are to be
-  // written soon, on the time of whoever reads what is there.
+  // The kernel would read ahead into the holes: it fills pages with zeros that are to be written soon, on the time of
+  // whoever reads what is there.
   (void)::posix_fadvise(file->data_.get(), 0, 0, POSIX_FADV_RANDOM);
   return file;
 }
@@ -121,6 +121,10 @@ Status FillingFile::start() {
     (void)env_.remove(new_data);
   }
   return made;
+}
+
+void FillingFile::expect_reading_through() {
+  (void)::posix_fadvise(data_.get(), 0, 0, POSIX_FADV_NORMAL);
 }
 
 std::optional<TileMark> FillingFile::mark_of(uint32_t tile) const {

@@ -41,6 +41,10 @@ class FillingFile {
   /// The data file, open for reading and writing; `size_bytes` long from the start.
   [[nodiscard]] int fd() const { return data_.get(); }
 
+  /// Tells the kernel that no hole is left and that the file is about to be read from end to end: from now on it reads
+  /// ahead, which until then would fill holes with zeros. A hint; nothing but speed depends on it.
+  void expect_reading_through();
+
   /// The mark of a tile, if somebody has made it.
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
   /// Publishes a made tile to all processes. REQUIRES: its bytes are written.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "core/base/byte_range.h"
 #include "core/store/file_lock.h"
@@ -147,14 +148,36 @@ TEST_F(FillingFileTest, StartsAnewWhereThePairIsNotWhole) {
 TEST_F(FillingFileTest, ReadingWhatIsThereFillsNoHoleAfterItWithZeros) {
   constexpr uint64_t kMade = uint64_t{1} << 20U;
   const auto file = open(StoreFixture::key(0, 1, 8 * kMade));
-  std::vector<std::byte> bytes(kMade - kPage, std::byte{7});  // a header follows, and headers are written at the end
+  constexpr uint64_t kWritten = kMade - kPage;  // a header follows, and headers are written at the end
+  std::vector<std::byte> bytes(kWritten, std::byte{7});
   ASSERT_THAT(Env::posix().write_at(file->fd(), bytes, 0), is_ok());
   const std::span<std::byte> piece = std::span(bytes).first(uint64_t{128} << 10U);
   for (uint64_t offset = 0; offset < kMade; offset += piece.size()) {  // as cat reads
     ASSERT_THAT(Env::posix().read_at(file->fd(), piece, offset), is_ok());
   }
-  EXPECT_EQ(pages_in_memory(file->fd(), ByteRange{0, kMade}), kMade / kPage);
+  EXPECT_EQ(pages_in_memory(file->fd(), ByteRange{0, kWritten}), kWritten / kPage);
   EXPECT_EQ(pages_in_memory(file->fd(), ByteRange{kMade, 7 * kMade}), 0U);
+}
+
+TEST_F(FillingFileTest, AWholeFileIsReadAheadOfWhoeverReadsItThrough) {
+  constexpr uint64_t kSize = uint64_t{8} << 20U;
+  constexpr uint64_t kRead = uint64_t{1} << 20U;
+  const auto file = open(StoreFixture::key(0, 1, kSize));
+  std::vector<std::byte> bytes(kSize, std::byte{7});
+  ASSERT_THAT(Env::posix().write_at(file->fd(), bytes, 0), is_ok());
+  ASSERT_THAT(Env::posix().sync(file->fd()), is_ok());
+  ASSERT_EQ(::posix_fadvise(file->fd(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  file->expect_reading_through();
+  const std::span<std::byte> piece = std::span(bytes).first(uint64_t{128} << 10U);
+  for (uint64_t offset = 0; offset < kRead; offset += piece.size()) {
+    ASSERT_THAT(Env::posix().read_at(file->fd(), piece, offset), is_ok());
+  }
+  size_t ahead = 0;
+  for (int i = 0; i < 500 && ahead == 0; ++i) {  // it is read in the background
+    std::this_thread::sleep_for(milliseconds(10));
+    ahead = pages_in_memory(file->fd(), ByteRange{kRead, kSize - kRead});
+  }
+  EXPECT_GT(ahead, 0U);
 }
 
 TEST_F(FillingFileTest, KnowsWhenItsNamesAreGone) {
