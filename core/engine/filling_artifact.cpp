@@ -8,8 +8,7 @@
 namespace qcache {
 namespace {
 
-// A reader that wants a few tensors has closed the file by then; one that is still there will want the rest.
-constexpr std::chrono::seconds kFillDelay{2};
+using Clock = std::chrono::steady_clock;
 
 PageBuffer& thread_read_buffer() {
   thread_local PageBuffer buffer;
@@ -62,7 +61,7 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers(), *filling_, stats_),
       tiles_(plan_->tile_count(), TileState::kAbsent),
       absent_(plan_->tile_count()),
-      last_use_(std::chrono::steady_clock::now()) {}
+      last_use_(Clock::now()) {}
 
 std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
   stats_.reads.fetch_add(1, std::memory_order_relaxed);
@@ -120,9 +119,7 @@ void FillingArtifact::start_read_ahead(const std::vector<TileSpan>& needed) {
   if (needed.empty() || abandoned_) {
     return;
   }
-  if (!first_read_) {
-    first_read_ = std::chrono::steady_clock::now();
-  }
+  readers_.on_read(Clock::now());
   const TileSpan read{needed.front().first, needed.back().end};
   const TileSpan ahead = read_ahead_.after_read(read, static_cast<uint32_t>(tiles_.size()));
   for (uint32_t tile = ahead.first; tile < ahead.end; ++tile) {
@@ -161,14 +158,14 @@ bool FillingArtifact::still_wanted(uint32_t tile, Priority priority) const {
   if (waiters_.contains(tile) || fill_wanted()) {
     return true;
   }
-  return priority == Priority::kReadAhead && openers_ > 0;
+  return priority == Priority::kReadAhead && readers_.any();
 }
 
 bool FillingArtifact::fill_wanted() const {
   if (failure_ || abandoned_) {
     return false;
   }
-  return warm_ || (openers_ > 0 && first_read_ && std::chrono::steady_clock::now() - *first_read_ >= kFillDelay);
+  return warm_ || readers_.want_the_rest(Clock::now());
 }
 
 void FillingArtifact::pump_fill() {
@@ -255,14 +252,19 @@ std::vector<std::shared_ptr<FillingArtifact::Waiter>> FillingArtifact::release_w
     }
   }
   waiters_.erase(begin, end);
-  if (!released.empty() && openers_ == 0 && !warm_) {
-    last_use_ = std::chrono::steady_clock::now();
+  if (!released.empty() && !readers_.any() && !warm_) {
+    last_use_ = Clock::now();
   }
   return released;
 }
 
 bool FillingArtifact::announce_due() {
   if (announced_ || abandoned_ || ready_ != tiles_.size()) {
+    return false;
+  }
+  const Clock::time_point now = Clock::now();
+  complete_since_ = complete_since_.value_or(now);
+  if (!warm_ && readers_.hold_back_sealing(now, *complete_since_)) {
     return false;
   }
   announced_ = true;
@@ -401,6 +403,7 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
       const MutexLock lock(mutex_);
       set_state(tile, TileState::kAbsent);  // whoever wants it next has it made, and the file announced again
       announced_ = false;
+      complete_since_.reset();
       return added;
     }
   }
@@ -429,23 +432,31 @@ Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoin
 
 void FillingArtifact::add_opener() {
   const MutexLock lock(mutex_);
-  if (openers_++ == 0) {
+  if (!readers_.any()) {
     failure_.reset();
   }
+  readers_.add();
 }
 
 void FillingArtifact::remove_opener() {
-  const MutexLock lock(mutex_);
-  if (--openers_ == 0) {
-    first_read_.reset();
-    last_use_ = std::chrono::steady_clock::now();
+  bool complete = false;
+  {
+    const MutexLock lock(mutex_);
+    readers_.remove();
+    if (!readers_.any()) {
+      last_use_ = Clock::now();
+      complete = announce_due();
+    }
+  }
+  if (complete) {
+    observer_.on_complete(shared_from_this());
   }
 }
 
 void FillingArtifact::set_warm(bool warm) {
   const MutexLock lock(mutex_);
   warm_ = warm && !announced_;
-  last_use_ = std::chrono::steady_clock::now();
+  last_use_ = Clock::now();
   if (warm) {
     failure_.reset();
   }
@@ -471,7 +482,7 @@ double FillingArtifact::progress() const {
 
 bool FillingArtifact::in_use() const {
   const MutexLock lock(mutex_);
-  return openers_ > 0 || warm_ || !waiters_.empty();
+  return readers_.any() || warm_ || !waiters_.empty();
 }
 
 bool FillingArtifact::warming() const {
@@ -486,10 +497,10 @@ bool FillingArtifact::complete() const {
 
 int64_t FillingArtifact::idle_ms() const {
   const MutexLock lock(mutex_);
-  if (openers_ > 0 || warm_ || !waiters_.empty()) {
+  if (readers_.any() || warm_ || !waiters_.empty()) {
     return 0;
   }
-  const auto idle = std::chrono::steady_clock::now() - last_use_;
+  const auto idle = Clock::now() - last_use_;
   return std::chrono::duration_cast<std::chrono::milliseconds>(idle).count();
 }
 

@@ -14,6 +14,7 @@
 #include "core/engine/artifact_name.h"
 #include "core/engine/quality_probe.h"
 #include "core/engine/read_ahead.h"
+#include "core/engine/readers.h"
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
 #include "core/engine/workshop.h"
@@ -28,7 +29,7 @@ class FillingArtifact;
 class FillingObserver {
  public:
   virtual ~FillingObserver() = default;
-  /// Every tile is present: the file can be sealed.
+  /// Every tile is present, and it is time to seal the file.
   virtual void on_complete(const std::shared_ptr<FillingArtifact>& artifact) = 0;
   virtual void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) = 0;
 };
@@ -37,9 +38,9 @@ class FillingObserver {
 ///
 /// Always holds: a tile is made by at most one thread at a time; a tile that is kReady was hashed by this process; a
 /// reader is woken exactly once. Everything that can block runs in the pool, so calls return quickly.
-/// The whole file is filled in the background, in file order, while it is wanted: by fill_wanted(), that is while
-/// somebody asked to warm it, or has had it open for a moment (a reader of one tensor is gone by then; a loader is
-/// not). Thread-safe. A failed tile fails the reads that wait for it, and is tried again by the next read.
+/// The whole file is filled in the background, in file order, while somebody asked to warm it, or has had it open for a
+/// moment (see Readers). Thread-safe. A failed tile fails the reads that wait for it, and is tried again by the next
+/// read.
 class FillingArtifact final : public Artifact, public std::enable_shared_from_this<FillingArtifact> {
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
@@ -104,6 +105,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void set_state(uint32_t tile, TileState state) QCACHE_REQUIRES(mutex_);
   // Takes the waiters that a tile's end (good or bad) lets go.
   std::vector<std::shared_ptr<Waiter>> release_waiters(uint32_t tile, bool made) QCACHE_REQUIRES(mutex_);
+  // Whether the caller is to call on_complete(), once it has let go of the lock.
   [[nodiscard]] bool announce_due() QCACHE_REQUIRES(mutex_);
   void forget(const Waiter& waiter) QCACHE_EXCLUDES(mutex_);
   // Calls back with the bytes of a range whose tiles are all ready.
@@ -133,11 +135,11 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   uint32_t absent_ QCACHE_GUARDED_BY(mutex_);
   std::multimap<uint32_t, std::shared_ptr<Waiter>> waiters_ QCACHE_GUARDED_BY(mutex_);
   ReadAhead read_ahead_ QCACHE_GUARDED_BY(mutex_);
-  uint32_t openers_ QCACHE_GUARDED_BY(mutex_) = 0;
+  Readers readers_ QCACHE_GUARDED_BY(mutex_);
   bool warm_ QCACHE_GUARDED_BY(mutex_) = false;
   bool abandoned_ QCACHE_GUARDED_BY(mutex_) = false;
   bool announced_ QCACHE_GUARDED_BY(mutex_) = false;
-  std::optional<std::chrono::steady_clock::time_point> first_read_ QCACHE_GUARDED_BY(mutex_);
+  std::optional<std::chrono::steady_clock::time_point> complete_since_ QCACHE_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point last_use_ QCACHE_GUARDED_BY(mutex_);
   uint32_t fill_cursor_ QCACHE_GUARDED_BY(mutex_) = 0;
   uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;

@@ -10,6 +10,7 @@
 #include "core/engine/artifact_name.h"
 #include "core/engine/error_log.h"
 #include "core/engine/read_ahead.h"
+#include "core/engine/readers.h"
 #include "core/engine/worker_pool.h"
 
 namespace qcache {
@@ -86,6 +87,52 @@ TEST(ReadAhead, EndsAtTheLastTile) {
   ahead.after_read({0, 1}, 4);
   EXPECT_EQ(ahead.after_read({1, 2}, 4), (TileSpan{2, 4}));
   EXPECT_EQ(ahead.after_read({2, 4}, 4), (TileSpan{4, 4}));
+}
+
+TEST(Readers, OnlyThoseWhoStayWantTheRest) {
+  const Readers::Time start{};
+  Readers readers;
+  readers.add();
+  EXPECT_FALSE(readers.want_the_rest(start + 10 * Readers::kStays)) << "open, and never read";
+  readers.on_read(start);
+  readers.add();
+  readers.remove();
+  EXPECT_FALSE(readers.want_the_rest(start + Readers::kStays - std::chrono::milliseconds(1)));
+  EXPECT_TRUE(readers.want_the_rest(start + Readers::kStays));
+  readers.remove();
+  EXPECT_FALSE(readers.want_the_rest(start + Readers::kStays));
+  readers.add();
+  readers.on_read(start + Readers::kStays);
+  EXPECT_FALSE(readers.want_the_rest(start + Readers::kStays)) << "another reader, later";
+}
+
+TEST(Readers, SealingWaitsUntilTheyAreQuiet) {
+  using std::chrono::milliseconds;
+  const Readers::Time start{};
+  Readers readers;
+  EXPECT_FALSE(readers.hold_back_sealing(start, start)) << "nobody has it open";
+  readers.add();
+  EXPECT_FALSE(readers.hold_back_sealing(start, start)) << "nobody reads it";
+  readers.on_read(start);
+  EXPECT_TRUE(readers.hold_back_sealing(start + milliseconds(999), start));
+  readers.on_read(start + milliseconds(999));
+  EXPECT_TRUE(readers.hold_back_sealing(start + milliseconds(1998), start));
+  EXPECT_FALSE(readers.hold_back_sealing(start + milliseconds(1999), start));
+  readers.on_read(start + milliseconds(2000));
+  EXPECT_TRUE(readers.hold_back_sealing(start + milliseconds(2000), start));
+  readers.remove();
+  EXPECT_FALSE(readers.hold_back_sealing(start + milliseconds(2000), start)) << "they have closed it";
+}
+
+TEST(Readers, OneWhoNeverStopsReadingHoldsSealingBackForSoLongOnly) {
+  const Readers::Time complete{};
+  Readers readers;
+  readers.add();
+  const Readers::Time late = complete + Readers::kSealPatience;
+  readers.on_read(late - std::chrono::milliseconds(1));
+  EXPECT_TRUE(readers.hold_back_sealing(late - std::chrono::milliseconds(1), complete));
+  readers.on_read(late);
+  EXPECT_FALSE(readers.hold_back_sealing(late, complete));
 }
 
 TEST(ArtifactName, RanksAreDecimalWithoutLeadingZeros) {

@@ -2,8 +2,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "tests/fs/mount_test.h"
 
@@ -37,6 +40,48 @@ TEST_F(MountCache, SealedReadsDoNotReachTheDaemon) {
     EXPECT_LT(fs.status("reads"), reads + 1000) << "the page cache is not used";
   }
   EXPECT_EQ(fs.status("opens_sealed"), 1U);
+}
+
+// S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
+// closed the file, or the file is being warmed.
+TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::seconds kQuiet{1};
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  {
+    const UniqueFd fd = open_file(fs.path(kInt8));
+    const Clock::time_point end = Clock::now() + 2 * kQuiet;
+    for (Clock::time_point last = Clock::now(); last < end; last = Clock::now()) {
+      ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
+      const std::string state = fs.xattr(kInt8, "state");
+      if (Clock::now() - last < kQuiet / 2) {  // else this machine did not let us read
+        ASSERT_EQ(state, "filling");
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    fs.wait_until_sealed(kInt8);
+  }
+  Clock::duration soonest = Clock::duration::max();
+  for (int i = 0; i < 10 && soonest > kQuiet; ++i) {  // as often as a busy machine needs
+    ASSERT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+    ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
+    const Clock::time_point closed = Clock::now();
+    fs.wait_until_sealed(kInt8);
+    soonest = std::min(soonest, Clock::now() - closed);
+  }
+  EXPECT_LT(soonest, kQuiet);
+}
+
+// S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
+// closed the file, or the file is being warmed.
+TEST_F(MountCache, AWarmedFileIsSealedWhileItIsRead) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const UniqueFd fd = open_file(fs.path(kInt8));
+  ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
+  ASSERT_EQ(set_xattr(fs.path(kInt8), "user.qcache.warm", "1"), 0);
+  EXPECT_TRUE(eventually([&] { return read_at(fd.get(), 0, 10).error == 0 && fs.xattr(kInt8, "state") == "sealed"; }));
 }
 
 // S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on

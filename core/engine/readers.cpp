@@ -1,0 +1,24 @@
+#include "core/engine/readers.h"
+
+namespace qcache {
+
+void Readers::remove() {
+  if (--open_ == 0) {
+    *this = Readers();
+  }
+}
+
+void Readers::on_read(Time now) {
+  first_read_ = first_read_.value_or(now);
+  last_read_ = now;
+}
+
+bool Readers::want_the_rest(Time now) const {
+  return any() && first_read_ && now - *first_read_ >= kStays;
+}
+
+bool Readers::hold_back_sealing(Time now, Time complete_since) const {
+  return any() && last_read_ && now - *last_read_ < kQuiet && now - complete_since < kSealPatience;
+}
+
+}  // namespace qcache

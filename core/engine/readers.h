@@ -1,0 +1,41 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+namespace qcache {
+
+/// Those who have one file open while it is made, what they are up to by their reads, and when to do the work that none
+/// of them waits for. Not synchronized.
+///
+/// A reader that wants a few tensors has closed the file soon; one that is still there will want the rest. And a
+/// program that has just read its model begins to compute with it, on all cores: sealing, which keeps a core busy for
+/// seconds, leaves it alone while it reads.
+class Readers {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  /// From the first read, and whoever has the file open still will want the rest.
+  static constexpr std::chrono::seconds kStays{2};
+  /// Without a read, and the reader is done.
+  static constexpr std::chrono::seconds kQuiet{1};
+  /// How long reads hold sealing back: files opened anew run at native speed only when it is done.
+  static constexpr std::chrono::seconds kSealPatience{30};
+
+  void add() { ++open_; }
+  void remove();
+  [[nodiscard]] bool any() const { return open_ > 0; }
+  void on_read(Time now);
+
+  [[nodiscard]] bool want_the_rest(Time now) const;
+  /// Whether sealing a file that is complete since then is to wait.
+  [[nodiscard]] bool hold_back_sealing(Time now, Time complete_since) const;
+
+ private:
+  uint32_t open_ = 0;
+  std::optional<Time> first_read_;  // since somebody had it open
+  std::optional<Time> last_read_;
+};
+
+}  // namespace qcache
