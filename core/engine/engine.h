@@ -159,7 +159,7 @@ class Engine final : private FillingObserver {
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
 
   void run_sealer() QCACHE_EXCLUDES(mutex_);
-  void seal(const std::shared_ptr<FillingArtifact>& artifact);
+  Status seal(const std::shared_ptr<FillingArtifact>& artifact);
   void run_maintenance() QCACHE_EXCLUDES(mutex_);
   void tick_artifacts() QCACHE_EXCLUDES(mutex_);
   void flush_accesses() QCACHE_EXCLUDES(mutex_);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/units.h"
 #include "core/engine/engine.h"
@@ -43,7 +44,10 @@ void Engine::run_sealer() {
       to_seal_.pop_front();
     }
     if (artifact->filling().try_lock_seal()) {
-      seal(artifact);
+      if (const Status done = contain_exceptions("cannot seal the cached file", [&] { return seal(artifact); });
+          !done) {
+        errors_.add(artifact->name().virtual_path(), done.error(), env_.now_ns());
+      }
       artifact->filling().unlock_seal();
       continue;
     }
@@ -56,22 +60,20 @@ void Engine::run_sealer() {
   }
 }
 
-void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
-  const std::string path = artifact->name().virtual_path();
+Status Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
   if (const auto current = artifact->filling().names_lead_here(); current && !*current) {
     forget(artifact);  // sealed by another process, or dropped
-    return;
+    return {};
   }
   const auto sealed = artifact->seal(*store_, [this] {
     const MutexLock lock(mutex_);
     return !stopping_;
   });
   if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
-    return;  // unmounted meanwhile: the complete filling file is sealed by a later run
+    return {};  // unmounted meanwhile: the complete filling file is sealed by a later run
   }
   if (!sealed) {
-    errors_.add(path, sealed.error(), env_.now_ns());
-    return;
+    return fail(sealed.error());
   }
   if (artifact->name().rank > 0) {
     forget_cached_ranks();
@@ -80,6 +82,7 @@ void Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
   }
   forget(artifact);
+  return {};
 }
 
 void Engine::run_maintenance() {
@@ -97,22 +100,28 @@ void Engine::run_maintenance() {
         return;
       }
     }
-    tick_artifacts();
-    workshop_.factor_workers().end_idle();
-    const Clock::time_point now = Clock::now();
-    if (now >= next_flush) {
-      next_flush = now + kAccessFlushInterval;
-      flush_accesses();
-    }
-    if (now >= next_space_check) {
-      next_space_check = now + kSpaceCheckInterval;
-      check_free_space();
-    }
-    if (options_.aging_interval.count() > 0 && now >= next_aging) {
-      next_aging = now + options_.aging_interval;
-      if (const auto report = age(); !report) {
-        errors_.add("aging", report.error(), env_.now_ns());
+    const Status done = contain_exceptions("cannot do what is due", [&]() -> Status {
+      tick_artifacts();
+      workshop_.factor_workers().end_idle();
+      const Clock::time_point now = Clock::now();
+      if (now >= next_flush) {
+        next_flush = now + kAccessFlushInterval;
+        flush_accesses();
       }
+      if (now >= next_space_check) {
+        next_space_check = now + kSpaceCheckInterval;
+        check_free_space();
+      }
+      if (options_.aging_interval.count() > 0 && now >= next_aging) {
+        next_aging = now + options_.aging_interval;
+        if (const auto report = age(); !report) {
+          errors_.add("aging", report.error(), env_.now_ns());
+        }
+      }
+      return {};
+    });
+    if (!done) {
+      errors_.add("maintenance", done.error(), env_.now_ns());
     }
   }
 }

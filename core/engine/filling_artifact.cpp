@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
 
@@ -196,15 +197,11 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       return;
     }
   }
-  const Status made = [&]() -> Status {
-    try {
-      // Nobody waits for a tile of the background fill, and all cores work on it.
-      return maker_.ensure(
-          tile, priority == Priority::kFill ? TileMaker::Proof::kChecksumAndDigest : TileMaker::Proof::kChecksum);
-    } catch (const std::exception& e) {  // out of memory: this tile fails, the daemon lives on
-      return fail(ErrorKind::kInternal, "cannot make tile " + std::to_string(tile) + ": " + e.what());
-    }
-  }();
+  const Status made = contain_exceptions("cannot make tile " + std::to_string(tile), [&] {
+    // Nobody waits for a tile of the background fill, and all cores work on it.
+    return maker_.ensure(
+        tile, priority == Priority::kFill ? TileMaker::Proof::kChecksumAndDigest : TileMaker::Proof::kChecksum);
+  });
   std::vector<std::shared_ptr<Waiter>> released;
   bool complete = false;
   {
@@ -287,10 +284,13 @@ void FillingArtifact::forget(const Waiter& waiter) {
 
 void FillingArtifact::deliver(ByteRange range, const ReadCallback& callback) const {
   PageBuffer& buffer = thread_read_buffer();
-  buffer.resize(range.size);
-  if (Status read = assemble(range, buffer); !read) {
+  const Status read = contain_exceptions("cannot read " + name_.virtual_path(), [&] {
+    buffer.resize(range.size);
+    return assemble(range, buffer);
+  });
+  if (!read) {
     stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
-    callback(fail(std::move(read).error()));
+    callback(fail(read.error()));
   } else {
     callback(std::span<const std::byte>(buffer));
   }

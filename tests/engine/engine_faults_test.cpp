@@ -5,8 +5,10 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <new>
 
 #include "tests/engine/engine_fixture.h"
 
@@ -49,6 +51,54 @@ TEST_F(EngineTest, FullDiskFailsTheReadAndTheNextOneWorks) {
   }
   EXPECT_TRUE(right);
   EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, OutOfMemoryFailsOneReadOnly) {
+  start();
+  const auto opened = engine_->open(name());
+  const ByteRange range{200'000, 1000};
+  for (const char* thread : {"a worker, which has made the tile", "the reader's own, where the tile is there"}) {
+    env_.before(
+        EnvCall::kReadAt, 1, [] { throw std::bad_alloc(); }, "filling/");
+    const auto failed = read(**opened, range);
+    ASSERT_FALSE(failed) << thread;
+    EXPECT_EQ(failed.error().kind, ErrorKind::kInternal);
+    EXPECT_THAT(failed.error().message, HasSubstr("m/int8/0.bin"));
+  }
+  EXPECT_TRUE(read(**opened, range));
+}
+
+TEST_F(EngineTest, OutOfMemoryWhileSealingHarmsThatFileOnly) {
+  Engine& engine = start();
+  env_.before(
+      EnvCall::kSync, 1, [] { throw std::bad_alloc(); }, "filling/");
+  const auto whole = read_all();
+  ASSERT_TRUE(whole);
+  while (engine.errors().empty()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(engine.errors()[0].subject, "m/int8/0.bin");
+  EXPECT_THAT(engine.errors()[0].error.message, HasSubstr("cannot seal"));
+  EXPECT_EQ(read_all(), whole);
+  EXPECT_TRUE(read_all("nf4"));
+  EXPECT_TRUE(sealed("nf4")) << "the sealer goes on";
+}
+
+TEST_F(EngineTest, OutOfMemoryInMaintenanceDoesNotEndIt) {
+  Engine& engine = start();
+  std::atomic<int> passes{0};
+  env_.before(EnvCall::kSpace, 1, [&] {
+    ++passes;
+    throw std::bad_alloc();
+  });
+  while (passes == 0) {  // the first pass looks at the free space
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(read(**opened, ByteRange{200'000, 1000}));
+  EXPECT_TRUE(sealed()) << "it still starts the background fill";
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_EQ(engine.errors()[0].subject, "maintenance");
 }
 
 TEST_F(EngineTest, OpenThatFailsIsListedAmongTheErrors) {
