@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,10 +49,12 @@ TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
   constexpr std::chrono::seconds kQuiet{1};
   tiled_model().write(model("m"));
   MountedFs& fs = mount();
+  Clock::duration open_and_quiet{};  // from the last read until it is sealed
   {
     const UniqueFd fd = open_file(fs.path(kInt8));
     const Clock::time_point end = Clock::now() + 2 * kQuiet;
-    for (Clock::time_point last = Clock::now(); last < end; last = Clock::now()) {
+    Clock::time_point last = Clock::now();
+    for (; last < end; last = Clock::now()) {
       ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
       const std::string state = fs.xattr(kInt8, "state");
       if (Clock::now() - last < kQuiet / 2) {  // else this machine did not let us read
@@ -62,16 +63,17 @@ TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
     fs.wait_until_sealed(kInt8);
+    open_and_quiet = Clock::now() - last;
   }
-  Clock::duration soonest = Clock::duration::max();
-  for (int i = 0; i < 10 && soonest > kQuiet; ++i) {  // as often as a busy machine needs
+  Clock::duration closed_at_once = Clock::duration::max();
+  for (int i = 0; i < 10 && closed_at_once > open_and_quiet; ++i) {  // as often as a busy machine needs
     ASSERT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
     ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
     const Clock::time_point closed = Clock::now();
     fs.wait_until_sealed(kInt8);
-    soonest = std::min(soonest, Clock::now() - closed);
+    closed_at_once = std::min(closed_at_once, Clock::now() - closed);
   }
-  EXPECT_LT(soonest, kQuiet);
+  EXPECT_LT(closed_at_once, open_and_quiet);
 }
 
 // S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
@@ -183,8 +185,9 @@ TEST_F(MountCache, UsersMountByFusermount) {
   });
   EXPECT_EQ(user.wait(), 0) << fs.log();
   EXPECT_EQ(fs.stop(), 0);
-  Child visitor([&] { return ::setns(mounts.get(), CLONE_NEWNS) == 0 && names_in(other.mount_point).empty() ? 0 : 1; });
-  EXPECT_EQ(visitor.wait(), 0) << "it is not unmounted: " << fs.log();
+  const std::string visited = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(mounts.get());
+  EXPECT_EQ(run_program({"nsenter", "--mount=" + visited, "ls", "-A", other.mount_point}, dir() / "left"), 0);
+  EXPECT_EQ(read_file(dir() / "left"), "") << "it is not unmounted: " << fs.log();
 }
 
 // S24: `rm` of a file gives its disk space back: it stays listed with no blocks, and the next read makes it again.
