@@ -66,14 +66,15 @@ TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
     open_and_quiet = Clock::now() - last;
   }
   Clock::duration closed_at_once = Clock::duration::max();
-  for (int i = 0; i < 10 && closed_at_once > open_and_quiet; ++i) {  // as often as a busy machine needs
+  const Clock::duration soon = open_and_quiet - kQuiet / 2;
+  for (int i = 0; i < 10 && closed_at_once > soon; ++i) {  // as often as a busy machine needs
     ASSERT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
     ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
     const Clock::time_point closed = Clock::now();
     fs.wait_until_sealed(kInt8);
     closed_at_once = std::min(closed_at_once, Clock::now() - closed);
   }
-  EXPECT_LT(closed_at_once, open_and_quiet);
+  EXPECT_LT(closed_at_once, soon);
 }
 
 // S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
@@ -139,15 +140,17 @@ TEST_F(MountCache, UnprivilegedMountFallsBack) {
 
 // S48: A user without privileges mounts by fusermount3, and may then do with the mount all that its owner may.
 TEST_F(MountCache, UsersMountByFusermount) {
-  // Everybody may open /dev/fuse on most machines, but not on all: so it runs among mounts of its own, where they may.
+  // It runs among mounts of its own, so that where only root may open /dev/fuse there can be one for everybody.
   make_directories(dir() / "dev");
   const std::vector<std::string> launcher = {
       "unshare",
       "--mount",
       "sh",
       "-c",
-      "mount -t tmpfs none \"$0\" && mknod -m 666 \"$0/fuse\" c 10 229 && mount --bind \"$0/fuse\" /dev/fuse && "
-      "exec setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig=TERM \"$@\"",
+      "nobody='setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig=TERM'; "
+      "$nobody test -w /dev/fuse || "
+      "{ mount -t tmpfs none \"$0\" && mknod -m 666 \"$0/fuse\" c 10 229 && mount --bind \"$0/fuse\" /dev/fuse; }; "
+      "exec $nobody \"$@\"",
       dir() / "dev"};
   std::vector<std::string> probe = launcher;
   probe.insert(probe.end(),
