@@ -147,16 +147,12 @@ TEST_F(MountCache, UnprivilegedMountFallsBack) {
 TEST_F(MountCache, UsersMountByFusermount) {
   // It runs among mounts of its own, so that where only root may open /dev/fuse there can be one for everybody.
   make_directories(dir() / "dev");
-  const std::vector<std::string> launcher = {
-      "unshare",
-      "--mount",
-      "sh",
-      "-c",
-      "nobody='setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig=TERM'; "
-      "$nobody test -w /dev/fuse || "
-      "{ mount -t tmpfs none \"$0\" && mknod -m 666 \"$0/fuse\" c 10 229 && mount --bind \"$0/fuse\" /dev/fuse; }; "
-      "exec $nobody \"$@\"",
-      dir() / "dev"};
+  const std::string with_fuse_as_nobody = R"(
+    nobody='setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig=TERM'
+    $nobody test -w /dev/fuse ||
+      { mount -t tmpfs none "$0" && mknod -m 666 "$0/fuse" c 10 229 && mount --bind "$0/fuse" /dev/fuse; }
+    exec $nobody "$@")";
+  const std::vector<std::string> launcher = {"unshare", "--mount", "sh", "-c", with_fuse_as_nobody, dir() / "dev"};
   std::vector<std::string> probe = launcher;
   probe.insert(probe.end(),
                {"sh", "-c", "fusermount3 --version && true 3<>/dev/fuse && test -x " + MountedFs::program()});
