@@ -120,6 +120,10 @@ void Operations::lookup(fuse_req_t req, uint64_t parent, const char* name) {
   }
   auto found = tree_.lookup(*folder, name);
   if (!found) {
+    const auto weights = Tree::foretold_load(*folder, name);
+    if (weights && found.error().kind == ErrorKind::kNotFound) {
+      engine_.expect_reader(*weights);
+    }
     reply_error(req, found.error());
     return;
   }

@@ -16,6 +16,9 @@ namespace qcache {
 namespace {
 
 constexpr std::string_view kControlName = ".qcache";
+// transformers, where peft is installed, first asks whether the folder is an adapter's, then sets up the model (half a
+// second and more, on one core), then opens the weights. Whoever only looks around asks for no file that is not listed.
+constexpr std::string_view kNameSoughtByLoaders = "adapter_config.json";
 constexpr mode_t kControlFileMode = S_IFREG | 0444;
 // Writable by the owner: setting an attribute asks for it of files, rm of folders. Nothing can be written all the same.
 constexpr mode_t kFileMode = S_IFREG | 0644;
@@ -113,6 +116,16 @@ Result<ResolvedNode> Tree::lookup(const Node& parent, const std::string& name) c
     default:
       return fail(no_such("entry", name));
   }
+}
+
+std::optional<ArtifactName> Tree::foretold_load(const Node& folder, std::string_view name) {
+  if (folder.kind != NodeKind::kFolder || !folder.relative.empty() || name != kNameSoughtByLoaders) {
+    return std::nullopt;
+  }
+  ArtifactName weights = folder.artifact;
+  weights.kind = ArtifactKind::kSafetensors;
+  weights.rank = 0;  // all ranks share them
+  return weights;
 }
 
 Result<ResolvedNode> Tree::lookup_control(const std::string& name) const {

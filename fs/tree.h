@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,10 @@ class Tree {
 
   /// The child `name` of a folder. kNotFound where there is none.
   [[nodiscard]] Result<ResolvedNode> lookup(const Node& parent, const std::string& name) const;
+
+  /// The weights that a program is about to load which looks for `name` in a folder that has no such file; nothing
+  /// where that tells nothing.
+  [[nodiscard]] static std::optional<ArtifactName> foretold_load(const Node& folder, std::string_view name);
 
   /// The attributes of a node now. kSourceChanged where its name leads to another node by now.
   [[nodiscard]] Result<NodeAttributes> attributes(const Node& node) const;

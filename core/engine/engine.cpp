@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
 #include "core/base/units.h"
@@ -318,6 +319,23 @@ Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* 
     errors_.add(name.virtual_path(), opened.error(), env_.now_ns());
   }
   return opened;
+}
+
+void Engine::expect_reader(const ArtifactName& name) {
+  workshop_.pool().submit(Priority::kDemand, [this, name] {
+    // What goes wrong here is kept in errors() by describe() and open(), and met again by the program itself.
+    (void)contain_exceptions("cannot make " + name.virtual_path() + " ahead", [&]() -> Status {
+      QCACHE_TRY_ASSIGN(const ArtifactInfo info, describe(name));
+      if (info.state == ArtifactState::kSealed) {
+        return {};  // opening it would count as an access
+      }
+      QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
+      if (opened.filling() != nullptr) {
+        opened.filling()->expect_reader();
+      }
+      return {};
+    });
+  });
 }
 
 Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {

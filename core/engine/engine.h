@@ -121,6 +121,8 @@ class Engine final : private FillingObserver {
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
   /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
   Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
+  /// A program is about to load the file: begins to make it ahead, where it is not complete. Returns at once.
+  void expect_reader(const ArtifactName& name);
   /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
   /// kNotFound where the file is not sealed.

@@ -180,12 +180,16 @@ void FillingArtifact::pump_fill() {
 }
 
 void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
+  TileMaker::Proof proof = TileMaker::Proof::kChecksum;
   {
     const MutexLock lock(mutex_);
     const bool mine = tiles_[tile] == TileState::kQueued;
     const bool wanted = mine && still_wanted(tile, priority);
     if (wanted) {
       set_state(tile, TileState::kMaking);
+      if (priority == Priority::kFill && !readers_.expected(Clock::now())) {
+        proof = TileMaker::Proof::kChecksumAndDigest;  // nobody waits for it, and all cores work on it
+      }
     } else {
       if (mine) {
         set_state(tile, TileState::kAbsent);
@@ -197,11 +201,8 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       return;
     }
   }
-  const Status made = contain_exceptions("cannot make tile " + std::to_string(tile), [&] {
-    // Nobody waits for a tile of the background fill, and all cores work on it.
-    return maker_.ensure(
-        tile, priority == Priority::kFill ? TileMaker::Proof::kChecksumAndDigest : TileMaker::Proof::kChecksum);
-  });
+  const Status made =
+      contain_exceptions("cannot make tile " + std::to_string(tile), [&] { return maker_.ensure(tile, proof); });
   std::vector<std::shared_ptr<Waiter>> released;
   bool complete = false;
   {
@@ -460,6 +461,13 @@ void FillingArtifact::set_warm(bool warm) {
   if (warm) {
     failure_.reset();
   }
+  pump_fill();
+}
+
+void FillingArtifact::expect_reader() {
+  const MutexLock lock(mutex_);
+  readers_.expect(Clock::now());
+  last_use_ = Clock::now();
   pump_fill();
 }
 

@@ -38,9 +38,9 @@ class FillingObserver {
 ///
 /// Always holds: a tile is made by at most one thread at a time; a tile that is kReady was hashed by this process; a
 /// reader is woken exactly once. Everything that can block runs in the pool, so calls return quickly.
-/// The whole file is filled in the background, in file order, while somebody asked to warm it, or has had it open for a
-/// moment (see Readers). Thread-safe. A failed tile fails the reads that wait for it, and is tried again by the next
-/// read.
+/// The whole file is filled in the background, in file order, while somebody asked to warm it, is about to load it, or
+/// has had it open for a moment (see Readers). Thread-safe. A failed tile fails the reads that wait for it, and is
+/// tried again by the next read.
 class FillingArtifact final : public Artifact, public std::enable_shared_from_this<FillingArtifact> {
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
@@ -63,6 +63,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void remove_opener() QCACHE_EXCLUDES(mutex_);
   /// Asks for the whole file, opened or not, until it is complete or has failed; or takes that back.
   void set_warm(bool warm) QCACHE_EXCLUDES(mutex_);
+  /// A program is about to load the file: makes it ahead, for as long as Readers says.
+  void expect_reader() QCACHE_EXCLUDES(mutex_);
   /// Starts background work that has become due. Called every few hundred milliseconds by the engine.
   void tick() QCACHE_EXCLUDES(mutex_);
 

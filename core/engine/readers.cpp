@@ -4,7 +4,8 @@ namespace qcache {
 
 void Readers::remove() {
   if (--open_ == 0) {
-    *this = Readers();
+    first_read_.reset();
+    last_read_.reset();
   }
 }
 
@@ -14,7 +15,7 @@ void Readers::on_read(Time now) {
 }
 
 bool Readers::want_the_rest(Time now) const {
-  return any() && first_read_ && now - *first_read_ >= kStays;
+  return expected(now) || (any() && first_read_ && now - *first_read_ >= kStays);
 }
 
 bool Readers::hold_back_sealing(Time now, Time complete_since) const {

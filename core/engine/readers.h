@@ -6,8 +6,8 @@
 
 namespace qcache {
 
-/// Those who have one file open while it is made, what they are up to by their reads, and when to do the work that none
-/// of them waits for. Not synchronized.
+/// Those who have one file open while it is made, or are about to: what they are up to by their reads, and when to do
+/// the work that none of them waits for. Not synchronized.
 ///
 /// A reader that wants a few tensors has closed the file soon; one that is still there will want the rest. And a
 /// program that has just read its model begins to compute with it, on all cores: sealing, which keeps a core busy for
@@ -18,6 +18,8 @@ class Readers {
 
   /// From the first read, and whoever has the file open still will want the rest.
   static constexpr std::chrono::seconds kStays{2};
+  /// How long a reader that has announced itself is waited for: large models take a program some seconds to set up.
+  static constexpr std::chrono::seconds kComes{3};
   /// Without a read, and the reader is done.
   static constexpr std::chrono::seconds kQuiet{1};
   /// How long reads hold sealing back: files opened anew run at native speed only when it is done.
@@ -27,6 +29,9 @@ class Readers {
   void remove();
   [[nodiscard]] bool any() const { return open_ > 0; }
   void on_read(Time now);
+  /// A program is about to read all of the file. It may come and go before that.
+  void expect(Time now) { expected_since_ = now; }
+  [[nodiscard]] bool expected(Time now) const { return expected_since_ && now - *expected_since_ < kComes; }
 
   [[nodiscard]] bool want_the_rest(Time now) const;
   /// Whether sealing a file that is complete since then is to wait.
@@ -36,6 +41,7 @@ class Readers {
   uint32_t open_ = 0;
   std::optional<Time> first_read_;  // since somebody had it open
   std::optional<Time> last_read_;
+  std::optional<Time> expected_since_;
 };
 
 }  // namespace qcache

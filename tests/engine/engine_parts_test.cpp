@@ -106,6 +106,19 @@ TEST(Readers, OnlyThoseWhoStayWantTheRest) {
   EXPECT_FALSE(readers.want_the_rest(start + Readers::kStays)) << "another reader, later";
 }
 
+TEST(Readers, OneWhoIsExpectedWantsTheRestForAWhile) {
+  const Readers::Time start{};
+  Readers readers;
+  EXPECT_FALSE(readers.want_the_rest(start)) << "nobody is expected";
+  readers.expect(start);
+  EXPECT_TRUE(readers.want_the_rest(start)) << "nobody has opened it yet";
+  readers.add();
+  readers.remove();
+  EXPECT_TRUE(readers.want_the_rest(start)) << "a program may open a file more than once";
+  EXPECT_TRUE(readers.want_the_rest(start + Readers::kComes - std::chrono::milliseconds(1)));
+  EXPECT_FALSE(readers.want_the_rest(start + Readers::kComes)) << "it did not come";
+}
+
 TEST(Readers, SealingWaitsUntilTheyAreQuiet) {
   using std::chrono::milliseconds;
   const Readers::Time start{};

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/fs/mount_test.h"
 
@@ -78,6 +80,50 @@ TEST_F(MountFolder, AReadOfTheLastTensorMakesThatTensorOnly) {
   EXPECT_LE(fs.status("tiles_quantized"), 2U);
   EXPECT_TRUE(reads_as(read_at(fd.get(), 0, 4096), expected.substr(0, 4096)));
   EXPECT_LE(fs.status("tiles_quantized"), 2U) << "the header needs no tensor";
+}
+
+// S67: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
+// made ahead, for 3 seconds if it does not open them. transformers does so before it loads, where peft is installed.
+TEST_F(MountFolder, WeightsAreMadeAheadOfALoader) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  for (const char* other : {"m/int8/adapter_config.json", "m/int8/0/tokenizer_config.json", "m/int8/16/lora/x.json"}) {
+    struct ::stat st {};
+    EXPECT_EQ(::stat(fs.path(other).c_str(), &st), -1);
+  }
+  EXPECT_FALSE(read_file(fs.path("m/int8/0/config.json")).empty());
+  EXPECT_EQ(fs.xattr(kWeights, "state"), "absent") << "nothing else foretells a load";
+  for (const char* folder : {"m/int8/0", "m/nf4/16"}) {
+    struct ::stat st {};
+    EXPECT_EQ(::stat((fs.path(folder) + "/adapter_config.json").c_str(), &st), -1);
+    EXPECT_EQ(errno, ENOENT);
+    fs.wait_until_sealed(folder + std::string("/model.safetensors"));
+  }
+  EXPECT_EQ(fs.status("files_sealed"), 2U);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kWeights)), expected_safetensors(model("m"), "int8")));
+}
+
+// S67: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
+// made ahead, for 3 seconds if it does not open them. transformers does so before it loads, where peft is installed.
+TEST_F(MountFolder, ALoaderThatDoesNotComeIsNotWaitedFor) {
+  using Clock = std::chrono::steady_clock;
+  huge_model(200).write(model("huge"));
+  MountedFs& fs = mount();
+  struct ::stat st {};
+  const Clock::time_point asked = Clock::now();
+  EXPECT_EQ(::stat(fs.path("huge/int8/0/adapter_config.json").c_str(), &st), -1);
+  uint64_t made = 0;
+  Clock::time_point grown = asked;
+  while (Clock::now() - grown < std::chrono::seconds(2)) {
+    const uint64_t now_made = fs.status("tiles_quantized");
+    grown = now_made == made ? grown : Clock::now();
+    made = now_made;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    ASSERT_LT(Clock::now() - asked, std::chrono::seconds(20)) << "it never stops";
+  }
+  EXPECT_GT(made, 0U);
+  EXPECT_GT(grown - asked, std::chrono::seconds(2));
+  EXPECT_EQ(fs.xattr("huge/int8/0/model.safetensors", "state"), "filling");
 }
 
 // S53: The other files of a folder are those of the model as they are now: read, mapped and listed without a remount,
