@@ -322,6 +322,12 @@ Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* 
 }
 
 void Engine::expect_reader(const ArtifactName& name) {
+  {
+    const MutexLock lock(mutex_);
+    if (!expecting_.insert(name.virtual_path()).second) {
+      return;
+    }
+  }
   workshop_.pool().submit(Priority::kDemand, [this, name] {
     // What goes wrong here is kept in errors() by describe() and open(), and met again by the program itself.
     (void)contain_exceptions("cannot make " + name.virtual_path() + " ahead", [&]() -> Status {
@@ -335,6 +341,8 @@ void Engine::expect_reader(const ArtifactName& name) {
       }
       return {};
     });
+    const MutexLock lock(mutex_);
+    expecting_.erase(name.virtual_path());
   });
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/base/mutex.h"
@@ -184,6 +185,8 @@ class Engine final : private FillingObserver {
   std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
+  // Files whose expect_reader() is queued, so that asking on and on fills no queue.
+  std::unordered_set<std::string> expecting_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
   std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
