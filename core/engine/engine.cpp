@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
 #include "core/base/units.h"
@@ -321,29 +320,16 @@ Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* 
   return opened;
 }
 
-void Engine::expect_reader(const ArtifactName& name) {
-  {
-    const MutexLock lock(mutex_);
-    if (!expecting_.insert(name.virtual_path()).second) {
-      return;
-    }
+Status Engine::expect_reader(const ArtifactName& name) {
+  QCACHE_TRY_ASSIGN(const ArtifactInfo info, describe(name));
+  if (info.state == ArtifactState::kSealed) {
+    return {};  // opening it would count as an access
   }
-  workshop_.pool().submit(Priority::kDemand, [this, name] {
-    // What goes wrong here is kept in errors() by describe() and open(), and met again by the program itself.
-    (void)contain_exceptions("cannot make " + name.virtual_path() + " ahead", [&]() -> Status {
-      QCACHE_TRY_ASSIGN(const ArtifactInfo info, describe(name));
-      if (info.state == ArtifactState::kSealed) {
-        return {};  // opening it would count as an access
-      }
-      QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
-      if (opened.filling() != nullptr) {
-        opened.filling()->expect_reader();
-      }
-      return {};
-    });
-    const MutexLock lock(mutex_);
-    expecting_.erase(name.virtual_path());
-  });
+  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
+  if (opened.filling() != nullptr) {
+    opened.filling()->expect_reader();
+  }
+  return {};
 }
 
 Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {

@@ -8,7 +8,6 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "core/base/mutex.h"
@@ -122,8 +121,8 @@ class Engine final : private FillingObserver {
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
   /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
   Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
-  /// A program is about to load the file: begins to make it ahead, where it is not complete. Returns at once.
-  void expect_reader(const ArtifactName& name);
+  /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open().
+  Status expect_reader(const ArtifactName& name);
   /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
   /// kNotFound where the file is not sealed.
@@ -185,8 +184,6 @@ class Engine final : private FillingObserver {
   std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
-  // Files whose expect_reader() is queued, so that asking on and on fills no queue.
-  std::unordered_set<std::string> expecting_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
   std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);

@@ -21,8 +21,7 @@ enum class Priority : uint8_t {
 /// A fixed number of threads that run short jobs (one tile each), the most urgent first, equals in the order they came.
 ///
 /// Thread-safe. Jobs must not block on other jobs. The queue is bounded by its users: at most one demand job per tile
-/// somebody waits for and per file somebody announces, and a read-ahead window per open file. stop() drops what has not
-/// begun and waits for what has.
+/// somebody waits for, and a read-ahead window per open file. stop() drops what has not begun and waits for what has.
 class WorkerPool {
  public:
   explicit WorkerPool(unsigned threads);

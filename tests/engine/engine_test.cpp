@@ -96,6 +96,17 @@ TEST_F(EngineTest, OpenReaderGetsTheWholeFileFilled) {
   EXPECT_TRUE(sealed());
 }
 
+TEST_F(EngineTest, AnExpectedReaderGetsTheFileFilledAndIsNoAccess) {
+  Engine& engine = start();
+  ASSERT_TRUE(engine.expect_reader(name()));
+  ASSERT_TRUE(sealed());
+  EXPECT_EQ(engine.stats().tiles_quantized, tile_count());
+  const uint64_t opens = engine.stats().opens_sealed;
+  ASSERT_TRUE(engine.expect_reader(name()));
+  EXPECT_EQ(engine.stats().opens_sealed, opens) << "aging would take it for used";
+  EXPECT_FALSE(engine.expect_reader(name("int7"))) << "there is no such file";
+}
+
 TEST_F(EngineTest, RemovedWhileReadKeepsItsBytesAndIsNotSealed) {
   Engine& engine = start();
   const auto opened = engine.open(name());

@@ -88,15 +88,12 @@ TEST_F(MountFolder, WeightsAreMadeAheadOfALoader) {
   tiled_model().write(model("m"));
   MountedFs& fs = mount();
   for (const char* other : {"m/int8/adapter_config.json", "m/int8/0/tokenizer_config.json", "m/int8/16/lora/x.json"}) {
-    struct ::stat st {};
-    EXPECT_EQ(::stat(fs.path(other).c_str(), &st), -1);
+    EXPECT_EQ(stat_error(fs.path(other)), ENOENT) << other;
   }
   EXPECT_FALSE(read_file(fs.path("m/int8/0/config.json")).empty());
   EXPECT_EQ(fs.xattr(kWeights, "state"), "absent") << "nothing else foretells a load";
   for (const char* folder : {"m/int8/0", "m/nf4/16"}) {
-    struct ::stat st {};
-    EXPECT_EQ(::stat((fs.path(folder) + "/adapter_config.json").c_str(), &st), -1);
-    EXPECT_EQ(errno, ENOENT);
+    EXPECT_EQ(stat_error(fs.path(folder) + "/adapter_config.json"), ENOENT);
     fs.wait_until_sealed(folder + std::string("/model.safetensors"));
   }
   EXPECT_EQ(fs.status("files_sealed"), 2U);
@@ -109,9 +106,8 @@ TEST_F(MountFolder, ALoaderThatDoesNotComeIsNotWaitedFor) {
   using Clock = std::chrono::steady_clock;
   huge_model(200).write(model("huge"));
   MountedFs& fs = mount();
-  struct ::stat st {};
   const Clock::time_point asked = Clock::now();
-  EXPECT_EQ(::stat(fs.path("huge/int8/0/adapter_config.json").c_str(), &st), -1);
+  EXPECT_EQ(stat_error(fs.path("huge/int8/0/adapter_config.json")), ENOENT);
   uint64_t made = 0;
   Clock::time_point grown = asked;
   while (Clock::now() - grown < std::chrono::seconds(2)) {
