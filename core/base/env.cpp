@@ -46,16 +46,20 @@ Error path_error(std::string_view verb, const std::string& path) {
   return system_error(saved, what);
 }
 
-// The path behind a descriptor, for messages only.
-std::string name_of(int fd) {
-  std::string link = "/proc/self/fd/" + std::to_string(fd);
+// What the kernel calls an open file: empty where that cannot be told. A file whose name is gone has " (deleted)" after
+// it.
+std::string link_of(int fd) {
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
   std::string target(PATH_MAX, '\0');
   const ssize_t size = ::readlink(link.c_str(), target.data(), target.size());
-  if (size <= 0) {
-    return "file descriptor " + std::to_string(fd);
-  }
-  target.resize(static_cast<size_t>(size));
+  target.resize(size > 0 ? static_cast<size_t>(size) : 0);
   return target;
+}
+
+// The path behind a descriptor, for messages only.
+std::string name_of(int fd) {
+  std::string name = link_of(fd);
+  return name.empty() ? "file descriptor " + std::to_string(fd) : name;
 }
 
 Error fd_error(std::string_view verb, int fd) {
@@ -208,6 +212,19 @@ class PosixEnv final : public Env {
     return std::string(resolved.get());
   }
 
+  Result<std::string> path_of(int fd) override {
+    // A file may also be called "x (deleted)": the count of its names tells.
+    struct ::stat st {};
+    if (::fstat(fd, &st) != 0) {
+      return fail(fd_error("stat", fd));
+    }
+    std::string path = link_of(fd);
+    if (!path.starts_with('/') || st.st_nlink == 0) {
+      return fail(ErrorKind::kNotFound, path.empty() ? name_of(fd) + " has no name" : path + " has no name any more");
+    }
+    return path;
+  }
+
   Result<SpaceInfo> space(const std::string& path) override {
     struct ::statvfs st {};
     if (::statvfs(path.c_str(), &st) != 0) {
@@ -216,9 +233,13 @@ class PosixEnv final : public Env {
     return SpaceInfo{uint64_t{st.f_blocks} * st.f_frsize, uint64_t{st.f_bavail} * st.f_frsize};
   }
 
-  int64_t now_ns() override {
+  int64_t now_ns() override { return read_clock(CLOCK_REALTIME); }
+  int64_t monotonic_ns() override { return read_clock(CLOCK_MONOTONIC); }
+
+ private:
+  static int64_t read_clock(clockid_t clock) {
     timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
+    ::clock_gettime(clock, &now);
     return to_ns(now);
   }
 };

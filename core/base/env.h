@@ -35,7 +35,7 @@ struct SpaceInfo {
   uint64_t available_bytes = 0;  ///< to this process
 };
 
-/// The seam to the operating system: every file that `core` touches, and the clock, goes through here, so
+/// The seam to the operating system: every file that `core` touches, and the clocks, go through here, so
 /// that a test can make any call fail. All paths are absolute or relative to the working directory; every
 /// error names the path or the purpose. Implementations are safe for concurrent use.
 class Env {
@@ -65,9 +65,14 @@ class Env {
   virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
   /// The absolute path with every link resolved.
   virtual Result<std::string> real_path(const std::string& path) = 0;
+  /// Where an open file lies now: its absolute path without links, as the kernel knows it. It may be opened with
+  /// O_PATH. kNotFound where the file has no name any more.
+  virtual Result<std::string> path_of(int fd) = 0;
   virtual Result<SpaceInfo> space(const std::string& path) = 0;
-  /// Wall clock, nanoseconds since the epoch.
+  /// Wall clock, nanoseconds since the epoch. People and other machines set it, forwards and back.
   virtual int64_t now_ns() = 0;
+  /// Nanoseconds since some moment before this process began: never goes back, and nobody sets it.
+  virtual int64_t monotonic_ns() = 0;
 };
 
 }  // namespace qcache

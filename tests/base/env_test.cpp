@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -39,6 +40,24 @@ TEST(PosixEnv, ErrorsNameThePath) {
   ASSERT_FALSE(read);
   EXPECT_EQ(read.error().sys_errno, EISDIR);
   EXPECT_NE(read.error().message.find(dir.path()), std::string::npos) << read.error().message;
+}
+
+TEST(PosixEnv, TellsWhereAnOpenFileReallyLies) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  ASSERT_TRUE(env.open(dir / "x (deleted)", O_RDWR | O_CREAT, 0600));
+  ASSERT_EQ(::symlink("x (deleted)", (dir / "link").c_str()), 0);
+  const auto real = env.real_path(dir.path());
+  ASSERT_TRUE(real);
+  const auto file = env.open(dir / "link", O_PATH);
+  ASSERT_TRUE(file);
+  EXPECT_EQ(env.path_of(file->get()), *real + "/x (deleted)");
+  ASSERT_TRUE(env.rename(dir / "x (deleted)", dir / "y"));
+  EXPECT_EQ(env.path_of(file->get()), *real + "/y");
+  ASSERT_TRUE(env.remove(dir / "y"));
+  const auto gone = env.path_of(file->get());
+  ASSERT_FALSE(gone);
+  EXPECT_EQ(gone.error().kind, ErrorKind::kNotFound);
 }
 
 TEST(PosixEnv, HolesTakeNoSpace) {

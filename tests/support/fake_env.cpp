@@ -52,6 +52,7 @@ void FakeEnv::set_time(int64_t ns) {
 void FakeEnv::advance(int64_t ns) {
   const MutexLock lock(mutex_);
   time_ns_ = time_ns_.value_or(base_.now_ns()) + ns;
+  monotonic_ahead_ns_ += ns;
 }
 
 void FakeEnv::set_space(SpaceInfo space) {
@@ -156,6 +157,11 @@ Result<std::string> FakeEnv::real_path(const std::string& path) {
   return base_.real_path(path);
 }
 
+Result<std::string> FakeEnv::path_of(int fd) {
+  QCACHE_TRY(enter(EnvCall::kPathOf, path_behind(fd)));
+  return base_.path_of(fd);
+}
+
 Result<SpaceInfo> FakeEnv::space(const std::string& path) {
   QCACHE_TRY(enter(EnvCall::kSpace, path));
   {
@@ -170,6 +176,11 @@ Result<SpaceInfo> FakeEnv::space(const std::string& path) {
 int64_t FakeEnv::now_ns() {
   const MutexLock lock(mutex_);
   return time_ns_ ? *time_ns_ : base_.now_ns();
+}
+
+int64_t FakeEnv::monotonic_ns() {
+  const MutexLock lock(mutex_);
+  return base_.monotonic_ns() + monotonic_ahead_ns_;
 }
 
 }  // namespace qcache

@@ -26,6 +26,7 @@ enum class EnvCall {
   kStat,
   kList,
   kRealPath,
+  kPathOf,
   kSpace,
 };
 
@@ -56,8 +57,9 @@ class FakeEnv final : public Env {
   /// Calls of a kind so far, failed ones included.
   [[nodiscard]] uint64_t count(EnvCall call) const;
 
-  /// From now on the clock stands still, until set again or advanced.
+  /// From now on the wall clock stands still, until set again or advanced.
   void set_time(int64_t ns);
+  /// Time passes, on both clocks.
   void advance(int64_t ns);
   /// From now on every filesystem has this much room.
   void set_space(SpaceInfo space);
@@ -75,8 +77,10 @@ class FakeEnv final : public Env {
   Result<FileStat> stat(int fd) override;
   Result<std::vector<std::string>> list(const std::string& path) override;
   Result<std::string> real_path(const std::string& path) override;
+  Result<std::string> path_of(int fd) override;
   Result<SpaceInfo> space(const std::string& path) override;
   int64_t now_ns() override;
+  int64_t monotonic_ns() override;
 
  private:
   struct Rule {
@@ -94,6 +98,7 @@ class FakeEnv final : public Env {
   std::vector<Rule> rules_ QCACHE_GUARDED_BY(mutex_);
   std::map<EnvCall, uint64_t> counts_ QCACHE_GUARDED_BY(mutex_);
   std::optional<int64_t> time_ns_ QCACHE_GUARDED_BY(mutex_);
+  int64_t monotonic_ahead_ns_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<SpaceInfo> space_ QCACHE_GUARDED_BY(mutex_);
 };
 
