@@ -73,6 +73,15 @@ TileMark mark_for(std::span<const PageBuffer> stored, bool with_digest) {
   return mark;
 }
 
+/// A mark that a full disk refused: whoever waits for the bytes gets them all the same, and the tile is made again for
+/// the next who needs it marked. Who needs the digest needs the mark.
+Status unless_served_unmarked(Status marked, TileMaker::Proof proof) {
+  if (!marked.has_value() && marked.error().kind == ErrorKind::kNoSpace && proof == TileMaker::Proof::kChecksum) {
+    return {};
+  }
+  return marked;
+}
+
 }  // namespace
 
 TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys,
@@ -136,16 +145,16 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
   }
   const TileMark found = mark_for(buffers.stored, mark.digest || proof == Proof::kChecksumAndDigest);
   if ((mark.digest && found.digest != mark.digest) || (mark.crc && found.crc != mark.crc)) {
-    filling_.unmark(index);
+    QCACHE_TRY(filling_.unmark(index));
     stats_.tiles_rejected.fetch_add(1, std::memory_order_relaxed);
     spdlog::warn("corrupt: tile {} of {} on disk differs from its {}; it is made again", index,
                  filling_.key().virtual_path, mark.digest ? "SHA-256" : "checksum");
     return false;
   }
   if (!mark.crc) {
-    filling_.mark(index, found);
+    QCACHE_TRY(unless_served_unmarked(filling_.mark(index, found), proof));
   } else if (found.digest && !mark.digest) {
-    filling_.add_digest(index, *found.digest);  // readers may be using the CRCs at this moment
+    QCACHE_TRY(unless_served_unmarked(filling_.add_digest(index, *found.digest), proof));
   }
   return true;
 }
@@ -243,7 +252,8 @@ Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
   QCACHE_TRY(encode(tile));
   QCACHE_TRY(source_.check(source_.model().tensors[plan_.groups()[tile.group].tensor].file));
   QCACHE_TRY_ASSIGN(const uint64_t bytes, write(tile));
-  filling_.mark(index, mark_for(thread_buffers().stored, proof == Proof::kChecksumAndDigest));
+  const TileMark mark = mark_for(thread_buffers().stored, proof == Proof::kChecksumAndDigest);
+  QCACHE_TRY(unless_served_unmarked(filling_.mark(index, mark), proof));
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
   stats_.bytes_quantized.fetch_add(bytes, std::memory_order_relaxed);
   return {};

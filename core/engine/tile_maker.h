@@ -13,7 +13,8 @@ namespace qcache {
 /// Makes or verifies single tiles of one filling file.
 ///
 /// ensure() is the only way by which bytes become servable, and leaves a tile in one of two states: written, and marked
-/// with what this process computed over its bytes; or unmarked, with an error. Keeps nothing of its own but a lock;
+/// with what this process computed over its bytes (unmarked where a full disk refused just that); or unmarked, with an
+/// error. Keeps nothing of its own but a lock;
 /// thread-safe as long as no two threads work on one tile (FillingArtifact sees to that).
 class TileMaker {
  public:

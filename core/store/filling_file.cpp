@@ -131,16 +131,16 @@ std::optional<TileMark> FillingFile::mark_of(uint32_t tile) const {
   return map_->mark_of(tile);
 }
 
-void FillingFile::mark(uint32_t tile, const TileMark& mark) {
-  map_->mark(tile, mark);
+Status FillingFile::mark(uint32_t tile, const TileMark& mark) {
+  return map_->mark(tile, mark);
 }
 
-void FillingFile::add_digest(uint32_t tile, const Sha256Digest& digest) {
-  map_->add_digest(tile, digest);
+Status FillingFile::add_digest(uint32_t tile, const Sha256Digest& digest) {
+  return map_->add_digest(tile, digest);
 }
 
-void FillingFile::unmark(uint32_t tile) {
-  map_->unmark(tile);
+Status FillingFile::unmark(uint32_t tile) {
+  return map_->unmark(tile);
 }
 
 uint32_t FillingFile::marked_count() const {

@@ -15,8 +15,8 @@
 
 namespace qcache {
 
-/// A file being made: a sparse data file, and a map beside it that every process making the same file has mapped
-/// into memory (shared), so that all see at once which tiles exist.
+/// A file being made: a sparse data file, and a map beside it in which every process making the same file sees at once
+/// which tiles exist.
 ///
 /// Always holds: a tile is marked only after all its bytes were written to the data file. A mark is not a proof: it
 /// may come from a process that was killed, or from before a power cut, so whoever did not make a tile itself checks
@@ -27,8 +27,7 @@ namespace qcache {
 class FillingFile {
  public:
   /// Resumes the pair under `key.file` if it was made for the same key, else starts a new pair in its place (an old
-  /// pair that is still open elsewhere keeps its inodes). The map is fully allocated, so that marking never fails
-  /// later. kNoSpace where the disk is full. Takes the directory lock.
+  /// pair that is still open elsewhere keeps its inodes). kNoSpace where the disk is full. Takes the directory lock.
   /// `sealed_meanwhile` is asked under that lock before a new pair is begun; where it says yes, none is, and the result
   /// is null. Store::open_filling() is for those who do not want a file made that is sealed already.
   static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key,
@@ -47,12 +46,13 @@ class FillingFile {
 
   /// The mark of a tile, if somebody has made it.
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
-  /// Publishes a made tile to all processes. REQUIRES: its bytes are written.
-  void mark(uint32_t tile, const TileMark& mark);
-  /// Completes a mark that has CRCs only, unseen by those who read it.
-  void add_digest(uint32_t tile, const Sha256Digest& digest);
+  /// Publishes a made tile to all processes. REQUIRES: its bytes are written. May fail on a full disk, as TileMap
+  /// tells; then the others do not know of the tile, and it is made again by whoever needs its mark.
+  Status mark(uint32_t tile, const TileMark& mark);
+  /// Completes a mark that has CRCs only.
+  Status add_digest(uint32_t tile, const Sha256Digest& digest);
   /// Takes a mark back (its bytes proved wrong).
-  void unmark(uint32_t tile);
+  Status unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;
 
   /// Locks a tile against other processes (threads of this one coordinate themselves). False where another process

@@ -167,7 +167,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));
     QCACHE_TRY_ASSIGN(const auto map, TileMap::map(env_, fd.get()));
     for (uint32_t tile = 0; tile < record.tile_count; ++tile) {
-      map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt});
+      QCACHE_TRY(map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt}));
     }
     QCACHE_TRY(env_.sync(fd.get()));
     QCACHE_TRY(drop_filling_locked(record.file));

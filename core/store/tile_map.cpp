@@ -7,13 +7,14 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
 namespace qcache {
 namespace {
 
-constexpr std::array<char, 8> kMagic = {'q', 'c', 'a', 'c', 'h', 'e', 'M', '2'};
+constexpr std::array<char, 8> kMagic = {'q', 'c', 'a', 'c', 'h', 'e', 'M', '3'};
 constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kEntryBytes = 64;
 
@@ -31,17 +32,10 @@ struct Header {
 };
 static_assert(std::is_trivially_copyable_v<Header> && sizeof(Header) <= kHeaderBytes);
 
-// The state of an entry: its kind in the low two bits, above them a count of changes. Thus a reader that finds the
-// same state before and after has read one whole mark.
-constexpr uint32_t kAbsent = 0;
-constexpr uint32_t kWriting = 1;
-constexpr uint32_t kMade = 2;
-constexpr uint32_t kKindMask = 3;
-constexpr uint32_t kOneChange = 4;
-
 // Flags of an entry.
-constexpr uint32_t kHasCrc = 1;
-constexpr uint32_t kHasDigest = 2;
+constexpr uint32_t kMade = 1;
+constexpr uint32_t kHasCrc = 2;
+constexpr uint32_t kHasDigest = 4;
 
 Sha256Digest digest_of(const Header& header) {
   return sha256(std::as_bytes(std::span(&header, 1)).first(offsetof(Header, digest)));
@@ -91,11 +85,37 @@ Result<FillingKey> read_key(Env& env, int fd) {
 
 }  // namespace
 
+// All zeros where the tile is not made.
 struct alignas(kEntryBytes) TileMap::Entry {
-  uint32_t state;
+  uint32_t checksum;  ///< CRC-32 of the rest
   uint32_t flags;
-  std::array<uint64_t, 4> digest;
+  Sha256Digest digest;
   std::array<uint32_t, TileMark::kMaxStored> crc;
+
+  static Entry of(const TileMark& mark) {
+    Entry entry{};
+    entry.flags = kMade | (mark.crc ? kHasCrc : 0) | (mark.digest ? kHasDigest : 0);
+    entry.digest = mark.digest.value_or(Sha256Digest{});
+    entry.crc = mark.crc.value_or(std::array<uint32_t, TileMark::kMaxStored>{});
+    entry.checksum = entry.sum();
+    return entry;
+  }
+  // Word by word, as another process may write it meanwhile.
+  static Entry read(const std::byte* memory) {
+    std::array<uint64_t, kEntryBytes / sizeof(uint64_t)> words{};
+    for (size_t i = 0; i < words.size(); ++i) {
+      // The mapping is page-aligned and the header one page, so each word is aligned; atomic_ref wants it mutable.
+      auto* const word = static_cast<uint64_t*>(
+          static_cast<void*>(const_cast<std::byte*>(memory) + i * sizeof(uint64_t)));  // NOLINT(*-const-cast)
+      words[i] = std::atomic_ref(*word).load(std::memory_order_acquire);
+    }
+    Entry entry{};
+    std::memcpy(&entry, words.data(), sizeof(entry));
+    return entry;
+  }
+  [[nodiscard]] uint32_t sum() const { return crc32(0, std::as_bytes(std::span(this, 1)).subspan(sizeof(checksum))); }
+  [[nodiscard]] bool is_blank() const { return checksum == 0 && flags == 0; }
+  [[nodiscard]] bool is_made() const { return (flags & kMade) != 0 && checksum == sum(); }
 };
 
 bool FillingKey::makes_same_bytes(const FillingKey& other) const {
@@ -107,7 +127,6 @@ Status TileMap::format(Env& env, int fd, const FillingKey& key) {
   QCACHE_TRY_ASSIGN(const Header header, make_header(key));
   const uint64_t bytes = map_bytes(key.tile_count);
   QCACHE_TRY(env.truncate(fd, bytes));
-  // A store into a hole of a mapped file on a full disk is SIGBUS, so there must be no holes.
   if (const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
     return fail(system_error(error, fmt::format("cannot allocate {} bytes in the cache directory", bytes)));
   }
@@ -116,14 +135,14 @@ Status TileMap::format(Env& env, int fd, const FillingKey& key) {
 
 Result<std::unique_ptr<TileMap>> TileMap::map(Env& env, int fd) {
   static_assert(sizeof(Entry) == kEntryBytes && std::is_trivially_copyable_v<Entry>);
-  static_assert(std::atomic_ref<uint32_t>::is_always_lock_free && std::atomic_ref<uint64_t>::is_always_lock_free);
+  static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
   QCACHE_TRY_ASSIGN(FillingKey key, read_key(env, fd));
   const uint64_t bytes = map_bytes(key.tile_count);
-  void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* const memory = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) {
     return fail(system_error(errno, "cannot map " + key.file + ".map into memory"));
   }
-  return std::unique_ptr<TileMap>(new TileMap(std::move(key), static_cast<std::byte*>(memory), bytes));
+  return std::unique_ptr<TileMap>(new TileMap(env, fd, std::move(key), static_cast<std::byte*>(memory), bytes));
 }
 
 Result<TileMap::Summary> TileMap::summarize(Env& env, int fd) {
@@ -139,112 +158,69 @@ Result<TileMap::Summary> TileMap::summarize(Env& env, int fd) {
       return fail(ErrorKind::kCorrupt, "the map of a filling file is cut short");
     }
     for (const Entry& entry : entries) {
-      summary.marked_count += (entry.state & kKindMask) == kMade ? 1U : 0U;
+      summary.marked_count += entry.is_made() ? 1U : 0U;
     }
   }
   return summary;
 }
 
-TileMap::TileMap(FillingKey key, std::byte* memory, size_t bytes)
-    : key_(std::move(key)), memory_(memory), bytes_(bytes) {}
+TileMap::TileMap(Env& env, int fd, FillingKey key, const std::byte* memory, size_t bytes)
+    : env_(env), fd_(fd), key_(std::move(key)), memory_(memory), bytes_(bytes) {}
 
 TileMap::~TileMap() {
-  ::munmap(memory_, bytes_);
+  ::munmap(const_cast<std::byte*>(memory_), bytes_);  // NOLINT(*-const-cast): the call's type
 }
 
-TileMap::Entry& TileMap::entry(uint32_t tile) const {
-  // The mapping is page-aligned and the header one page, so each entry is aligned; implicit-lifetime types live in it.
-  return *static_cast<Entry*>(static_cast<void*>(memory_ + kHeaderBytes + uint64_t{tile} * kEntryBytes));
-}
-
-// Reading and writing a mark is a sequence lock over atomic words: acquire loads keep the second look at the state
-// behind the words, release stores keep the words behind the change to kWriting.
 std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
-  Entry& shared = entry(tile);
-  const std::atomic_ref state(shared.state);
-  for (;;) {
-    const uint32_t before = state.load(std::memory_order_acquire);
-    if ((before & kKindMask) != kMade) {
+  const std::byte* const memory = memory_ + kHeaderBytes + uint64_t{tile} * kEntryBytes;
+  // Of an entry that is being written, a look may see some words of before and some of after. That takes the writer
+  // nanoseconds, so one that does not come right is damaged.
+  constexpr int kLooks = 4;
+  for (int look = 0; look < kLooks; ++look) {
+    const Entry entry = Entry::read(memory);
+    if (entry.is_blank()) {
       return std::nullopt;
     }
-    // First, as add_digest() stores it last.
-    const uint32_t flags = std::atomic_ref(shared.flags).load(std::memory_order_acquire);
-    std::array<uint64_t, 4> digest{};
-    std::array<uint32_t, TileMark::kMaxStored> crc{};
-    for (size_t i = 0; i < digest.size(); ++i) {
-      digest[i] = std::atomic_ref(shared.digest[i]).load(std::memory_order_acquire);
+    if (entry.is_made()) {
+      TileMark mark;
+      if ((entry.flags & kHasDigest) != 0) {
+        mark.digest = entry.digest;
+      }
+      if ((entry.flags & kHasCrc) != 0) {
+        mark.crc = entry.crc;
+      }
+      return mark;
     }
-    for (size_t i = 0; i < crc.size(); ++i) {
-      crc[i] = std::atomic_ref(shared.crc[i]).load(std::memory_order_acquire);
-    }
-    if (state.load(std::memory_order_relaxed) != before) {
-      continue;
-    }
-    TileMark mark;
-    if ((flags & kHasDigest) != 0) {
-      std::memcpy(mark.digest.emplace().data(), digest.data(), sizeof(Sha256Digest));
-    }
-    if ((flags & kHasCrc) != 0) {
-      mark.crc = crc;
-    }
-    return mark;
+    std::this_thread::yield();
   }
+  return std::nullopt;
 }
 
-void TileMap::mark(uint32_t tile, const TileMark& mark) {
-  Entry& shared = entry(tile);
-  const auto crc = mark.crc.value_or(std::array<uint32_t, TileMark::kMaxStored>{});
-  const uint32_t flags = (mark.digest ? kHasDigest : 0) | (mark.crc ? kHasCrc : 0);
-  const std::atomic_ref state(shared.state);
-  for (;;) {
-    // An entry found in kWriting is taken over: its writer may have been killed. If it was not, it fails to publish
-    // below and writes once more.
-    uint32_t seen = state.load(std::memory_order_relaxed);
-    uint32_t writing = 0;
-    do {
-      writing = ((seen & ~kKindMask) + kOneChange) | kWriting;
-    } while (!state.compare_exchange_weak(seen, writing, std::memory_order_acq_rel, std::memory_order_relaxed));
-    if (mark.digest) {  // else left as they are: another process may be adding them
-      store_digest(shared, *mark.digest);
-    }
-    for (size_t i = 0; i < crc.size(); ++i) {
-      std::atomic_ref(shared.crc[i]).store(crc[i], std::memory_order_release);
-    }
-    std::atomic_ref(shared.flags).store(flags, std::memory_order_release);
-    if (state.compare_exchange_strong(writing, (writing & ~kKindMask) | kMade, std::memory_order_release,
-                                      std::memory_order_relaxed)) {
-      return;
-    }
-  }
+Status TileMap::write(uint32_t tile, const Entry& entry) {
+  return env_.write_at(fd_, std::as_bytes(std::span(&entry, 1)), kHeaderBytes + uint64_t{tile} * kEntryBytes);
 }
 
-void TileMap::add_digest(uint32_t tile, const Sha256Digest& digest) {
-  Entry& shared = entry(tile);
-  store_digest(shared, digest);
-  std::atomic_ref(shared.flags).fetch_or(kHasDigest, std::memory_order_release);
+Status TileMap::mark(uint32_t tile, const TileMark& mark) {
+  return write(tile, Entry::of(mark));
 }
 
-void TileMap::store_digest(Entry& entry, const Sha256Digest& digest) {
-  std::array<uint64_t, 4> words{};
-  std::memcpy(words.data(), digest.data(), digest.size());
-  for (size_t i = 0; i < words.size(); ++i) {
-    std::atomic_ref(entry.digest[i]).store(words[i], std::memory_order_release);
+Status TileMap::add_digest(uint32_t tile, const Sha256Digest& digest) {
+  auto mark = mark_of(tile);
+  if (!mark.has_value()) {
+    return {};
   }
+  mark->digest = digest;
+  return write(tile, Entry::of(*mark));
 }
 
-void TileMap::unmark(uint32_t tile) {
-  const std::atomic_ref state(entry(tile).state);
-  uint32_t seen = state.load(std::memory_order_relaxed);
-  while (!state.compare_exchange_weak(seen, ((seen & ~kKindMask) + kOneChange) | kAbsent, std::memory_order_release,
-                                      std::memory_order_relaxed)) {
-  }
+Status TileMap::unmark(uint32_t tile) {
+  return write(tile, Entry{});
 }
 
 uint32_t TileMap::marked_count() const {
   uint32_t count = 0;
   for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
-    const std::atomic_ref state(entry(tile).state);
-    count += (state.load(std::memory_order_acquire) & kKindMask) == kMade ? 1U : 0U;
+    count += mark_of(tile).has_value() ? 1U : 0U;
   }
   return count;
 }

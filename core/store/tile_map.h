@@ -42,19 +42,24 @@ struct TileMark {
   std::optional<std::array<uint32_t, kMaxStored>> crc;
 };
 
-/// The map of a filling file, mapped into memory and shared with every process that makes the same file.
+/// The map of a filling file, shared with every process that makes the same file: marks are written into the file, and
+/// read from a mapping of it, which the kernel keeps the same.
 ///
 /// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine.
-/// Always holds: an entry that is read as made is one that somebody wrote whole, except where two processes mark
-/// one tile at once with different digests (which proves wrong when the tile is hashed). A process that is killed
-/// while it writes an entry leaves one that counts as not made.
+/// Nothing is stored through the mapping: on a full disk that copies what it writes (btrfs, a thin volume, a snapshot)
+/// such a store is SIGBUS, whatever was allocated, while a write is an error that can be told.
+/// Always holds: an entry that is read as made is one that somebody wrote whole, as each carries a checksum of itself;
+/// one that was being written when its process was killed or the power cut counts as not made. Of two processes that
+/// mark one tile at once, one is heard.
 /// Thread-safe. The file must not shrink while it is mapped: that is SIGBUS, as with any mapping.
 class TileMap {
  public:
-  /// Writes a map with no tile made into an empty file open for reading and writing, with all its blocks allocated.
+  /// Writes a map with no tile made into an empty file open for reading and writing, with all its blocks allocated:
+  /// where blocks are written in place, marking never fails later.
   /// kNoSpace where the disk is full; kInvalidArgument where the key cannot be stored.
   static Status format(Env& env, int fd, const FillingKey& key);
-  /// Maps a file written by format(); kCorrupt where it is not whole or not such a file.
+  /// Maps a file written by format(); kCorrupt where it is not whole or not such a file. REQUIRES: `fd` is open for
+  /// writing where tiles are to be marked, and stays open as long as the map lives.
   static Result<std::unique_ptr<TileMap>> map(Env& env, int fd);
 
   /// A look from outside, without mapping.
@@ -70,20 +75,23 @@ class TileMap {
 
   [[nodiscard]] const FillingKey& key() const { return key_; }
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
-  void mark(uint32_t tile, const TileMark& mark);
-  /// Completes a mark that has CRCs only. Unlike mark(), it hides the mark from no reader for no moment.
-  void add_digest(uint32_t tile, const Sha256Digest& digest);
-  void unmark(uint32_t tile);
+  /// kNoSpace where the disk is full and copies what it writes; then the tile is marked as before, or not at all. So it
+  /// is with the other two.
+  Status mark(uint32_t tile, const TileMark& mark);
+  /// Adds a digest to a mark; where the tile is not marked nothing is done.
+  Status add_digest(uint32_t tile, const Sha256Digest& digest);
+  Status unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;
 
  private:
   struct Entry;
-  TileMap(FillingKey key, std::byte* memory, size_t bytes);
-  [[nodiscard]] Entry& entry(uint32_t tile) const;
-  static void store_digest(Entry& entry, const Sha256Digest& digest);
+  TileMap(Env& env, int fd, FillingKey key, const std::byte* memory, size_t bytes);
+  Status write(uint32_t tile, const Entry& entry);
 
+  Env& env_;
+  const int fd_;
   const FillingKey key_;
-  std::byte* const memory_;
+  const std::byte* const memory_;
   const size_t bytes_;
 };
 

@@ -67,8 +67,8 @@ TEST_F(FullDiskTest, WhatIsCachedIsServedAndCanBeDroppedAndNothingDies) {
   ASSERT_NO_FATAL_FAILURE(fill_disk());
 
   // Marking goes on, writing fails, a new file cannot begin, and the failures say why.
-  filling->mark(0, {});
-  filling->unmark(0);
+  EXPECT_THAT(filling->mark(0, {}), is_ok());
+  EXPECT_THAT(filling->unmark(0), is_ok());
   EXPECT_THAT(StoreFixture::fill(store->env(), *filling), fails_with(ErrorKind::kNoSpace, {half.file}));
   EXPECT_THAT(FillingFile::open(store->env(), store->directory(), fresh), fails_with(ErrorKind::kNoSpace, {"cannot"}));
 

@@ -22,8 +22,7 @@ std::span<const std::byte> bytes(std::string_view text) {
 Status make_tile(Env& env, FillingFile& filling, uint32_t tile) {
   const FillingKey& key = filling.key();
   QCACHE_TRY(env.write_at(filling.fd(), bytes(StoreFixture::tile_content(key, tile)), tile * StoreFixture::kTileBytes));
-  filling.mark(tile, StoreFixture::right_mark(key, tile));
-  return {};
+  return filling.mark(tile, StoreFixture::right_mark(key, tile));
 }
 
 Result<bool> holds_its_mark(Env& env, const FillingFile& filling, uint32_t tile, const TileMark& mark) {

@@ -84,7 +84,7 @@ TEST(StoreHammer, ThreadsMarkAndSealOneFillingFile) {
       EXPECT_THAT(
           store->env().write_at(filling->fd(), std::as_bytes(std::span(bytes)), tile * StoreFixture::kTileBytes),
           is_ok());
-      filling->mark(tile, StoreFixture::right_mark(key, tile));
+      EXPECT_THAT(filling->mark(tile, StoreFixture::right_mark(key, tile)), is_ok());
       (void)filling->marked_count();
     }
     const auto sealed = store->seal(*filling, StoreFixture::draft(key));

@@ -62,7 +62,9 @@ int make_together(const StoreFixture& fixture, const SharedCounters& counters, c
         return 3;
       }
       ++counters->tiles_made;
-      (*filling)->mark(tile, StoreFixture::right_mark(key, tile));
+      if (!(*filling)->mark(tile, StoreFixture::right_mark(key, tile)).has_value()) {
+        return 4;
+      }
     }
     (*filling)->unlock_tile(tile);
   }
@@ -108,7 +110,7 @@ TEST(StoreProcesses, AKilledMakerLeavesItsTilesToTheNext) {
     for (uint32_t tile = 0; tile < 300; ++tile) {
       const std::string bytes = StoreFixture::tile_content(key, tile);
       (void)store->env().write_at(filling->fd(), std::as_bytes(std::span(bytes)), tile * StoreFixture::kTileBytes);
-      filling->mark(tile, StoreFixture::right_mark(key, tile));
+      (void)filling->mark(tile, StoreFixture::right_mark(key, tile));
     }
     ::raise(SIGKILL);
     return 0;

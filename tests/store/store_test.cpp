@@ -97,7 +97,7 @@ TEST_F(StoreTest, AbsentIsAbsent) {
 
 TEST_F(StoreTest, DoesNotSealWithTilesMissing) {
   const auto filling = filled(key_);
-  filling->unmark(2);
+  ASSERT_THAT(filling->unmark(2), is_ok());
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile 2"}));
   EXPECT_TRUE(filling->is_current());
 }
@@ -116,12 +116,12 @@ TEST_F(StoreTest, DoesNotSealWhatWasRemovedOrReplaced) {
 
 TEST_F(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
   const auto filling = filled(key_);
-  env_.before(EnvCall::kSync, 1, [&] { filling->unmark(1); });
+  env_.before(EnvCall::kSync, 1, [&] { EXPECT_THAT(filling->unmark(1), is_ok()); });
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile"}));
-  filling->mark(1, StoreFixture::right_mark(key_, 1));
-  env_.before(EnvCall::kSync, 1, [&] { filling->mark(1, StoreFixture::right_mark(key_, 2)); });
+  ASSERT_THAT(filling->mark(1, StoreFixture::right_mark(key_, 1)), is_ok());
+  env_.before(EnvCall::kSync, 1, [&] { EXPECT_THAT(filling->mark(1, StoreFixture::right_mark(key_, 2)), is_ok()); });
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile"}));
-  filling->mark(1, StoreFixture::right_mark(key_, 1));
+  ASSERT_THAT(filling->mark(1, StoreFixture::right_mark(key_, 1)), is_ok());
   EXPECT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
 }
 
@@ -350,8 +350,8 @@ TEST_F(StoreTest, VerifyFindsEveryFlippedByte) {
 TEST_F(StoreTest, ListsSealedAndFillingFilesByVirtualPath) {
   const FillingKey half = StoreFixture::key(2);
   const auto filling = *FillingFile::open(env_, store_->directory(), half);
-  filling->mark(0, {});
-  filling->mark(4, {});
+  ASSERT_THAT(filling->mark(0, {}), is_ok());
+  ASSERT_THAT(filling->mark(4, {}), is_ok());
   seal(StoreFixture::key(1));
   seal(StoreFixture::key(3));
   ASSERT_EQ(look(StoreFixture::key(3)), SealedState::kTrusted);

@@ -4,9 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cerrno>
+#include <functional>
 #include <thread>
+#include <vector>
 
 #include "tests/store/store_fixture.h"
+#include "tests/support/fake_env.h"
 #include "tests/support/result_matchers.h"
 #include "tests/support/test_files.h"
 
@@ -15,28 +19,30 @@ namespace {
 
 class TileMapTest : public testing::Test {
  protected:
-  UniqueFd open() { return std::move(*Env::posix().open(path_, O_RDWR | O_CREAT, 0600)); }
-  std::unique_ptr<TileMap> make(const FillingKey& key) {
-    const UniqueFd fd = open();
-    EXPECT_THAT(TileMap::format(Env::posix(), fd.get(), key), is_ok());
-    return std::move(*TileMap::map(Env::posix(), fd.get()));
+  // Open until the test ends, as a map asks.
+  int open() { return open_.emplace_back(std::move(*Env::posix().open(path_, O_RDWR | O_CREAT, 0600))).get(); }
+  std::unique_ptr<TileMap> make(const FillingKey& key, Env& env = Env::posix()) {
+    const int fd = open();
+    EXPECT_THAT(TileMap::format(Env::posix(), fd, key), is_ok());
+    return std::move(*TileMap::map(env, fd));
   }
 
   TempDir dir_;
   const std::string path_ = dir_ / "x.map";
+  std::vector<UniqueFd> open_;
 };
 
 TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
   const FillingKey key = StoreFixture::key();
   const auto one = make(key);
-  const auto other = std::move(*TileMap::map(Env::posix(), open().get()));
+  const auto other = std::move(*TileMap::map(Env::posix(), open()));
   EXPECT_EQ(other->key().virtual_path, key.virtual_path);
   EXPECT_TRUE(other->key().makes_same_bytes(key));
   EXPECT_EQ(other->mark_of(3), std::nullopt);
 
   TileMark mark = StoreFixture::right_mark(key, 3);
   mark.crc = {{1, 2, 3, 4, 5, 0xffffffff}};
-  one->mark(3, mark);
+  ASSERT_THAT(one->mark(3, mark), is_ok());
   ASSERT_TRUE(other->mark_of(3).has_value());
   EXPECT_EQ(other->mark_of(3)->digest, mark.digest);
   EXPECT_EQ(other->mark_of(3)->crc, mark.crc);
@@ -44,13 +50,13 @@ TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
   EXPECT_EQ(other->mark_of(4), std::nullopt);
   EXPECT_EQ(other->marked_count(), 1U);
 
-  other->mark(3, {.digest = mark.digest, .crc = std::nullopt});
+  ASSERT_THAT(other->mark(3, {.digest = mark.digest, .crc = std::nullopt}), is_ok());
   EXPECT_EQ(one->mark_of(3)->digest, mark.digest);
   EXPECT_EQ(one->mark_of(3)->crc, std::nullopt);
-  other->mark(3, {.digest = std::nullopt, .crc = mark.crc});
+  ASSERT_THAT(other->mark(3, {.digest = std::nullopt, .crc = mark.crc}), is_ok());
   EXPECT_EQ(one->mark_of(3)->digest, std::nullopt);
   EXPECT_EQ(one->mark_of(3)->crc, mark.crc);
-  other->unmark(3);
+  ASSERT_THAT(other->unmark(3), is_ok());
   EXPECT_EQ(one->mark_of(3), std::nullopt);
   EXPECT_EQ(one->marked_count(), 0U);
 }
@@ -59,15 +65,15 @@ TEST_F(TileMapTest, SummaryCountsMarksWithoutMapping) {
   const FillingKey key = StoreFixture::key(0, 1, 10'000 * StoreFixture::kTileBytes);
   const auto map = make(key);
   for (uint32_t tile = 0; tile < key.tile_count; tile += 7) {
-    map->mark(tile, {});
+    ASSERT_THAT(map->mark(tile, {}), is_ok());
   }
-  const auto summary = TileMap::summarize(Env::posix(), open().get());
+  const auto summary = TileMap::summarize(Env::posix(), open());
   ASSERT_THAT(summary, is_ok());
   EXPECT_EQ(summary->marked_count, 1429U);
   EXPECT_EQ(summary->key.size_bytes, key.size_bytes);
 }
 
-TEST_F(TileMapTest, HasNoHolesSoThatMarkingCannotFailLater) {
+TEST_F(TileMapTest, HasNoHolesSoThatMarkingInPlaceCannotFailLater) {
   make(StoreFixture::key(0, 1, 50'000 * StoreFixture::kTileBytes));
   const auto stat = Env::posix().stat(path_);
   ASSERT_THAT(stat, is_ok());
@@ -79,8 +85,8 @@ TEST_F(TileMapTest, RefusesDamagedFiles) {
   const std::string good = read_file(path_);
   const auto refused = [&](const std::string& bytes) {
     write_file(path_, bytes);
-    const auto map = TileMap::map(Env::posix(), open().get());
-    const auto summary = TileMap::summarize(Env::posix(), open().get());
+    const auto map = TileMap::map(Env::posix(), open());
+    const auto summary = TileMap::summarize(Env::posix(), open());
     return !map.has_value() && map.error().kind == ErrorKind::kCorrupt && !summary.has_value();
   };
   EXPECT_FALSE(refused(good));
@@ -95,24 +101,49 @@ TEST_F(TileMapTest, RefusesDamagedFiles) {
   }
 }
 
-TEST_F(TileMapTest, EntriesOfUnknownKindCountAsNotMade) {
-  make(StoreFixture::key())->mark(1, {});
-  std::string bytes = read_file(path_);
+TEST_F(TileMapTest, DamagedEntriesCountAsNotMade) {
+  const FillingKey key = StoreFixture::key();
+  ASSERT_THAT(make(key)->mark(1, StoreFixture::right_mark(key, 1)), is_ok());
+  const std::string good = read_file(path_);
   constexpr size_t kEntryOne = 4096 + 64;
-  for (const char kind : {'\0', '\1', '\3'}) {
-    bytes[kEntryOne] = kind;
+  for (size_t at = 0; at < 64; ++at) {
+    std::string bytes = good;
+    bytes[kEntryOne + at] = static_cast<char>(bytes[kEntryOne + at] ^ 0x10);
     write_file(path_, bytes);
-    const auto map = std::move(*TileMap::map(Env::posix(), open().get()));
-    EXPECT_EQ(map->mark_of(1), std::nullopt);
-    map->mark(1, StoreFixture::right_mark(StoreFixture::key(), 1));  // also over a mark left half-written
-    EXPECT_EQ(map->mark_of(1)->digest, StoreFixture::right_mark(StoreFixture::key(), 1).digest);
+    const auto map = std::move(*TileMap::map(Env::posix(), open()));
+    EXPECT_EQ(map->mark_of(1), std::nullopt) << at;
+    EXPECT_EQ(TileMap::summarize(Env::posix(), open())->marked_count, 0U) << at;
+    ASSERT_THAT(map->mark(1, StoreFixture::right_mark(key, 1)), is_ok());
+    EXPECT_EQ(map->mark_of(1)->digest, StoreFixture::right_mark(key, 1).digest);
+  }
+}
+
+// On a full disk that copies what it writes. Nothing may be stored into the mapping: that would be SIGBUS there.
+TEST_F(TileMapTest, AMarkThatCannotBeWrittenIsAnErrorAndNeverAWrongMark) {
+  const FillingKey key = StoreFixture::key();
+  FakeEnv env;
+  const auto map = make(key, env);
+  const TileMark mark = StoreFixture::right_mark(key, 2);
+  ASSERT_THAT(map->mark(2, {.digest = std::nullopt, .crc = mark.crc}), is_ok());
+  for (const auto& change : std::initializer_list<std::function<Status()>>{
+           [&] { return map->mark(3, mark); }, [&] { return map->add_digest(2, *mark.digest); },
+           [&] { return map->unmark(2); }}) {
+    env.fail(EnvCall::kWriteAt, 1, ENOSPC);
+    EXPECT_THAT(change(), fails_with(ErrorKind::kNoSpace, {}));
+    env.heal();
+    EXPECT_EQ(map->mark_of(3), std::nullopt);
+    if (const auto left = map->mark_of(2)) {
+      EXPECT_EQ(left->crc, mark.crc);
+      EXPECT_EQ(left->digest, std::nullopt);
+    }
+    ASSERT_THAT(map->mark(2, {.digest = std::nullopt, .crc = mark.crc}), is_ok());
   }
 }
 
 TEST_F(TileMapTest, RefusesNamesThatDoNotFit) {
   FillingKey key = StoreFixture::key();
   key.virtual_path.assign(FillingKey::kMaxVirtualPath + 1, 'x');
-  const auto refused = TileMap::format(Env::posix(), open().get(), key);
+  const auto refused = TileMap::format(Env::posix(), open(), key);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().kind, ErrorKind::kInvalidArgument);
   key.virtual_path.pop_back();
@@ -129,9 +160,9 @@ TEST_F(TileMapTest, ReadersNeverSeeHalfAMark) {
       TileMark mark;
       mark.digest.emplace().fill(value);
       mark.crc.emplace().fill(value);
-      map->mark(0, mark);
+      ASSERT_THAT(map->mark(0, mark), is_ok());
       if (i % 16 == 0) {
-        map->unmark(0);
+        ASSERT_THAT(map->unmark(0), is_ok());
       }
     }
     stop = true;
@@ -164,7 +195,7 @@ TEST_F(TileMapTest, AddingADigestHidesTheMarkAtNoMoment) {
   const FillingKey key = StoreFixture::key();
   const auto map = make(key);
   const TileMark whole = StoreFixture::right_mark(key, 0);
-  map->mark(0, {.digest = std::nullopt, .crc = whole.crc});
+  ASSERT_THAT(map->mark(0, {.digest = std::nullopt, .crc = whole.crc}), is_ok());
   std::atomic<bool> stop = false;
   uint64_t hidden = 0;
   uint64_t wrong = 0;
@@ -175,8 +206,8 @@ TEST_F(TileMapTest, AddingADigestHidesTheMarkAtNoMoment) {
       wrong += mark && mark->digest && mark->digest != whole.digest ? 1U : 0U;
     }
   });
-  for (int i = 0; i < 1'000'000; ++i) {
-    map->add_digest(0, *whole.digest);
+  for (int i = 0; i < 200'000; ++i) {
+    ASSERT_THAT(map->add_digest(0, *whole.digest), is_ok());
   }
   stop = true;
   reader.join();
