@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -24,26 +25,28 @@ struct AccessUpdate {
 struct CatalogOptions {
   /// Address space to begin with: sparse on disk, and doubled when it is full.
   uint64_t map_bytes = uint64_t{4} << 30U;
-  /// Reads at the same time, in all processes together; more wait for the writers' turn.
-  uint32_t max_readers = 510;
+  /// How long another process may keep writers, and readers, waiting.
+  std::chrono::milliseconds write_patience{30'000};
+  std::chrono::milliseconds read_patience{5'000};
 };
 
-/// The records of all sealed files of one cache directory (LMDB, default durable flags), shared by every process
-/// that uses the directory.
+/// The records of all sealed files of one cache directory (LMDB), shared by every process that uses the directory.
 ///
 /// A record exists only for a file whose bytes were durable under their final name before; a commit is atomic and
 /// durable. Open it after forking, once per process and directory: open() returns the same object to later
-/// callers. Thread-safe: reads never wait; writes wait for each other, across processes too.
-/// Fails with kNoSpace on a full disk, after which the catalog still works, and with kCorrupt where its files are
-/// damaged while another process has them open. Damaged files that nobody else has open are moved aside
-/// (`index.corrupt-<time>` beside `index`), an error is logged, and a new catalog is begun: files without a record are
-/// made again. A single record that cannot be decoded counts as none.
+/// callers. Thread-safe: reads do not wait for writes, nor for the disk; writes wait for each other, across processes
+/// too. Whoever waits for a stopped process gets kBusy after a while.
+/// Fails with kNoSpace on a full disk, after which the catalog still works. Opening it and reading need no room.
+/// Damaged files that nobody else has open are moved aside (`index.corrupt-<time>` beside `index`), an error is logged,
+/// and a new catalog is begun (Store looks for what it had); kCorrupt where somebody has them open. A single record
+/// that cannot be decoded counts as none.
 class Catalog {
  public:
   virtual ~Catalog() = default;
 
-  /// Opens or creates the catalog in directory `path` (which exists). Clears readers left by killed processes.
-  /// kUnsupported where a newer qcache wrote it. `options` count for the first opening in this process.
+  /// Opens or creates the catalog in directory `path` (which exists). kUnsupported, and nothing is touched, where a
+  /// newer qcache wrote it, or another LMDB; kBusy where an older qcache has it open. `options` count for the first
+  /// opening in this process.
   static Result<std::shared_ptr<Catalog>> open(const std::string& path, const CatalogOptions& options = {});
 
   virtual Result<std::optional<Record>> find(const std::string& file) = 0;
@@ -53,6 +56,8 @@ class Catalog {
   /// not measured, nothing is quantized, or the figures are damaged.
   virtual Result<std::vector<TensorQuality>> quality(const Record& record) = 0;
   virtual Result<std::vector<Record>> list() = 0;
+  /// The files that have an entry, whether or not it can be decoded.
+  virtual Result<std::vector<std::string>> files() = 0;
   /// Adds or replaces a record together with its tile digests and quality figures (none: not measured). REQUIRES:
   /// tiles.size() == record.tile_count. kInvalidArgument where a name in it is too long to be stored.
   virtual Status put(const Record& record, std::span<const Sha256Digest> tiles,

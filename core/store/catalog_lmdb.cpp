@@ -21,6 +21,7 @@ class LmdbCatalog final : public Catalog {
   Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) override;
   Result<std::vector<TensorQuality>> quality(const Record& record) override;
   Result<std::vector<Record>> list() override;
+  Result<std::vector<std::string>> files() override;
   Status put(const Record& record, std::span<const Sha256Digest> tiles,
              std::span<const TensorQuality> quality) override;
   Status erase(const std::string& file) override;
@@ -113,6 +114,22 @@ Result<std::vector<Record>> LmdbCatalog::list() {
       if (auto record = decode(key, value)) {
         all.push_back(std::move(*record));
       }
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+  }));
+  return all;
+}
+
+Result<std::vector<std::string>> LmdbCatalog::files() {
+  std::vector<std::string> all;
+  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
+    all.clear();
+    Cursor cursor;
+    int rc = cursor.open(txn, environment_.records());
+    MDB_val key{};
+    MDB_val value{};
+    while (rc == 0 && (rc = cursor.next(key, value)) == 0) {
+      all.emplace_back(text_of(key));
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
   }));

@@ -15,7 +15,6 @@ namespace {
 constexpr uint64_t kTurn = 0;
 constexpr uint64_t kUse = 1;
 constexpr std::chrono::milliseconds kOpenPatience{30'000};
-constexpr std::chrono::milliseconds kClosePatience{1'000};
 
 }  // namespace
 
@@ -51,19 +50,6 @@ Status CatalogPresence::settle() {
     return fail(ErrorKind::kInternal, "the catalog is held exclusively by a process whose turn it is not");
   }
   return {};
-}
-
-bool CatalogPresence::begin_leaving() {
-  Backoff backoff(kClosePatience);
-  for (;;) {
-    const auto locked = try_lock_byte(fd_.get(), kTurn);
-    if (locked.value_or(false)) {
-      return true;
-    }
-    if (!backoff.pause()) {
-      return false;
-    }
-  }
 }
 
 }  // namespace qcache

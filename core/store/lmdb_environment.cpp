@@ -14,17 +14,20 @@
 
 #include "core/base/env.h"
 #include "core/store/backoff.h"
+#include "core/store/catalog_examination.h"
 
 namespace qcache {
 namespace {
 
-// Database "meta", key "schema": decimal text. Raised when an older build must not write here any more.
-constexpr unsigned kSchema = 1;
+// Database "meta", key "schema": decimal text. Raised when an older build must not use the catalog any more.
+// 1: with LMDB's own locks, which know nothing of ours. 2: with CatalogLocks.
+constexpr std::string_view kSchema = "2";
+constexpr std::string_view kSchemaWithLmdbLocks = "1";
 constexpr std::string_view kSchemaKey = "schema";
 
-constexpr uint64_t kReaderSlotBytes = 64;
+// Our own locks, on a file whose name we choose, synced as write_once() tells.
+constexpr unsigned kFlags = MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS | MDB_NOMETASYNC;
 constexpr uint64_t kLeastMapBytes = 1 << 20;
-constexpr std::chrono::milliseconds kTransientPatience{200};
 
 // A transaction; aborted unless committed. One thread.
 class Txn {
@@ -47,6 +50,26 @@ class Txn {
   MDB_txn* txn_ = nullptr;
 };
 
+// Gives a lock back at the end of a scope, or before.
+template <typename Release>
+class Held {
+ public:
+  explicit Held(Release release) : release_(std::move(release)) {}
+  ~Held() { end(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+  void end() {
+    if (std::exchange(held_, false)) {
+      release_();
+    }
+  }
+
+ private:
+  const Release release_;
+  bool held_ = true;
+};
+
 // The files do not hold what LMDB once wrote.
 bool is_damage(int rc) {
   return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID || rc == MDB_INCOMPATIBLE ||
@@ -64,22 +87,20 @@ Error to_error(int rc, const std::string& path, std::string_view purpose) {
   ErrorKind kind = ErrorKind::kInternal;
   if (is_damage(rc)) {
     kind = ErrorKind::kCorrupt;
-  } else if (rc == MDB_READERS_FULL) {
-    kind = ErrorKind::kBusy;
   } else if (rc == MDB_VERSION_MISMATCH) {
     kind = ErrorKind::kUnsupported;
   }
   return Error{kind, 0, fmt::format("{}: {}", what, mdb_strerror(rc))};
 }
 
-// LMDB stores into lock.mdb through a mapping of a sparse file, which on a full disk is SIGBUS; with its blocks
-// allocated it is not. REQUIRES: no process has the environment open.
-int allocate_lock_file(const std::string& path, uint32_t max_readers) {
-  const UniqueFd fd(::open((path + "/lock.mdb").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  // Its length is what LMDB takes the number of slots from, less some bytes for its own head.
-  constexpr uint64_t kHeadBytes = 256;
-  const auto size = static_cast<off_t>(kHeadBytes + max_readers * kReaderSlotBytes);
-  return fd.valid() ? ::posix_fallocate(fd.get(), 0, size) : errno;
+// Whether somebody has LMDB's own locks on the catalog: an older build of qcache, or a tool such as mdb_stat.
+bool used_with_lmdb_locks(const std::string& path) {
+  const UniqueFd fd(::open((path + "/lock.mdb").c_str(), O_RDONLY | O_CLOEXEC));
+  struct ::flock first {};  // whoever uses it holds the first byte, shared
+  first.l_type = F_WRLCK;
+  first.l_whence = SEEK_SET;
+  first.l_len = 1;
+  return fd.valid() && ::fcntl(fd.get(), F_OFD_GETLK, &first) == 0 && first.l_type != F_UNLCK;
 }
 
 // A data file cut short would be SIGBUS when the missing pages are read. Zero pages in their place are found out by
@@ -99,149 +120,190 @@ int lengthen_data_file(MDB_env* env) {
   return file.st_size < needed && ::ftruncate(fd, needed) != 0 ? errno : 0;
 }
 
+Error in_use_by_older(const std::string& path) {
+  return Error{
+      ErrorKind::kBusy, 0,
+      fmt::format("the catalog {} is in use by an older qcache (or by a tool of LMDB), whose locks are others: "
+                  "end that first, then try again",
+                  path)};
+}
+
 }  // namespace
 
 LmdbEnvironment::LmdbEnvironment(std::string path, const CatalogOptions& options)
     : path_(std::move(path)), options_(options), pid_(::getpid()) {}
 
-Status LmdbEnvironment::open_files() {
-  QCACHE_TRY_ASSIGN(presence_, CatalogPresence::enter(path_));
-  QCACHE_TRY_ASSIGN(bool alone, presence_->alone());
-  int rc = open_environment(alone);
-  if (is_damage(rc) && alone) {
-    env_.reset();
-    QCACHE_TRY(move_aside());
+// Waits for our turn, and sees to it that what LMDB is about to open is fit for it.
+Result<LmdbEnvironment::Place> LmdbEnvironment::take_place() {
+  for (;;) {
+    // Before anything else: what is not ours is not touched.
+    QCACHE_TRY_ASSIGN(const CatalogFinding format, examine_format(Env::posix(), data_file()));
+    if (format.health == CatalogHealth::kForeign) {
+      return fail(ErrorKind::kUnsupported, fmt::format("the catalog {} is {}, which this qcache cannot read: use the "
+                                                       "qcache that made it, or another cache directory",
+                                                       path_, format.reason));
+    }
     QCACHE_TRY_ASSIGN(presence_, CatalogPresence::enter(path_));
-    QCACHE_TRY_ASSIGN(alone, presence_->alone());
-    rc = open_environment(alone);
+    locks_.emplace(presence_->fd(), options_.write_patience);
+    QCACHE_TRY_ASSIGN(const bool alone, presence_->alone());
+    if (!alone && used_with_lmdb_locks(path_)) {
+      return fail(in_use_by_older(path_));
+    }
+    if (!alone) {
+      return Place::kAmongOthers;
+    }
+    QCACHE_TRY_ASSIGN(const CatalogFinding found, examine_catalog(Env::posix(), data_file()));
+    if (found.health != CatalogHealth::kDamaged) {
+      return found.health == CatalogHealth::kNone ? Place::kFirst : Place::kAlone;
+    }
+    spdlog::error("the catalog {} is damaged: {}", path_, found.reason);
+    QCACHE_TRY(move_aside());
+    locks_.reset();
+    presence_.reset();
   }
-  if (rc == 0 && schema_ != std::to_string(kSchema)) {
-    env_.reset();
-    return fail(ErrorKind::kUnsupported,
-                fmt::format("the catalog {} was written by a newer qcache (schema {}, this one knows {}): use that, or "
-                            "another cache directory",
-                            path_, schema_, kSchema));
-  }
+}
+
+Status LmdbEnvironment::open_files() {
+  QCACHE_TRY_ASSIGN(const Place place, take_place());
+  const bool alone = place != Place::kAmongOthers;
+  QCACHE_TRY_ASSIGN(const int rc, open_environment(place));
   if (rc != 0) {
-    env_.reset();
     Error error = to_error(rc, path_, "open");
     if (is_damage(rc)) {
       error.message += "; another process has it open: stop all qcache processes and start again";
     }
     return fail(std::move(error));
   }
+  if (schema_ == kSchemaWithLmdbLocks && !alone) {
+    return fail(in_use_by_older(path_));
+  }
+  if (schema_ == kSchemaWithLmdbLocks) {
+    // Until it is raised, our turn keeps everybody else out.
+    schema_pending_ = true;
+    const auto raised = write_once([](MDB_txn*) { return 0; });
+    const Status done = !raised.has_value() ? Status(fail(raised.error()))
+                        : *raised != 0      ? Status(fail(to_error(*raised, path_, "adopt")))
+                                            : Status();
+    if (!done.has_value() && done.error().kind != ErrorKind::kNoSpace) {
+      return done;
+    }
+  } else if (schema_ != kSchema) {
+    return fail(ErrorKind::kUnsupported,
+                fmt::format("the catalog {} was written by a newer qcache (schema {}, this one knows {}): use that, or "
+                            "another cache directory",
+                            path_, schema_, kSchema));
+  }
   ++generation_;
+  if (schema_pending_) {
+    return {};
+  }
+  if (alone) {
+    (void)::unlink((path_ + "/lock.mdb").c_str());  // of an older build, which the schema keeps out now
+  }
   return presence_->settle();
 }
 
 void LmdbEnvironment::close_files() {
   if (::getpid() != pid_) {
-    // A forked child must not touch what its parent goes on using: its locks are the parent's, too.
+    // A forked child must not touch what its parent goes on using.
     (void)env_.release();  // NOLINT(bugprone-unused-return-value)
-    presence_.reset();
-    return;
   }
-  if (env_ != nullptr) {
-    presence_->begin_leaving();
-    env_.reset();
-  }
+  env_.reset();
+  locks_.reset();
   presence_.reset();
 }
 
-// Opens the environment at our turn. On failure there may be one that has to be closed.
-int LmdbEnvironment::open_environment(bool alone) {
-  if (alone) {
-    if (const int rc = allocate_lock_file(path_, options_.max_readers); rc != 0) {
-      return rc;
-    }
+// On failure there may be an environment that has to be closed.
+Result<int> LmdbEnvironment::open_environment(Place place) {
+  schema_pending_ = false;
+  int rc = place == Place::kFirst ? begin_anew() : 0;
+  if (rc == 0) {
+    rc = map_file(data_file());
   }
-  Backoff backoff(kTransientPatience);
-  for (uint64_t map_bytes = std::max(options_.map_bytes, kLeastMapBytes);;) {
+  if (rc == 0 && place != Place::kAmongOthers) {
+    rc = lengthen_data_file(env_.get());
+  }
+  if (rc == 0) {
+    QCACHE_TRY_ASSIGN(rc, read_once([&](MDB_txn* txn) { return find_databases(txn, /*create_quality=*/false); }));
+  }
+  if (rc == MDB_NOTFOUND) {  // an older build knew no quality figures
+    QCACHE_TRY_ASSIGN(rc, write_once([&](MDB_txn* txn) { return find_databases(txn, /*create_quality=*/true); }));
+  }
+  return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
+}
+
+// The file gets its name when it holds all that a catalog has, so that pages without databases are damage and never a
+// beginning. REQUIRES: it is our turn, and we are alone.
+int LmdbEnvironment::begin_anew() {
+  const std::string file = data_file() + ".new";
+  const int rc = [&] {
+    if (::unlink(file.c_str()) != 0 && errno != ENOENT) {
+      return errno;
+    }
+    if (const int made = map_file(file); made != 0) {
+      return made;
+    }
+    Txn txn;
+    int done = txn.begin(env_.get(), 0);
+    for (const auto& [name, database] : databases()) {
+      done = done == 0 ? mdb_dbi_open(txn.get(), name, MDB_CREATE, database) : done;
+    }
+    done = done == 0 ? put_schema(txn.get()) : done;
+    done = done == 0 ? txn.commit() : done;
+    done = done == 0 ? mdb_env_sync(env_.get(), 1) : done;
+    return done == 0 && ::rename(file.c_str(), data_file().c_str()) != 0 ? errno : done;
+  }();
+  env_.reset();
+  if (rc != 0) {
+    (void)::unlink(file.c_str());
+    return rc;
+  }
+  const Status synced = Env::posix().sync_directory(path_);
+  return synced.has_value() ? 0 : synced.error().sys_errno;
+}
+
+int LmdbEnvironment::map_file(const std::string& file) {
+  for (uint64_t map_bytes = std::max(options_.map_bytes, kLeastMapBytes);; map_bytes /= 2) {
     MDB_env* env = nullptr;
     if (const int rc = mdb_env_create(&env); rc != 0) {
       return rc;
     }
     env_.reset(env);
-    mdb_env_set_maxdbs(env, 4);
-    mdb_env_set_maxreaders(env, options_.max_readers);
+    mdb_env_set_maxdbs(env, static_cast<MDB_dbi>(databases().size()));
     mdb_env_set_mapsize(env, map_bytes);
-    const int rc = mdb_env_open(env, path_.c_str(), MDB_NOTLS, 0600);
-    if (rc == 0) {
-      break;
-    }
-    if (rc == ENOMEM && map_bytes / 2 >= kLeastMapBytes) {
-      map_bytes /= 2;  // little address space (ulimit -v): it can grow later
-      continue;
-    }
-    // Tools such as mdb_stat do not wait for their turn.
-    if ((rc != EAGAIN && rc != EBUSY && rc != EINVAL) || !backoff.pause()) {
+    const int rc = mdb_env_open(env, file.c_str(), kFlags, 0600);
+    // With little address space (ulimit -v) less will do: it can grow later.
+    if (rc != ENOMEM || map_bytes / 2 < kLeastMapBytes) {
       return rc;
     }
   }
-  drop_dead_readers();
-  if (alone) {
-    if (const int rc = lengthen_data_file(env_.get()); rc != 0) {
-      return rc;
-    }
-  }
-  return open_databases();
 }
 
-int LmdbEnvironment::open_databases() {
-  for (const unsigned flags : {unsigned{MDB_RDONLY}, 0U}) {
-    const bool creating = flags == 0;
-    const unsigned create = creating ? MDB_CREATE : 0;
-    Txn txn;
-    int rc = txn.begin(env_.get(), flags);
-    if (rc == MDB_MAP_RESIZED && (rc = mdb_env_set_mapsize(env_.get(), 0)) == 0) {
-      rc = txn.begin(env_.get(), flags);
-    }
-    for (const auto& [name, database] :
-         {std::pair{"meta", &meta_}, {"records", &records_}, {"tiles", &tiles_}, {"quality", &quality_}}) {
-      if (rc == 0) {
-        rc = mdb_dbi_open(txn.get(), name, create, database);
-      }
-    }
-    if (rc == 0 && creating) {
-      MDB_val key = view_of(kSchemaKey);
-      const std::string schema = std::to_string(kSchema);
-      MDB_val value = view_of(schema);
-      rc = mdb_put(txn.get(), meta_, &key, &value, MDB_NOOVERWRITE);
-      rc = rc == MDB_KEYEXIST ? 0 : rc;  // another process was faster
-    }
-    if (rc == 0) {
-      rc = check_databases(txn.get());
-    }
-    if (rc == 0) {
-      return txn.commit();  // also of a read: only this keeps the database handles
-    }
-    // A writer needs no reader's slot.
-    if (rc != MDB_NOTFOUND && rc != MDB_READERS_FULL) {
+std::array<std::pair<const char*, MDB_dbi*>, 4> LmdbEnvironment::databases() {
+  return {{{"meta", &meta_}, {"records", &records_}, {"tiles", &tiles_}, {"quality", &quality_}}};
+}
+
+// MDB_NOTFOUND where one is missing. What is found stays open when the transaction is committed.
+int LmdbEnvironment::find_databases(MDB_txn* txn, bool create_quality) {
+  for (const auto& [name, database] : databases()) {
+    const unsigned create = create_quality && database == &quality_ ? MDB_CREATE : 0;
+    if (const int rc = mdb_dbi_open(txn, name, create, database); rc != 0) {
       return rc;
     }
   }
-  return MDB_CORRUPTED;  // not even creating made them appear
-}
-
-// Reads the schema, and every page of the trees once, so that damage shows now and not amid serving.
-int LmdbEnvironment::check_databases(MDB_txn* txn) {
   MDB_val key = view_of(kSchemaKey);
   MDB_val value{};
   if (const int rc = mdb_get(txn, meta_, &key, &value); rc != 0) {
     return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
   }
   schema_ = text_of(value);
-  for (const MDB_dbi database : {records_, tiles_, quality_}) {
-    Cursor cursor;
-    int rc = cursor.open(txn, database);
-    while (rc == 0) {
-      rc = cursor.next(key, value);
-    }
-    if (rc != MDB_NOTFOUND) {
-      return rc;
-    }
-  }
   return 0;
+}
+
+int LmdbEnvironment::put_schema(MDB_txn* txn) {
+  MDB_val key = view_of(kSchemaKey);
+  MDB_val value = view_of(kSchema);
+  return mdb_put(txn, meta_, &key, &value, 0);
 }
 
 // REQUIRES: it is our turn, and we are alone.
@@ -250,20 +312,21 @@ Status LmdbEnvironment::move_aside() {
   const std::string aside = fmt::format("{}.corrupt-{}", path_, env.now_ns() / 1'000'000);
   QCACHE_TRY(env.rename(path_, aside));
   QCACHE_TRY(env.make_directory(path_, 0700));
-  spdlog::error("the catalog {} was damaged and is now {}; cached files are made again when they are read", path_,
-                aside);
+  spdlog::error(
+      "the catalog {} is begun anew, and the damaged one is now {}; cached files are checked, or made again, "
+      "when they are read",
+      path_, aside);
   return {};
 }
 
-Status LmdbEnvironment::run(unsigned flags, std::string_view purpose, const Body& body) {
+Status LmdbEnvironment::run(bool writes, std::string_view purpose, const Body& body) {
   if (::getpid() != pid_) {
     return fail(ErrorKind::kInternal, "the catalog was opened before a fork, and cannot be used after it");
   }
-  bool crowded = false;
   bool reopened = false;
   for (;;) {
     Ground ground;
-    const int rc = attempt(flags, body, ground);
+    QCACHE_TRY_ASSIGN(const int rc, attempt(writes, body, ground));
     if (rc == 0) {
       return {};
     }
@@ -271,11 +334,6 @@ Status LmdbEnvironment::run(unsigned flags, std::string_view purpose, const Body
       QCACHE_TRY(grow(ground));
     } else if (rc == MDB_MAP_RESIZED) {
       adopt_growth();
-    } else if (rc == MDB_READERS_FULL) {
-      const std::shared_lock use(gate_);
-      drop_dead_readers();
-      // Where the living alone fill the table, a writer's turn will do: it needs no slot.
-      flags = std::exchange(crowded, true) ? 0 : flags;
     } else if (is_damage(rc) && !reopened) {
       reopened = true;
       QCACHE_TRY(reopen(ground));
@@ -285,36 +343,98 @@ Status LmdbEnvironment::run(unsigned flags, std::string_view purpose, const Body
   }
 }
 
-int LmdbEnvironment::attempt(unsigned flags, const Body& body, Ground& ground) {
+Result<int> LmdbEnvironment::attempt(bool writes, const Body& body, Ground& ground) {
   const std::shared_lock use(gate_);
   ground.generation = generation_;
   if (env_ == nullptr) {
     return MDB_PANIC;
   }
+  ground.map_bytes = map_bytes();
+  return writes ? write_once(body) : read_once(body);
+}
+
+Result<int> LmdbEnvironment::read_once(const Body& body) {
+  Backoff backoff(options_.read_patience);
+  for (;;) {
+    const uint64_t seen = snapshot();
+    QCACHE_TRY_ASSIGN(const bool admitted, locks_->try_read(seen));
+    if (!admitted) {
+      // Its writer is about to let go of it, or it is just being followed by the next. Or the writer was stopped.
+      if (snapshot() == seen && !backoff.pause()) {
+        return fail(ErrorKind::kBusy,
+                    fmt::format("another process has kept the catalog {} locked for {} ms; `fuser -v {}/users` shows "
+                                "which (it may be stopped)",
+                                path_, options_.read_patience.count(), path_));
+      }
+      continue;
+    }
+    const Held place([&] { locks_->end_read(seen); });
+    Txn txn;
+    if (const int rc = txn.begin(env_.get(), MDB_RDONLY); rc != 0) {
+      return rc;
+    }
+    if (mdb_txn_id(txn.get()) % 2 != seen % 2) {
+      continue;  // another has been committed meanwhile: we have the wrong side
+    }
+    const int rc = body(txn.get());
+    return rc == 0 ? txn.commit() : rc;  // a commit, also of a read, keeps database handles
+  }
+}
+
+Result<int> LmdbEnvironment::write_once(const Body& body) {
+  QCACHE_TRY(locks_->begin_write());
+  const Held turn([&] { locks_->end_write(); });
+  const uint64_t next = snapshot() + 1;
+  QCACHE_TRY(locks_->begin_replacing(next));
+  Held side([&] { locks_->end_replacing(next); });
+  {
+    Txn txn;
+    int rc = txn.begin(env_.get(), 0);
+    if (rc == 0 && schema_pending_) {
+      rc = put_schema(txn.get());
+    }
+    if (rc == 0) {
+      rc = body(txn.get());
+    }
+    if (rc == 0) {
+      rc = txn.commit();
+    }
+    if (rc != 0) {
+      return rc;
+    }
+  }
+  // LMDB has synced the pages before it named them, as it must, and leaves the naming to us: no reader needs to wait
+  // for that. A next writer does: it may reuse what only the snapshot before last has.
+  side.end();
+  if (snapshot() == next) {
+    if (const int rc = mdb_env_sync(env_.get(), 1); rc != 0) {
+      return rc;
+    }
+  }
+  if (std::exchange(schema_pending_, false)) {
+    QCACHE_TRY(presence_->settle());
+  }
+  return 0;
+}
+
+uint64_t LmdbEnvironment::snapshot() const {
   MDB_envinfo info{};
   mdb_env_info(env_.get(), &info);
-  ground.map_bytes = info.me_mapsize;
-  Txn txn;
-  if (const int rc = txn.begin(env_.get(), flags); rc != 0) {
-    return rc;
-  }
-  if (const int rc = body(txn.get()); rc != 0) {
-    return rc;
-  }
-  return (flags & MDB_RDONLY) != 0 ? 0 : txn.commit();
+  return info.me_last_txnid;
+}
+
+size_t LmdbEnvironment::map_bytes() const {
+  MDB_envinfo info{};
+  mdb_env_info(env_.get(), &info);
+  return info.me_mapsize;
 }
 
 Status LmdbEnvironment::grow(const Ground& seen) {
   const std::unique_lock alone(gate_);
-  if (env_ == nullptr) {
-    return {};
-  }
-  MDB_envinfo info{};
-  mdb_env_info(env_.get(), &info);
-  if (generation_ != seen.generation || info.me_mapsize != seen.map_bytes) {
+  if (env_ == nullptr || generation_ != seen.generation || map_bytes() != seen.map_bytes) {
     return {};  // another thread was here first
   }
-  if (const int rc = mdb_env_set_mapsize(env_.get(), info.me_mapsize * 2); rc != 0) {
+  if (const int rc = mdb_env_set_mapsize(env_.get(), seen.map_bytes * 2); rc != 0) {
     close_files();  // the old mapping is gone; the next transaction opens anew
     return fail(to_error(rc, path_, "enlarge"));
   }
@@ -325,13 +445,6 @@ void LmdbEnvironment::adopt_growth() {
   const std::unique_lock alone(gate_);
   if (env_ != nullptr && mdb_env_set_mapsize(env_.get(), 0) != 0) {
     close_files();
-  }
-}
-
-void LmdbEnvironment::drop_dead_readers() {
-  if (env_ != nullptr) {
-    int dead = 0;
-    mdb_reader_check(env_.get(), &dead);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <lmdb.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,9 +11,11 @@
 #include <shared_mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "core/base/result.h"
 #include "core/store/catalog.h"
+#include "core/store/catalog_locks.h"
 #include "core/store/catalog_presence.h"
 
 namespace qcache {
@@ -48,9 +51,12 @@ class Cursor {
 }
 
 /// The LMDB environment of a catalog: opens it, runs transactions in it, and mends what can be mended without the
-/// caller: a full map is enlarged, growth by another process adopted, readers left by killed processes cleared, damaged
-/// files moved aside where no other process has them open.
+/// caller: a full map is enlarged, growth by another process adopted, damaged files moved aside where no other process
+/// has them open.
 ///
+/// LMDB runs without its own locks (see CatalogLocks), and nothing is stored through a mapping, so a full disk is an
+/// error and no signal. What nobody else has open is examined (see catalog_examination.h) before LMDB sees it.
+/// A commit is durable when write() returns; others see it a moment before.
 /// Thread-safe once open() has succeeded. One per process and directory.
 class LmdbEnvironment {
  public:
@@ -68,8 +74,10 @@ class LmdbEnvironment {
 
   /// What a transaction does, told as LMDB's return code; anything but 0 aborts it. It may be run more than once.
   using Body = std::function<int(MDB_txn*)>;
-  Status read(const Body& body) { return run(MDB_RDONLY, "read", body); }
-  Status write(const Body& body) { return run(0, "write to", body); }
+  /// kBusy where a process was stopped at the end of a commit, and stays so.
+  Status read(const Body& body) { return run(/*writes=*/false, "read", body); }
+  /// kBusy where another process does not end its writing, or its reading of what this would replace.
+  Status write(const Body& body) { return run(/*writes=*/true, "write to", body); }
 
  private:
   struct Closer {
@@ -81,35 +89,54 @@ class LmdbEnvironment {
     size_t map_bytes = 0;
   };
 
-  Status run(unsigned flags, std::string_view purpose, const Body& body);
-  int attempt(unsigned flags, const Body& body, Ground& ground);
+  Status run(bool writes, std::string_view purpose, const Body& body);
+  // These three tell LMDB's return code; an error is one of waiting for a lock.
+  Result<int> attempt(bool writes, const Body& body, Ground& ground);
+  Result<int> read_once(const Body& body);
+  Result<int> write_once(const Body& body);
+  // The number of the newest snapshot.
+  [[nodiscard]] uint64_t snapshot() const;
+  [[nodiscard]] size_t map_bytes() const;
   Status grow(const Ground& seen);
   void adopt_growth();
-  void drop_dead_readers();
   Status reopen(const Ground& seen);
 
   Status open_files();
   void close_files();
-  int open_environment(bool alone);
-  int open_databases();
-  int check_databases(MDB_txn* txn);
+  enum class Place {
+    kFirst,        ///< nobody else has it open, and there is nothing yet
+    kAlone,        ///< nobody else has it open
+    kAmongOthers,  ///< who have examined it
+  };
+  Result<Place> take_place();
+  Result<int> open_environment(Place place);
+  int begin_anew();
+  int map_file(const std::string& file);
+  std::array<std::pair<const char*, MDB_dbi*>, 4> databases();
+  int find_databases(MDB_txn* txn, bool create_quality);
+  int put_schema(MDB_txn* txn);
   Status move_aside();
+  [[nodiscard]] std::string data_file() const { return path_ + "/data.mdb"; }
 
   const std::string path_;
   const CatalogOptions options_;
   const pid_t pid_;
 
   // Shared while a transaction runs, exclusive while the environment is resized or reopened, which LMDB allows only
-  // without transactions. A leaf: no lock of ours is taken under it.
+  // without transactions. The mutex of CatalogLocks is taken under it, and no other.
   std::shared_mutex gate_;
-  std::unique_ptr<MDB_env, Closer> env_;
   std::optional<CatalogPresence> presence_;
+  std::optional<CatalogLocks> locks_;  // on the file of presence_
+  std::unique_ptr<MDB_env, Closer> env_;
   uint64_t generation_ = 0;  // of env_
   MDB_dbi meta_ = 0;
   MDB_dbi records_ = 0;
   MDB_dbi tiles_ = 0;
-  MDB_dbi quality_ = 0;  // a catalog of an older build gets it when it is opened
+  MDB_dbi quality_ = 0;
   std::string schema_;
+  // The disk was too full to say that this catalog is ours now. Until the first commit does, nobody else may open it.
+  // Of the only writer.
+  bool schema_pending_ = false;
 };
 
 }  // namespace qcache

@@ -5,12 +5,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "core/store/catalog_presence.h"
 #include "tests/store/store_fixture.h"
 #include "tests/support/result_matchers.h"
 #include "tests/support/test_files.h"
@@ -297,86 +300,236 @@ TEST_F(CatalogTest, AdoptsGrowthByAnotherProcess) {
   EXPECT_EQ(open(1U << 20U)->list()->size(), 41U);
 }
 
-TEST_F(CatalogTest, ReadsAndWritesWhereLivingReadersTakeEverySlot) {
-  const CatalogOptions options{uint64_t{4} << 30U, /*max_readers=*/4};
-  const auto catalog = *Catalog::open(path_, options);
-  ASSERT_THAT(put(*catalog, 1), is_ok());
-  const pid_t crowd = start_child([&] {
-    MDB_env* env = nullptr;
-    if (mdb_env_create(&env) != 0 || mdb_env_open(env, path_.c_str(), MDB_RDONLY | MDB_NOTLS, 0) != 0) {
-      return 1;
-    }
-    int rc = 0;
-    for (MDB_txn* txn = nullptr; rc == 0;) {
-      rc = mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn);
-    }
-    write_file(fixture_.path() + "/full", "");
-    wait_for("/done");
-    return rc == MDB_READERS_FULL ? 0 : 2;
-  });
-  wait_for("/full");
-  EXPECT_EQ(catalog->list()->size(), 1U);
-  EXPECT_THAT(put(*catalog, 2), is_ok());
-  EXPECT_EQ(catalog->list()->size(), 2U);
-  EXPECT_EQ((*Catalog::open(path_, options))->list()->size(), 2U);
-  write_file(fixture_.path() + "/done", "");
-  EXPECT_EQ(wait_for_child(crowd), 0);
-}
-
-TEST_F(CatalogTest, SurvivesReadersThatWereKilled) {
-  const CatalogOptions options{uint64_t{4} << 30U, /*max_readers=*/16};
+TEST_F(CatalogTest, ReadersThatWereKilledAreForgottenAtOnceAndNothingGrowsForThem) {
+  constexpr uint32_t kTiles = 500;  // four pages each
   {
     // Long records make listing slow enough that most threads are amid it when the kill comes.
-    const auto catalog = *Catalog::open(path_, options);
+    const auto catalog = open();
     for (uint32_t number = 0; number < 60; ++number) {
       Record long_record = record(number, 0);
       long_record.model_path.assign(4000, 'x');
       ASSERT_THAT(catalog->put(long_record, {}, {}), is_ok());
     }
   }
-  // Keeps the lock file from being begun anew, so that the dead ones' slots stay taken, and finds none free at last.
-  const pid_t keeper = start_child([&] {
-    const auto catalog = *Catalog::open(path_, options);
-    write_file(fixture_.path() + "/ready", "");
-    wait_for("/killed");
-    for (int i = 0; i < 10; ++i) {
-      const auto list = catalog->list();
-      if (!list.has_value() || list->size() != 60) {
-        return 1;
-      }
-    }
-    return catalog->erase(record(0).file).has_value() ? 0 : 2;
-  });
-  wait_for("/ready");
   std::vector<pid_t> all;
   for (const char* const mark : {"/reading0", "/reading1"}) {
     all.push_back(start_child([&] {
-      const auto catalog = *Catalog::open(path_, options);
+      const auto catalog = *Catalog::open(path_);
       std::vector<std::thread> threads;
-      std::atomic<int> reading = 0;
       for (int i = 0; i < 20; ++i) {
         threads.emplace_back([&] {
           for (;;) {
-            ++reading;
             (void)catalog->list();
           }
         });
       }
-      while (reading < 25) {
-        ::usleep(500);
-      }
       write_file(fixture_.path() + mark, "");
       return ::pause();
     }));
+    wait_for(mark);
   }
-  wait_for("/reading0");
-  wait_for("/reading1");
+  const auto catalog = open();
+  const auto put_many = [&](uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+      ASSERT_THAT(put(*catalog, i % 10, kTiles), is_ok()) << i;
+    }
+  };
+  ASSERT_NO_FATAL_FAILURE(put_many(30));
   for (const pid_t child : all) {
     ::kill(child, SIGKILL);
     EXPECT_EQ(wait_for_child(child), 128 + SIGKILL);
   }
-  write_file(fixture_.path() + "/killed", "");
-  EXPECT_EQ(wait_for_child(keeper), 0);
+  ASSERT_NO_FATAL_FAILURE(put_many(10));
+  const uint64_t before = Env::posix().stat(path_ + "/data.mdb")->size_bytes;
+  ASSERT_NO_FATAL_FAILURE(put_many(150));  // 2.5 MB
+  EXPECT_LT(Env::posix().stat(path_ + "/data.mdb")->size_bytes, before + (uint64_t{512} << 10U));
+  EXPECT_EQ(catalog->list()->size(), 60U);
+}
+
+// Every commit changes all records alike, so a list that shows two states is of no snapshot.
+TEST_F(CatalogTest, ReadersSeeOneSnapshotWhileSeveralProcessesWrite) {
+  {
+    const auto catalog = open();
+    for (uint32_t number = 0; number < 40; ++number) {
+      ASSERT_THAT(put(*catalog, number, 40), is_ok());
+    }
+  }
+  constexpr uint32_t kCommits = 40;
+  std::vector<pid_t> children;
+  for (int writer = 0; writer < 2; ++writer) {
+    children.push_back(start_child([&] {
+      const auto catalog = *Catalog::open(path_);
+      std::vector<AccessUpdate> updates;
+      for (uint32_t number = 0; number < 40; ++number) {
+        updates.push_back({record(number).file, 1, 1});
+      }
+      for (uint32_t i = 0; i < kCommits; ++i) {
+        if (!catalog->touch(updates).has_value()) {
+          return 1;
+        }
+      }
+      return 0;
+    }));
+  }
+  const auto catalog = open();
+  std::atomic<uint64_t> torn = 0;
+  std::atomic<uint64_t> lists = 0;
+  std::atomic<bool> done = false;
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 4; ++i) {
+    readers.emplace_back([&] {
+      while (!done) {
+        const auto list = catalog->list();
+        const bool whole = list.has_value() && list->size() == 40 &&
+                           std::all_of(list->begin(), list->end(),
+                                       [&](const Record& record) { return record.hits == list->front().hits; });
+        torn += whole ? 0U : 1U;
+        ++lists;
+      }
+    });
+  }
+  for (const pid_t child : children) {
+    EXPECT_EQ(wait_for_child(child), 0);
+  }
+  done = true;
+  for (std::thread& reader : readers) {
+    reader.join();
+  }
+  EXPECT_EQ(torn, 0U);
+  EXPECT_GT(lists, 20U);
+  EXPECT_EQ((*catalog->find(record(7).file))->hits, 2 * kCommits);
+}
+
+TEST_F(CatalogTest, AStoppedWriterKeepsOthersFromWritingForABoundedTimeAndNobodyFromReading) {
+  ASSERT_THAT(put(*open(), 1), is_ok());
+  CatalogOptions options;
+  options.write_patience = std::chrono::milliseconds(100);
+  options.read_patience = std::chrono::milliseconds(100);
+  const pid_t writer = start_child([&] {
+    const auto catalog = *Catalog::open(path_, options);
+    write_file(fixture_.path() + "/ready", "");
+    for (;;) {
+      (void)put(*catalog, 2, 3000);
+    }
+    return 0;
+  });
+  wait_for("/ready");
+  const auto catalog = *Catalog::open(path_, options);
+  int stopped_amid = 0;
+  int reads = 0;
+  int rounds = 0;
+  for (int round = 0; round < 40 && stopped_amid < 3; ++round) {
+    ++rounds;
+    ::kill(writer, SIGSTOP);
+    ::usleep(5'000);
+    const Status written = put(*catalog, 3);
+    const auto found = catalog->find(record(1).file);
+    reads += found.has_value() && found->has_value() ? 1 : 0;
+    if (!written.has_value()) {
+      ++stopped_amid;
+      EXPECT_THAT(written, fails_with(ErrorKind::kBusy, {"locked", "users"}));
+    }
+    ::kill(writer, SIGCONT);
+    ::usleep(static_cast<useconds_t>(round * 137 % 2'000));
+  }
+  EXPECT_GT(stopped_amid, 0);
+  EXPECT_GE(reads, rounds - 1) << "but in the moment in which it lets its snapshot be seen";
+  ::kill(writer, SIGKILL);
+  (void)wait_for_child(writer);
+  EXPECT_THAT(put(*catalog, 4), is_ok());
+}
+
+// An older qcache, as far as others see it: LMDB's locks, and its place in the file `users`.
+class OlderBuild {
+ public:
+  explicit OlderBuild(const std::string& path) : presence_(std::move(*CatalogPresence::enter(path))) {
+    EXPECT_EQ(mdb_env_create(&env_), 0);
+    mdb_env_set_maxdbs(env_, 4);
+    EXPECT_EQ(mdb_env_open(env_, path.c_str(), MDB_NOTLS, 0600), 0);
+    EXPECT_THAT(presence_.settle(), is_ok());
+  }
+  ~OlderBuild() { mdb_env_close(env_); }
+  OlderBuild(const OlderBuild&) = delete;
+  OlderBuild& operator=(const OlderBuild&) = delete;
+
+  // What it looks at before it uses a catalog, and "1" is all that it knows.
+  std::string schema() {
+    MDB_txn* txn = nullptr;
+    MDB_dbi meta = 0;
+    EXPECT_EQ(mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn), 0);
+    EXPECT_EQ(mdb_dbi_open(txn, "meta", 0, &meta), 0);
+    MDB_val key{6, const_cast<char*>("schema")};  // NOLINT(*-const-cast)
+    MDB_val value{};
+    EXPECT_EQ(mdb_get(txn, meta, &key, &value), 0);
+    std::string schema(static_cast<const char*>(value.mv_data), value.mv_size);
+    mdb_txn_abort(txn);
+    return schema;
+  }
+
+ private:
+  CatalogPresence presence_;
+  MDB_env* env_ = nullptr;
+};
+
+TEST_F(CatalogTest, ACatalogOfAnOlderBuildGoesOnAndIsThenClosedToIt) {
+  const std::string old = read_file(std::string(QCACHE_STORE_TEST_DATA) + "/catalog_schema_1.mdb");
+  write_file(path_ + "/data.mdb", old);
+  EXPECT_EQ(OlderBuild(path_).schema(), "1");
+  const pid_t older = start_child([&] {
+    const OlderBuild has_it_open(path_);
+    write_file(fixture_.path() + "/ready", "");
+    return ::pause();
+  });
+  wait_for("/ready");
+  EXPECT_THAT(Catalog::open(path_), fails_with(ErrorKind::kBusy, {path_, "older qcache"}));
+  EXPECT_EQ(read_file(path_ + "/data.mdb"), old);
+  ::kill(older, SIGKILL);
+  (void)wait_for_child(older);
+  {
+    const auto catalog = open();
+    const auto list = catalog->list();
+    ASSERT_EQ(list->size(), 2U);
+    for (const Record& record : *list) {
+      EXPECT_EQ(catalog->tile_digests(record.file)->size(), record.tile_count);
+      EXPECT_EQ(record.pinned, record.dtype == "nf4");
+    }
+    ASSERT_THAT(put(*catalog, 1), is_ok());
+    EXPECT_FALSE(StoreFixture::exists(path_ + "/lock.mdb"));
+  }
+  EXPECT_EQ(OlderBuild(path_).schema(), "2");
+  EXPECT_EQ(open()->list()->size(), 3U);
+  EXPECT_EQ(moved_aside().size(), 0U);
+}
+
+TEST_F(CatalogTest, ACatalogOfAnotherLmdbIsNotTouched) {
+  ASSERT_THAT(put(*open(), 1), is_ok());
+  std::string bytes = read_file(path_ + "/data.mdb");
+  bytes[20] = 2;  // the first page's version
+  write_file(path_ + "/data.mdb", bytes);
+  ASSERT_THAT(Env::posix().remove(path_ + "/users"), is_ok());
+  EXPECT_THAT(Catalog::open(path_), fails_with(ErrorKind::kUnsupported, {path_, "format 2"}));
+  EXPECT_EQ(read_file(path_ + "/data.mdb"), bytes);
+  EXPECT_EQ(Env::posix().list(path_)->size(), 1U);
+  EXPECT_EQ(moved_aside().size(), 0U);
+}
+
+TEST_F(CatalogTest, PagesWithoutDatabasesAreDamageAndNotABeginning) {
+  ASSERT_THAT(put(*open(), 1), is_ok());
+  {
+    MDB_env* env = nullptr;
+    ASSERT_EQ(mdb_env_create(&env), 0);
+    mdb_env_set_maxdbs(env, 4);
+    ASSERT_EQ(mdb_env_open(env, path_.c_str(), 0, 0600), 0);
+    MDB_txn* txn = nullptr;
+    MDB_dbi records = 0;
+    ASSERT_EQ(mdb_txn_begin(env, nullptr, 0, &txn), 0);
+    ASSERT_EQ(mdb_dbi_open(txn, "records", 0, &records), 0);
+    ASSERT_EQ(mdb_drop(txn, records, 1), 0);
+    ASSERT_EQ(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+  }
+  EXPECT_EQ(open()->list()->size(), 0U);
+  EXPECT_EQ(moved_aside().size(), 1U);
 }
 
 TEST_F(CatalogTest, SurvivesAWriterThatWasKilled) {
@@ -453,6 +606,20 @@ TEST_F(CatalogTest, ADamagedCatalogThatAnotherProcessHasOpenStaysWhereItIs) {
 TEST_F(CatalogTest, AnEmptyOrHalfMadeIndexIsBegunAnew) {
   write_file(path_ + "/data.mdb", "");
   EXPECT_THAT(put(*open(), 1), is_ok());
+  ASSERT_THAT(Env::posix().remove(path_ + "/data.mdb"), is_ok());
+  write_file(path_ + "/data.mdb.new", "half");
+  EXPECT_THAT(put(*open(), 2), is_ok());
+  EXPECT_EQ(open()->list()->size(), 1U);
+  // As an older build left it that was killed before its first commit.
+  ASSERT_THAT(Env::posix().remove(path_ + "/data.mdb"), is_ok());
+  {
+    MDB_env* env = nullptr;
+    ASSERT_EQ(mdb_env_create(&env), 0);
+    ASSERT_EQ(mdb_env_open(env, path_.c_str(), 0, 0600), 0);
+    mdb_env_close(env);
+  }
+  EXPECT_THAT(put(*open(), 3), is_ok());
+  EXPECT_EQ(moved_aside().size(), 0U);
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 
 #include <cerrno>
 
+#include "core/store/file_lock.h"
 #include "tests/store/store_fixture.h"
+#include "tests/support/btrfs_disk.h"
 #include "tests/support/result_matchers.h"
 #include "tests/support/test_files.h"
 
@@ -136,6 +138,79 @@ TEST_F(FullDiskTest, SealingOnADiskThatFillsUpLosesNothing) {
   const auto served = StoreFixture::ensure_sealed(*store, key);
   ASSERT_THAT(served, is_ok());
   EXPECT_EQ(StoreFixture::bytes_of(served->fd.get()), StoreFixture::content(key));
+}
+
+// On such a disk a store into a mapping is SIGBUS, even where the file's blocks are all there.
+TEST(FullBtrfs, EndsNobodyWhoIsThereOrComesAndCanBeCleared) {
+  const TempDir dir;
+  std::string reason;
+  const auto disk = BtrfsDisk::make(dir / "image", dir / "disk", reason);
+  if (disk == nullptr) {
+    GTEST_SKIP() << "NOT TESTED: " << reason;
+  }
+  const FillingKey sealed = StoreFixture::key(0, 1, 20'000'000);
+  const FillingKey half = StoreFixture::key(1, 1, 5'000'000);
+  const auto open = [&]() -> std::shared_ptr<Store> {
+    auto directory = CacheDirectory::open(Env::posix(), dir / "disk/cache");
+    EXPECT_THAT(directory, is_ok());
+    auto store = Store::open(Env::posix(), *directory);
+    EXPECT_THAT(store, is_ok());
+    return store.value_or(nullptr);
+  };
+  auto store = open();
+  ASSERT_NE(store, nullptr);
+  ASSERT_THAT(StoreFixture::ensure_sealed(*store, sealed), is_ok());
+  const auto filling = *FillingFile::open(store->env(), store->directory(), half);
+  for (uint32_t tile = 0; tile < half.tile_count; tile += 2) {
+    ASSERT_THAT(filling->mark(tile, {}), is_ok());
+  }
+  disk->fill();
+
+  uint32_t refused = 0;
+  const auto done_or_full = [&](const Status& status) {
+    EXPECT_TRUE(status.has_value() || status.error().kind == ErrorKind::kNoSpace) << status.error().message;
+    refused += status.has_value() ? 0U : 1U;
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (uint32_t tile = 0; tile < half.tile_count; tile += 10) {
+      done_or_full(filling->mark(tile, StoreFixture::right_mark(half, tile)));
+    }
+    done_or_full(store->catalog().touch(std::vector<AccessUpdate>{{sealed.file, 5, 1}}));
+    SealedFile found;
+    EXPECT_EQ(store->find_sealed(sealed.file, sealed.recipe, found), SealedState::kTrusted);
+    found.fd.reset();
+    EXPECT_EQ(store->entries()->size(), 2U);
+    ::sync();
+    store.reset();
+    store = open();
+    ASSERT_NE(store, nullptr);
+  }
+  EXPECT_GT(refused, 0U) << "the disk was not full: this tests nothing";
+
+  EXPECT_GE(*store->drop(sealed.file, "test"), sealed.size_bytes);
+  ::sync();
+  for (uint32_t tile = 0; tile < half.tile_count; tile += 10) {
+    ASSERT_THAT(filling->mark(tile, StoreFixture::right_mark(half, tile)), is_ok());
+  }
+  EXPECT_THAT(StoreFixture::ensure_sealed(*store, half), is_ok());
+  EXPECT_EQ(StoreFixture::unsoundness(*store), "");
+}
+
+// The first time that this build uses a catalog of an older one it has something to write.
+TEST_F(FullDiskTest, ACatalogOfAnOlderBuildIsUsedOnAFullDisk) {
+  make_directories(disk_ + "/cache/index");
+  write_file(disk_ + "/cache/index/data.mdb", read_file(std::string(QCACHE_STORE_TEST_DATA) + "/catalog_schema_1.mdb"));
+  ASSERT_NO_FATAL_FAILURE(fill_disk());
+  const auto catalog = Catalog::open(disk_ + "/cache/index");
+  ASSERT_THAT(catalog, is_ok());
+  EXPECT_EQ((*catalog)->list()->size(), 2U);
+  ASSERT_THAT(Env::posix().remove(disk_ + "/ballast"), is_ok());
+  EXPECT_THAT((*catalog)->erase("x"), is_ok());
+  EXPECT_EQ(run_child([&] {
+              const int fd = ::open((disk_ + "/cache/index/users").c_str(), O_RDWR | O_CLOEXEC);
+              return try_lock_byte(fd, 0).value_or(false) ? 0 : 1;  // it is somebody else's turn again
+            }),
+            0);
 }
 
 }  // namespace
