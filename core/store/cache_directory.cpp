@@ -195,4 +195,8 @@ std::string CacheDirectory::map_path(std::string_view file) const {
   return fmt::format("{}/filling/{}.map", path_, file);
 }
 
+std::string CacheDirectory::kept_map_path(std::string_view file) const {
+  return fmt::format("{}/{}.map", path_, file);
+}
+
 }  // namespace qcache

@@ -26,6 +26,7 @@ namespace qcache {
 ///     CACHEDIR.TAG                 tells backup tools to skip the folder
 ///     index/                       the catalog (LMDB)
 ///     quantized_model_<md5>.bin    sealed files
+///     <same name>.map              what filling/ had of it: with that it can be checked should its record be lost
 ///     filling/<same name>          a file being made (sparse)
 ///     filling/<same name>.map      which of its tiles are made, and their digests
 ///     filling/lock                 held while names in this folder change
@@ -48,6 +49,8 @@ class CacheDirectory {
   [[nodiscard]] std::string sealed_path(std::string_view file) const;
   [[nodiscard]] std::string filling_path(std::string_view file) const;
   [[nodiscard]] std::string map_path(std::string_view file) const;
+  /// Of the map of a sealed file.
+  [[nodiscard]] std::string kept_map_path(std::string_view file) const;
 
  private:
   explicit CacheDirectory(std::string path) : path_(std::move(path)) {}

@@ -54,7 +54,12 @@ Store::Store(Env& env, CacheDirectory directory, std::shared_ptr<Catalog> catalo
 
 Result<std::shared_ptr<Store>> Store::open(Env& env, CacheDirectory directory) {
   QCACHE_TRY_ASSIGN(auto catalog, Catalog::open(directory.index_path()));
-  return std::shared_ptr<Store>(new Store(env, std::move(directory), std::move(catalog)));
+  const std::shared_ptr<Store> store(new Store(env, std::move(directory), std::move(catalog)));
+  // So that they are listed. Who cannot do it now can still use the rest; they are looked at again when they are read.
+  if (const Status recovered = store->recover_unrecorded(); !recovered.has_value()) {
+    spdlog::warn("cached files without a record stay as they are for now: {}", recovered.error().message);
+  }
+  return store;
 }
 
 Result<SealedState> Store::find_sealed(const std::string& file, const Sha256Digest& recipe, SealedFile& out) {
@@ -65,7 +70,7 @@ Result<SealedState> Store::find_sealed(const std::string& file, const Sha256Dige
   for (int look = 0; look < kLooks; ++look) {
     QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));
     if (!record.has_value()) {
-      QCACHE_TRY(remove_unrecorded(file));
+      QCACHE_TRY(settle_unrecorded(file));
       return SealedState::kAbsent;
     }
     if (record->recipe != recipe) {
@@ -144,6 +149,13 @@ Status Store::demote(const std::string& file) {
     return {};
   }
   QCACHE_TRY_ASSIGN(const auto tiles, catalog_->tile_digests(file));
+  if (stat->size_bytes == record->size_bytes && tiles.size() != record->tile_count) {
+    QCACHE_TRY(catalog_->erase(file));
+    QCACHE_TRY_ASSIGN(const bool recovered, recover_locked(file));
+    if (recovered) {
+      return {};
+    }
+  }
   if (stat->size_bytes != record->size_bytes || tiles.size() != record->tile_count) {
     QCACHE_TRY(drop_sealed_locked(file));
     spdlog::warn("dropped {}: its length is not what was saved", record->virtual_path);
@@ -172,6 +184,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
     QCACHE_TRY(env_.sync(fd.get()));
     QCACHE_TRY(drop_filling_locked(record.file));
     QCACHE_TRY(env_.rename(new_map, map_path));
+    QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(record.file)));
     return catalog_->erase(record.file);
   }();
   if (!prepared.has_value()) {
@@ -235,6 +248,8 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
     // It must not stand for the new bytes, not even for a moment.
     QCACHE_TRY(catalog_->erase(record.file));
   }
+  // Nor its map beside them.
+  QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(record.file)));
   QCACHE_TRY(env_.rename(directory_.filling_path(record.file), directory_.sealed_path(record.file)));
   const Status committed = [&]() -> Status {
     QCACHE_TRY(change_mode(filling.fd(), kSealedMode, record.file));
@@ -248,9 +263,10 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
     undo_rename_locked(filling);
     return fail(committed.error());
   }
-  // Not synced: a map that comes back after a power cut has no data file, and is a leftover.
-  if (const Status removed = remove_if_there(env_, directory_.map_path(record.file)); !removed.has_value()) {
-    spdlog::warn("{}; it is removed later", removed.error().message);
+  // Not synced: a map that is back in its old place after a power cut has no data file there, and is a leftover.
+  if (const Status kept = env_.rename(directory_.map_path(record.file), directory_.kept_map_path(record.file));
+      !kept.has_value()) {
+    spdlog::warn("{}; it is removed later", kept.error().message);
   }
   spdlog::info("saved {}: {} bytes, sha256 {}...", record.virtual_path, record.size_bytes,
                to_hex(std::span(record.sha256).first(4)));

@@ -26,7 +26,7 @@ struct SealedFile {
 
 /// What find_sealed() found.
 enum class SealedState {
-  kAbsent,   ///< no record, or no file: whatever was half there has been removed
+  kAbsent,   ///< no record, or no file: what was half there has been removed, what lost its record is filling again
   kStale,    ///< made from another recipe: removed, and to be made again
   kSuspect,  ///< the record is right, but the file's inode is not the one that was sealed: see demote()
   kTrusted,  ///< may be served
@@ -55,10 +55,13 @@ enum class WhenInUse { kDrop, kKeep };
 
 /// The life of cached files across names: finding, sealing, demoting, dropping.
 ///
-/// The order that makes a crash harmless is kept here: bytes durable -> final name durable -> record committed. A
-/// crash between any two steps leaves a file without a record (dropped at the next look) or a filling file (resumed).
-/// A record may outlive its file where the catalog cannot be written; it is found out and erased at the next look.
-/// Thread-safe; takes the directory lock (see file_lock.h) and must not be called with a qcache Mutex held.
+/// The order that makes a crash harmless is kept here: bytes durable -> final name durable -> record committed; and in
+/// dropping, name removed -> record erased, as a full disk may refuse the latter. A crash between any two steps leaves
+/// a file without a record, a filling file (resumed), or a record without a file (erased at the next look). A file
+/// without a record, also where the catalog was lost, becomes a filling file again whose tiles are all marked, by the
+/// map that is kept beside it: each is checked before it is served, and none made that is right. Without a map of its
+/// own it is dropped. Thread-safe; takes the directory lock (see file_lock.h) and must not be called with a qcache
+/// Mutex held.
 class Store {
  public:
   static Result<std::shared_ptr<Store>> open(Env& env, CacheDirectory directory);
@@ -100,8 +103,8 @@ class Store {
   Result<std::optional<uint64_t>> drop_sealed(const Record& seen, std::string_view reason, WhenInUse when);
   /// Drops one filling file. Nothing where it was kept.
   Result<std::optional<uint64_t>> drop_filling(const std::string& file, std::string_view reason, WhenInUse when);
-  /// Removes what crashes left behind: sealed files without a record that nobody reads, records without a file, halves
-  /// of filling pairs, temporary files. Returns what it removed, or with `dry_run` would.
+  /// Removes what crashes left behind: sealed files without a record or a map that nobody reads, records without a
+  /// file, halves of filling pairs, maps of no file, temporary files. Returns what it removed, or with `dry_run` would.
   Result<std::vector<CacheEntry>> remove_leftovers(bool dry_run);
 
   /// Opens a sealed file after hashing it against its record, so that it may be served whatever its inode looks like;
@@ -118,7 +121,10 @@ class Store {
   Store(Env& env, CacheDirectory directory, std::shared_ptr<Catalog> catalog);
 
   // Those named ..._locked are called with the directory lock held.
-  Status remove_unrecorded(const std::string& file);
+  Status recover_unrecorded();
+  Status settle_unrecorded(const std::string& file);
+  Result<std::string> map_of_unrecorded(const std::string& file);
+  Result<bool> recover_locked(const std::string& file);
   Result<bool> is_trusted(const Record& record);
   Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record,
                                                      const std::vector<Sha256Digest>& tiles,

@@ -17,6 +17,8 @@ bool same_file(const std::optional<Record>& now, const Record& seen) {
   return now.has_value() && now->backing == seen.backing && now->recipe == seen.recipe;
 }
 
+constexpr std::string_view kMapSuffix = ".map";
+
 struct Leftover {
   CacheEntry entry;
   std::vector<std::string> paths;
@@ -24,17 +26,14 @@ struct Leftover {
 
 }  // namespace
 
-// Erases the record first, so that it never names a file that is not there; but a full disk may refuse that until the
-// file's blocks are free, and whoever removes a file to make room must get it. A record that stays is found out later.
+// The file first: a full disk may refuse to erase the record until the file's blocks are free, and whoever removes a
+// file to make room must get it. A record that stays is found out later.
 Result<uint64_t> Store::drop_sealed_locked(const std::string& file) {
   const std::string path = directory_.sealed_path(file);
   QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
-  Status erased = catalog_->erase(file);
   QCACHE_TRY(remove_if_there(env_, path));
-  if (!erased.has_value()) {
-    erased = catalog_->erase(file);
-  }
-  if (!erased.has_value()) {
+  QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(file)));
+  if (const Status erased = catalog_->erase(file); !erased.has_value()) {
     spdlog::warn("the record of {} stays until the next look: {}", path, erased.error().message);
   }
   return stat.has_value() ? stat->allocated_bytes : 0;
@@ -110,24 +109,6 @@ Result<std::optional<uint64_t>> Store::drop_filling(const std::string& file, std
   return std::optional(bytes);
 }
 
-// Files without a record, where a reader came between: seal() and demote() hold the directory lock from the rename to
-// the commit, so under it such a file is never one that is about to get its record.
-Status Store::remove_unrecorded(const std::string& file) {
-  const std::string path = directory_.sealed_path(file);
-  QCACHE_TRY_ASSIGN(const auto seen, stat_if_there(env_, path));
-  if (!seen.has_value()) {
-    return {};
-  }
-  QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
-  QCACHE_TRY_ASSIGN(const auto record, catalog_->find(file));
-  if (record.has_value()) {
-    return {};
-  }
-  QCACHE_TRY(drop_sealed_locked(file));
-  spdlog::warn("dropped {}: it has no record", path);
-  return {};
-}
-
 Result<std::vector<CacheEntry>> Store::remove_leftovers(bool dry_run) {
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   std::vector<Leftover> leftovers;
@@ -148,6 +129,7 @@ Result<std::vector<CacheEntry>> Store::remove_leftovers(bool dry_run) {
   QCACHE_TRY_ASSIGN(const auto records, catalog_->list());
   QCACHE_TRY_ASSIGN(const auto names, env_.list(directory_.path()));
   std::set<std::string> recorded;
+  std::set<std::string> kept;  // can be recovered
   for (const Record& record : records) {
     recorded.insert(record.file);
     if (std::find(names.begin(), names.end(), record.file) == names.end()) {
@@ -156,15 +138,33 @@ Result<std::vector<CacheEntry>> Store::remove_leftovers(bool dry_run) {
   }
   for (const std::string& name : names) {
     if (is_artifact_file_name(name) && !recorded.contains(name)) {
+      QCACHE_TRY_ASSIGN(const std::string map, map_of_unrecorded(name));
+      if (!map.empty()) {
+        if (!dry_run) {
+          QCACHE_TRY(recover_locked(name));
+        }
+        kept.insert(name);
+        continue;
+      }
       Record nameless;
       nameless.file = name;
       QCACHE_TRY(add(std::move(nameless), true, {directory_.sealed_path(name)}));
     }
   }
+  for (const std::string& name : names) {
+    if (name.ends_with(kMapSuffix)) {
+      Record nameless;
+      nameless.file = name.substr(0, name.size() - kMapSuffix.size());
+      if (is_artifact_file_name(nameless.file) && !recorded.contains(nameless.file) &&
+          std::find(names.begin(), names.end(), nameless.file) == names.end()) {
+        QCACHE_TRY(add(std::move(nameless), false, {directory_.path() + '/' + name}));
+      }
+    }
+  }
   QCACHE_TRY_ASSIGN(const auto filling, filling_names());
   for (const std::string& name : filling) {
     QCACHE_TRY_ASSIGN(const auto whole, filling_entry(name));
-    if (!whole.has_value()) {
+    if (!whole.has_value() && !kept.contains(name)) {
       Record nameless;
       nameless.file = name;
       QCACHE_TRY(add(std::move(nameless), false, {directory_.map_path(name), directory_.filling_path(name)}));

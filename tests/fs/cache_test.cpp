@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "tests/fs/mount_test.h"
+#include "tests/support/btrfs_disk.h"
 
 namespace qcache {
 namespace {
@@ -327,6 +328,52 @@ TEST_F(MountCache, AFullDiskFailsOnlyTheReadsThatNeedIt) {
   EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/fp8/0.bin")), fp8));
   fs.wait_until_sealed("m/fp8/0.bin");
+}
+
+// S150: On a full disk that copies what it writes (btrfs, a thin volume, a snapshot) the daemon lives on, another can
+// be started, complete files are read, and `rm`, `qcache ls` and `qcache gc` work.
+TEST_F(MountCache, AFullBtrfsEndsNobodyAndCanBeCleared) {
+  std::string reason;
+  const auto disk = BtrfsDisk::make(dir() / "image", cache(), reason);
+  if (disk == nullptr) {
+    GTEST_SKIP() << "NOT TESTED: " << reason;
+  }
+  const std::string fp32 = "m/fp32/0.bin";
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  const std::string whole = expected_file(model("m"), "fp32");
+  complete(fs, kInt8);
+  EXPECT_EQ(read_at(open_file(fs.path(fp32)).get(), 0, 3'000'000).error, 0);
+  disk->fill();
+
+  for (const bool restarted : {false, true}) {
+    SCOPED_TRACE(restarted ? "started on the full disk" : "there when it became full");
+    int refused = 0;
+    const UniqueFd fd = open_file(fs.path(fp32));
+    for (uint64_t offset = 0; offset < whole.size(); offset += 1'000'000) {
+      const ReadResult got = read_at(fd.get(), offset, 1000);
+      EXPECT_TRUE(got.error == ENOSPC || reads_as(got, std::string_view(whole).substr(offset, 1000))) << got.error;
+      refused += got.error == ENOSPC ? 1 : 0;
+    }
+    std::printf("%d reads found the disk full\n", refused);
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // access times are written meanwhile, or not
+    ::sync();
+    for (const std::string command : {"ls", "gc"}) {
+      EXPECT_EQ(run_program({MountedFs::program(), command, "--cache-dir", cache()}, dir() / "said"), 0)
+          << command << ": " << read_file(dir() / "said");
+    }
+    ASSERT_TRUE(fs.running());
+    if (!restarted) {
+      fs.restart();
+    }
+  }
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+  disk->remove_filling();
+  EXPECT_TRUE(reads_as(read_whole(fs.path(fp32)), whole));
+  fs.wait_until_sealed(fp32);
+  EXPECT_EQ(stat_of(fs.path(kInt8)).st_blocks, 0);
 }
 
 // S41: The cache directory may be on any filesystem, and is made with the folders above it where it is missing.

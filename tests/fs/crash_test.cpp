@@ -5,6 +5,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "tests/fs/mount_test.h"
@@ -157,6 +158,40 @@ TEST_F(MountCrash, CutOrMissingSealedFilesAreMadeAgain) {
   }
   EXPECT_EQ(fs.status("tiles_quantized"), 3 * planned_file(model("m"), "int8")->tile_count())
       << "the copy's tiles needed hashing only";
+}
+
+// S151: Where the catalog of the cache directory was lost or damaged, as in a copy that was made while the directory
+// was in use, a new one is begun; complete files are checked and served, and none is made again. Pins, hits and times
+// of access go with the old one.
+TEST_F(MountCrash, ALostCatalogCostsNoCompleteFile) {
+  tiled_model().write(model("m"));
+  const std::vector<std::string> dtypes = {"int8", "nf4", "bf16"};
+  const std::vector<std::function<void(const std::string&)>> harms = {
+      [](const std::string& index) { std::filesystem::remove_all(index); },
+      [](const std::string& index) { damage_byte(index + "/data.mdb", 3); },
+      [](const std::string& index) {
+        std::filesystem::resize_file(index + "/data.mdb", 8192);
+        std::filesystem::resize_file(index + "/data.mdb", 100'000);
+      }};
+  MountedFs& fs = mount();
+  for (const std::string& dtype : dtypes) {
+    EXPECT_EQ(read_whole(fs.path("m/" + dtype + "/0.bin")).error, 0);
+    fs.wait_until_sealed("m/" + dtype + "/0.bin");
+  }
+  for (size_t harm = 0; harm < harms.size(); ++harm) {
+    SCOPED_TRACE(harm);
+    EXPECT_EQ(fs.stop(), 0);
+    harms[harm](cache() + "/index");
+    fs.restart();
+    EXPECT_EQ(fs.status("files_sealed") + fs.status("files_filling"), dtypes.size());
+    for (const std::string& dtype : dtypes) {
+      EXPECT_TRUE(reads_as(read_whole(fs.path("m/" + dtype + "/0.bin")), expected_file(model("m"), dtype)));
+      fs.wait_until_sealed("m/" + dtype + "/0.bin");
+    }
+    EXPECT_EQ(fs.status("tiles_quantized"), 0U);
+    EXPECT_NE(fs.log().find("was lost: it is checked"), std::string::npos);
+  }
+  EXPECT_EQ(fs.status("files_sealed"), dtypes.size());
 }
 
 // S39: A tile of an unfinished file that was damaged while no daemon ran is made again.

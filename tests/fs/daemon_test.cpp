@@ -98,6 +98,31 @@ TEST_F(MountDaemon, UnusableCacheDirectoriesAreRefused) {
   EXPECT_TRUE(running.running());
 }
 
+// S152: A catalog that another version of LMDB wrote is left as it is: mounting and commands fail, and say so.
+TEST_F(MountDaemon, ACatalogOfAnotherLmdbIsLeftAlone) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  EXPECT_EQ(read_whole(fs.path("m/int8/0.bin")).error, 0);
+  fs.wait_until_sealed("m/int8/0.bin");
+  EXPECT_EQ(fs.stop(), 0);
+  std::string bytes = read_file(cache() + "/index/data.mdb");
+  bytes[20] = 2;
+  write_file(cache() + "/index/data.mdb", bytes);
+  const std::vector<std::string> names = names_in(cache());
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"ls"}, {"gc"}, {"verify"}, {"mount", "-f", models(), dir() / "mnt"}}) {
+    SCOPED_TRACE(words.front());
+    std::vector<std::string> all = {MountedFs::program()};
+    all.insert(all.end(), words.begin(), words.end());
+    all.insert(all.end(), {"--cache-dir", cache()});
+    std::filesystem::remove(dir() / "said");
+    EXPECT_EQ(run_program(all, dir() / "said"), 5);
+    EXPECT_NE(read_file(dir() / "said").find("data format 2"), std::string::npos) << read_file(dir() / "said");
+  }
+  EXPECT_TRUE(same_bytes(read_file(cache() + "/index/data.mdb"), bytes));
+  EXPECT_EQ(names_in(cache()), names);
+}
+
 // S44: A mount is usable within milliseconds, whatever the size of its models.
 TEST_F(MountTiming, ReadyAtOnce) {
   huge_model(15).write(model("huge"));

@@ -213,11 +213,12 @@ TEST_F(ApplyAgingTest, RemovesWhatCrashesLeftAndNothingElse) {
   write_file(directory.map_path(file(6)), "broken");
   write_file(directory.filling_path(file(6)), "whole, but for the map");
   write_file(directory.filling_path(file(7)) + ".new", "temporary");
+  write_file(directory.kept_map_path(file(8)), "the map of no file");
   write_file(directory.sealed_path("notes.txt"), "not ours");
   write_file(directory.filling_directory() + "/notes.txt", "not ours");
 
   const AgingPolicy never{std::nullopt, std::nullopt};
-  std::vector<std::string> expected = {file(2), file(3), file(4), file(5), file(6), file(7) + ".new"};
+  std::vector<std::string> expected = {file(2), file(3), file(4), file(5), file(6), file(7) + ".new", file(8)};
   std::sort(expected.begin(), expected.end());
   EXPECT_EQ(apply(never, /*dry_run=*/true), expected);
   EXPECT_TRUE(StoreFixture::exists(sealed_path(3)));
@@ -228,12 +229,16 @@ TEST_F(ApplyAgingTest, RemovesWhatCrashesLeftAndNothingElse) {
   EXPECT_EQ(names, (std::vector<std::string>{"lock", "notes.txt", file(1), file(1) + ".map"}));
   EXPECT_TRUE(StoreFixture::exists(sealed_path(0)));
   EXPECT_TRUE(StoreFixture::exists(directory.sealed_path("notes.txt")));
+  EXPECT_TRUE(StoreFixture::exists(directory.kept_map_path(file(0))));
+  EXPECT_FALSE(StoreFixture::exists(directory.kept_map_path(file(2))));
+  EXPECT_FALSE(StoreFixture::exists(directory.kept_map_path(file(8))));
   EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
 }
 
 TEST_F(ApplyAgingTest, ALeftoverThatIsBeingReadStays) {
   SealedFile open = seal(0);
   ASSERT_THAT(store_->catalog().erase(file(0)), is_ok());
+  ASSERT_THAT(env_.remove(store_->directory().kept_map_path(file(0))), is_ok());
   const AgingPolicy never{std::nullopt, std::nullopt};
   EXPECT_EQ(apply(never), std::vector<std::string>());
   open.fd.reset();
