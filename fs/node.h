@@ -37,6 +37,7 @@ struct Node {
   std::string relative{};  ///< kFolder, kGenerated, kCompanion: the path below `<rank>/`, empty for `<rank>/` itself
   // What stat(2) says of a file for as long as it is open, whatever its name leads to by then.
   uint64_t size_bytes = 0;
+  uint64_t disk_bytes = 0;
   int64_t mtime_ns = 0;
 
   [[nodiscard]] bool is_directory() const {

@@ -39,7 +39,9 @@ struct ::stat to_stat(const NodeAttributes& from) {
   out.st_uid = ::geteuid();
   out.st_gid = ::getegid();
   out.st_size = static_cast<off_t>(from.size_bytes);
-  out.st_blocks = static_cast<blkcnt_t>((from.disk_bytes + 511) / 512);
+  // GNU tar -S and others archive a file without blocks as one hole, unread.
+  const uint64_t disk_bytes = std::max<uint64_t>(from.disk_bytes, from.size_bytes > 0 ? 1 : 0);
+  out.st_blocks = static_cast<blkcnt_t>((disk_bytes + 511) / 512);
   out.st_blksize = kBlockSize;
   out.st_atim = to_timespec(from.atime_ns);
   out.st_mtim = to_timespec(from.mtime_ns);

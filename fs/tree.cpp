@@ -216,6 +216,7 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   node.relative = path;
   node.key = companion_key(node.path, stat);
   node.size_bytes = stat.size_bytes;
+  node.disk_bytes = stat.allocated_bytes;
   node.mtime_ns = stat.mtime_ns;
   const NodeAttributes found = attributes_when_opened(node);
   return ResolvedNode{std::move(node), found};
@@ -247,6 +248,7 @@ Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
   node.recipe = info.recipe;
   node.sealed = info.record.has_value();
   node.size_bytes = info.size_bytes;
+  node.disk_bytes = info.disk_bytes;
   node.mtime_ns = info.source_mtime_ns;
   node.key = fmt::format("{} {}", node.path, to_hex(node.recipe));
   if (info.record) {
@@ -285,6 +287,7 @@ NodeAttributes Tree::attributes_when_opened(const Node& node) {
   out.mode = kFileMode;
   out.inode = inode_of_path(node.path);
   out.size_bytes = node.size_bytes;
+  out.disk_bytes = node.disk_bytes;
   out.mtime_ns = node.mtime_ns;
   out.atime_ns = node.mtime_ns;
   return out;

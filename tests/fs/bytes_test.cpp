@@ -21,7 +21,8 @@ std::string sha256_hex(std::string_view bytes) {
 }
 
 // S6: `st_size` is the number of bytes that the file delivers, before anything of it was made and ever after.
-// S7: `st_blocks` is what the file occupies on disk: 0 before its first read, more after it.
+// S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
+// read on; archivers that look for holes therefore read it.
 // S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
 // S14: `user.qcache.sha256` of a complete file is the SHA-256 of its bytes.
 TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
@@ -35,10 +36,10 @@ TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
       const std::string expected = expected_file(model(name), dtype);
       const struct ::stat before = stat_of(fs.path(file));
       EXPECT_EQ(before.st_size, static_cast<off_t>(expected.size()));
-      EXPECT_EQ(before.st_blocks, 0);
+      EXPECT_EQ(before.st_blocks, 1);
 
       EXPECT_TRUE(reads_as(read_whole(fs.path(file)), expected));
-      EXPECT_GT(stat_of(fs.path(file)).st_blocks, 0);
+      EXPECT_GT(stat_of(fs.path(file)).st_blocks, 1);
       fs.wait_until_sealed(file);
       EXPECT_EQ(fs.xattr(file, "sha256"), sha256_hex(expected));
       EXPECT_TRUE(reads_as(read_whole(fs.path(file)), expected));
@@ -47,6 +48,31 @@ TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
     }
   }
   EXPECT_EQ(fs.status("read_errors"), 0U);
+}
+
+// S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
+// read on; archivers that look for holes therefore read it.
+TEST_F(MountBytes, ArchiversThatLookForHolesKeepTheBytes) {
+  small_model().write(model("m"));
+  const std::string tokenizer(300'000, 't');
+  write_file(model("m") + "/tokenizer.json", tokenizer);
+  MountedFs& fs = mount();
+  const std::vector<std::string> files = {"0.bin", "0/tokenizer.json", "0/model.safetensors", "0/config.json"};
+  EXPECT_EQ(stat_of(fs.path("m/int8/0/tokenizer.json")).st_blocks, stat_of(model("m") + "/tokenizer.json").st_blocks);
+  for (const std::string& file : files) {
+    EXPECT_GE(stat_of(fs.path("m/int8/" + file)).st_blocks, 1) << file;
+  }
+  EXPECT_GE(stat_of(fs.path(".qcache/status")).st_blocks, 1);
+  make_directories(dir() / "out");
+  ASSERT_EQ(run_program({"sh", "-c", "tar -C \"$0\" -cSf \"$2\" 0.bin 0 && tar -C \"$1\" -xf \"$2\"", fs.path("m/int8"),
+                         dir() / "out", dir() / "a.tar"}),
+            0);
+  for (const std::string& file : files) {
+    const std::string archived = read_file(dir() / ("out/" + file));
+    EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/" + file)), archived)) << file;
+    EXPECT_NE(archived, std::string(archived.size(), '\0')) << file;
+  }
+  EXPECT_EQ(read_file(dir() / "out/0/tokenizer.json"), tokenizer);
 }
 
 // S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.

@@ -100,7 +100,7 @@ TEST_F(MountTiming, OtherFilesStayQuick) {
   std::vector<double> times;
   for (int i = 0; i < 40; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    EXPECT_EQ(stat_of(fs.path("small/nf4/0.bin")).st_blocks, 0);
+    EXPECT_EQ(stat_of(fs.path("small/nf4/0.bin")).st_blocks, 1);
     EXPECT_EQ(names_in(fs.path("small")).size(), all_dtypes().size());
     EXPECT_TRUE(reads_as(read_whole(fs.path("small/int8/0.bin")), expected));
     times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
