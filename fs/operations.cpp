@@ -212,7 +212,8 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+  // The kernel leaves truncating to us, also for files opened to be read; what we let pass empties its page cache.
+  if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC) != 0) {
     refuse_write(req);
     return;
   }

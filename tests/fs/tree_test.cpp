@@ -201,15 +201,23 @@ TEST_F(MountTree, StatfsIsThatOfTheCacheDirectory) {
   EXPECT_EQ(shown.f_bavail * shown.f_frsize, real.f_bavail * real.f_frsize);
 }
 
-// S27: Everything else that would change the mount fails with EROFS, also for root: creating, writing, truncating,
-// renaming, linking, changing modes and times.
+// S27: Everything else that would change the mount fails with EROFS, also for root: creating, writing, truncating (by
+// O_TRUNC too), renaming, linking, changing modes and times.
 TEST_F(MountTree, NothingCanBeWritten) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
   const std::string file = fs.path("m/int8/0.bin");
   const std::string fresh = fs.path("m/int8/new");
   const auto error = [](int result) { return result == 0 ? 0 : errno; };
+  const std::string expected = expected_file(model("m"), "int8");
+  const UniqueFd reader = open_file(file);
+  const Mapping mapping(reader.get(), expected.size(), MAP_SHARED, PROT_READ);
   for (const bool sealed : {false, true}) {
+    for (const char* name : {"m/int8/0.bin", "m/int8/0/config.json", "m/int8/0/qcache.json", ".qcache/status"}) {
+      EXPECT_EQ(open_error(fs.path(name), O_RDONLY | O_TRUNC), EROFS) << name;
+    }
+    Child touches([&] { return mapping.bytes() == expected ? 0 : 1; });
+    EXPECT_EQ(touches.wait(), 0) << "a mapping lost its pages";
     EXPECT_EQ(open_error(file, O_WRONLY), EROFS);
     EXPECT_EQ(open_error(file, O_RDWR), EROFS);
     EXPECT_EQ(open_error(file, O_WRONLY | O_TRUNC), EROFS);
