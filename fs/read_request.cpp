@@ -1,5 +1,8 @@
 #include "fs/read_request.h"
 
+#include <exception>
+
+#include "core/base/log.h"
 #include "fs/errno_of.h"
 
 namespace qcache {
@@ -13,8 +16,16 @@ thread_local bool in_interrupt_callback = false;
 void ReadRequest::start(fuse_req_t request, Artifact& artifact, ByteRange range, ReadIntent intent) {
   const auto self = std::make_shared<ReadRequest>(request);
   fuse_req_interrupt_func(request, &ReadRequest::on_interrupt, self.get());
-  std::shared_ptr<PendingRead> pending =
-      artifact.read(range, intent, [self](const Result<std::span<const std::byte>>& bytes) { self->reply(bytes); });
+  // From here on only reply() answers. What is thrown may leave a waiter behind that calls back all the same.
+  std::shared_ptr<PendingRead> pending;
+  try {
+    pending =
+        artifact.read(range, intent, [self](const Result<std::span<const std::byte>>& bytes) { self->reply(bytes); });
+  } catch (const std::exception& e) {
+    spdlog::error("a read failed: {}", e.what());
+    self->reply(fail(Error{}));
+    return;
+  }
   if (!pending) {
     return;  // answered
   }
@@ -50,6 +61,13 @@ void ReadRequest::interrupt() {
 }
 
 void ReadRequest::reply(const Result<std::span<const std::byte>>& bytes) {
+  {
+    const MutexLock lock(mutex_);
+    if (answered_) {
+      return;
+    }
+    answered_ = true;
+  }
   if (!in_interrupt_callback) {
     fuse_req_interrupt_func(request_, nullptr, nullptr);
   }
@@ -61,7 +79,6 @@ void ReadRequest::reply(const Result<std::span<const std::byte>>& bytes) {
   // The pending read holds the callback, which holds us.
   std::shared_ptr<PendingRead> done;
   const MutexLock lock(mutex_);
-  answered_ = true;
   done.swap(pending_);
 }
 

@@ -8,8 +8,8 @@
 
 namespace qcache {
 
-/// One FUSE read on its way: replies exactly once, from whichever thread has the answer first, and turns an interrupt
-/// into an answer of EINTR at once.
+/// One FUSE read on its way: replies exactly once, from whichever thread has the answer first, whatever is thrown, and
+/// turns an interrupt into an answer of EINTR at once.
 ///
 /// libfuse runs the interrupt function with the request's lock held, possibly while another thread is about to reply:
 ///   1. a worker has the bytes; it first unregisters the function, which waits for a running one to return
@@ -28,7 +28,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
  private:
   static void on_interrupt(fuse_req_t request, void* self);
   void interrupt() QCACHE_EXCLUDES(mutex_);
-  void reply(const Result<std::span<const std::byte>>& bytes);
+  void reply(const Result<std::span<const std::byte>>& bytes) QCACHE_EXCLUDES(mutex_);
 
   fuse_req* const request_;
   Mutex mutex_;
