@@ -8,17 +8,20 @@
 
 #include "core/base/mutex.h"
 #include "core/engine/engine.h"
+#include "fs/passthrough.h"
 #include "fs/tree.h"
 
 namespace qcache {
 
 /// What an open file or folder of the kernel stands for. Immutable.
 struct Handle {
-  std::optional<OpenArtifact> artifact;  ///< an artifact's file
-  std::optional<SourceFile> source;      ///< a companion file
-  bool sealed_node = false;              ///< it counts in Passthrough
-  std::string text;                      ///< a control or generated file, as it was when opened
-  std::vector<Tree::Entry> entries;      ///< a folder, as it was when opened
+  std::optional<OpenArtifact> artifact;     ///< an artifact's file
+  std::optional<SourceFile> source;         ///< a companion file
+  std::optional<Passthrough::Hold> sealed;  ///< of a sealed node
+  /// Its reads come to this process, and fail when it ends.
+  bool served_here = false;
+  std::string text;                  ///< a control or generated file, as it was when opened
+  std::vector<Tree::Entry> entries;  ///< a folder, as it was when opened
 };
 
 /// The open handles, by the number the kernel holds. They end with the table, so that a mount that is taken down with
@@ -28,6 +31,8 @@ class HandleTable {
   uint64_t add(Handle handle) QCACHE_EXCLUDES(mutex_);
   /// Null for a number that is not open: EBADF, never a second guess.
   [[nodiscard]] std::shared_ptr<const Handle> find(uint64_t id) const QCACHE_EXCLUDES(mutex_);
+  /// How many there are with `served_here`.
+  [[nodiscard]] size_t served_here() const QCACHE_EXCLUDES(mutex_);
   /// The handle, no longer in the table.
   std::shared_ptr<const Handle> take(uint64_t id) QCACHE_EXCLUDES(mutex_);
 

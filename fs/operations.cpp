@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include <fmt/format.h>
+
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
 #include "fs/errno_of.h"
@@ -92,7 +94,7 @@ Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, 
       control_(control),
       tree_(engine, control),
       xattrs_(engine),
-      passthrough_(passthrough),
+      passthrough_(passthrough, engine.store().env()),
       on_ready_(std::move(on_ready)) {}
 
 void Operations::init(fuse_conn_info* connection) {
@@ -221,20 +223,19 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
   if (node->is_control_file()) {
     handle.text = control_.render(node->kind);
     fi->direct_io = 1;
-  } else if (const Status opened = open_file(req, id, *node, handle, fi); !opened) {
+  } else if (const Status opened = open_file(id, *node, handle, fi); !opened) {
     reply_error(req, opened.error());
     return;
   }
+  handle.served_here =
+      !node->is_control_file() && !(handle.sealed && handle.sealed->opened().mode == SealedMode::kPassthrough);
   fi->fh = handles_.add(std::move(handle));
   if (fuse_reply_open(req, fi) == -ENOENT) {
-    // The opener was interrupted, and no release will come.
-    if (const auto taken = handles_.take(fi->fh)) {
-      release_handle(req, id, *taken);
-    }
+    handles_.take(fi->fh);  // the opener was interrupted, and no release will come
   }
 }
 
-Status Operations::open_file(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
   if (node.kind == NodeKind::kGenerated) {
     QCACHE_TRY_ASSIGN(handle.text, tree_.generated_text(node));
     return Tree::generated_key(node.path, handle.text) == node.key ? Status() : changed(node);
@@ -245,24 +246,37 @@ Status Operations::open_file(fuse_req_t req, uint64_t id, const Node& node, Hand
     if (Tree::companion_key(node.path, source.stat()) != node.key) {
       return changed(node);
     }
-    hand_to_kernel(req, id, source.fd(), handle, fi);
+    QCACHE_TRY(hand_to_kernel(id, source.fd(), source.stat().device, handle, fi));
+    if (!passthrough_.enabled()) {
+      control_.set_passthrough(false);
+    }
     handle.source.emplace(std::move(source));
     return {};
   }
-  return open_artifact(req, id, node, handle, fi);
+  return open_artifact(id, node, handle, fi);
 }
 
-void Operations::hand_to_kernel(fuse_req_t req, uint64_t id, int fd, Handle& handle, fuse_file_info* fi) {
-  const Passthrough::Opened mode = passthrough_.open(req, id, fd);
-  control_.set_passthrough(passthrough_.enabled());
-  handle.sealed_node = true;
-  fi->keep_cache = mode.mode == SealedMode::kPageCache ? 1 : 0;
+Status Operations::hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& handle, fuse_file_info* fi) {
+  const Passthrough::Opened& mode = handle.sealed.emplace(passthrough_.open(id, fd, device)).opened();
+  if (mode.mode == SealedMode::kPageCache) {
+    fi->keep_cache = 1;
+    return {};
+  }
+  if ((fi->flags & O_DIRECT) != 0) {
+    // The kernel opens the backing file with the opener's flags, and makes EIO of every failure. Programs go on without
+    // O_DIRECT where they are told EINVAL.
+    const auto direct = engine_.store().env().open(fmt::format("/proc/self/fd/{}", fd), O_RDONLY | O_DIRECT);
+    if (!direct && direct.error().sys_errno == EINVAL) {
+      return fail(ErrorKind::kInvalidArgument, "the filesystem below has no O_DIRECT");
+    }
+  }
 #if QCACHE_HAS_PASSTHROUGH
   fi->backing_id = mode.backing_id;
 #endif
+  return {};
 }
 
-Status Operations::open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+Status Operations::open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
   // A source that changed since the lookup is ESTALE: the kernel then looks the name up again, and opens what it finds.
   QCACHE_TRY_ASSIGN(OpenArtifact opened, engine_.open(node.artifact, &node.recipe));
   if (!node.sealed) {
@@ -270,7 +284,10 @@ Status Operations::open_artifact(fuse_req_t req, uint64_t id, const Node& node, 
   } else if (opened->sealed_fd() < 0) {
     return fail(ErrorKind::kSourceChanged, node.path + " is no longer complete");
   } else {
-    hand_to_kernel(req, id, opened->sealed_fd(), handle, fi);
+    QCACHE_TRY_ASSIGN(const FileStat stat, engine_.store().env().stat(opened->sealed_fd()));
+    const Status handed = hand_to_kernel(id, opened->sealed_fd(), stat.device, handle, fi);
+    control_.set_passthrough(passthrough_.works_on(stat.device));
+    QCACHE_TRY(handed);
   }
   handle.artifact.emplace(std::move(opened));
   return {};
@@ -305,17 +322,9 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
   fuse_reply_buf(req, part.data(), part.size());
 }
 
-void Operations::release(fuse_req_t req, uint64_t id, const fuse_file_info* fi) {
-  if (const auto handle = handles_.take(fi->fh)) {
-    release_handle(req, id, *handle);
-  }
-  fuse_reply_err(req, 0);
-}
-
-void Operations::release_handle(fuse_req_t req, uint64_t id, const Handle& handle) {
-  if (handle.sealed_node) {
-    passthrough_.release(req, id);
-  }
+void Operations::release(fuse_req_t req, const fuse_file_info* fi) {
+  const auto handle = handles_.take(fi->fh);
+  fuse_reply_err(req, 0);  // first: closing a file that was removed meanwhile frees its blocks, which may take seconds
 }
 
 void Operations::remove(fuse_req_t req, uint64_t parent, const char* name, bool folder) {
@@ -429,8 +438,8 @@ const fuse_lowlevel_ops& Operations::table() {
     t.readdir = [](fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
       handle(req, [&](Operations& o) { o.readdir(req, size, offset, fi); });
     };
-    t.releasedir = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
-      handle(req, [&](Operations& o) { o.release(req, id, fi); });
+    t.releasedir = [](fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.release(req, fi); });
     };
     t.open = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       handle(req, [&](Operations& o) { o.open(req, id, fi); });
@@ -438,8 +447,8 @@ const fuse_lowlevel_ops& Operations::table() {
     t.read = [](fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
       handle(req, [&](Operations& o) { o.read(req, size, offset, fi); });
     };
-    t.release = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
-      handle(req, [&](Operations& o) { o.release(req, id, fi); });
+    t.release = [](fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.release(req, fi); });
     };
     t.unlink = [](fuse_req_t req, fuse_ino_t parent, const char* name) {
       handle(req, [&](Operations& o) { o.remove(req, parent, name, false); });

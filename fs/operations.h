@@ -30,6 +30,13 @@ class Operations {
   /// `on_ready` runs once, when the kernel has accepted the filesystem.
   Operations(Engine& engine, ControlFiles& control, bool passthrough, std::function<void()> on_ready);
 
+  /// To be called before the session's first request with its descriptor, and once its last has been answered.
+  void connect(int session_fd) { passthrough_.connect(session_fd); }
+  void disconnect() { passthrough_.disconnect(); }
+
+  /// Open files whose reads fail when this process ends: being made, or complete and not handed to the kernel.
+  [[nodiscard]] size_t files_served_here() const { return handles_.served_here(); }
+
   /// libfuse's table; the session's user data must be this object.
   static const fuse_lowlevel_ops& table();
 
@@ -40,7 +47,7 @@ class Operations {
   void readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
   void open(fuse_req_t req, uint64_t id, fuse_file_info* fi);
   void read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
-  void release(fuse_req_t req, uint64_t id, const fuse_file_info* fi);
+  void release(fuse_req_t req, const fuse_file_info* fi);
   void remove(fuse_req_t req, uint64_t parent, const char* name, bool folder);
   void statfs(fuse_req_t req);
   void getxattr(fuse_req_t req, uint64_t id, const char* name, size_t size);
@@ -50,18 +57,18 @@ class Operations {
 
  private:
   /// Opens an artifact's node: fills the handle and the reply's flags.
-  Status open_file(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
-  void hand_to_kernel(fuse_req_t req, uint64_t id, int fd, Handle& handle, fuse_file_info* fi);
-  Status open_artifact(fuse_req_t req, uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
-  void release_handle(fuse_req_t req, uint64_t id, const Handle& handle);
+  Status open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
+  /// `fd` is a complete file on filesystem `device`.
+  Status hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& handle, fuse_file_info* fi);
+  Status open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
 
   Engine& engine_;
   ControlFiles& control_;
   const Tree tree_;
   const Xattrs xattrs_;
   NodeTable nodes_;
-  HandleTable handles_;
   Passthrough passthrough_;
+  HandleTable handles_;  // after it: handles hold what it counts
   const std::function<void()> on_ready_;
 };
 

@@ -1,11 +1,27 @@
 #include "fs/passthrough.h"
 
+#include <sys/ioctl.h>
+
 #include <cerrno>
 #include <system_error>
 
 #include "core/base/log.h"
 
 namespace qcache {
+namespace {
+
+// Of linux/fuse.h; Debian 12 has one without them.
+struct BackingMap {
+  int32_t fd = -1;
+  uint32_t flags = 0;
+  uint64_t padding = 0;
+};
+constexpr unsigned long kBackingOpen = _IOW(229, 1, BackingMap);
+constexpr unsigned long kBackingClose = _IOW(229, 2, uint32_t);
+
+constexpr int64_t kRetryNs = 60'000'000'000;
+
+}  // namespace
 
 void Passthrough::negotiate([[maybe_unused]] fuse_conn_info* connection) {
   if (!enabled_) {
@@ -21,39 +37,73 @@ void Passthrough::negotiate([[maybe_unused]] fuse_conn_info* connection) {
   enabled_ = false;
 }
 
-Passthrough::Opened Passthrough::open([[maybe_unused]] fuse_req_t request, uint64_t node_id, [[maybe_unused]] int fd) {
+Passthrough::Hold Passthrough::open(uint64_t node_id, int fd, uint64_t device) {
   const MutexLock lock(mutex_);
   Entry& entry = entries_[node_id];
-  if (entry.opens++ > 0) {
-    return entry.opened;
+  if (entry.opens == 0) {
+    entry.opened = first_open(fd, device);
   }
-#if QCACHE_HAS_PASSTHROUGH
-  if (enabled_) {
-    const int id = fuse_passthrough_open(request, fd);
-    if (id > 0) {
-      entry.opened = Opened{SealedMode::kPassthrough, id};
-    } else {
-      spdlog::warn("the kernel refuses passthrough ({}): sealed files are served through the page cache from now on",
-                   std::generic_category().message(errno));
-      enabled_ = false;
-    }
-  }
-#endif
-  return entry.opened;
+  ++entry.opens;
+  return {*this, node_id, entry.opened};
 }
 
-void Passthrough::release([[maybe_unused]] fuse_req_t request, uint64_t node_id) {
+Passthrough::Opened Passthrough::first_open(int fd, uint64_t device) {
+  if (!enabled_) {
+    return {};
+  }
+  const auto refused = refused_until_.find(device);
+  const int64_t now = env_.monotonic_ns();
+  if (refused != refused_until_.end() && now < refused->second) {
+    return {};
+  }
+  const int32_t id = open_backing(fd);
+  if (id > 0) {
+    refused_until_.erase(device);
+    return Opened{SealedMode::kPassthrough, id};
+  }
+  const std::string reason = std::generic_category().message(-id);
+  if (id == -EPERM) {
+    spdlog::warn("the kernel refuses passthrough ({}): sealed files are served through the page cache from now on",
+                 reason);
+    enabled_ = false;
+  } else {
+    if (refused == refused_until_.end()) {
+      spdlog::warn("the kernel refuses passthrough for a filesystem ({}): its files are served through the page cache",
+                   reason);
+    }
+    refused_until_[device] = now + kRetryNs;
+  }
+  return {};
+}
+
+void Passthrough::release(uint64_t node_id) {
   const MutexLock lock(mutex_);
   const auto entry = entries_.find(node_id);
   if (entry == entries_.end() || --entry->second.opens > 0) {
     return;
   }
-#if QCACHE_HAS_PASSTHROUGH
   if (entry->second.opened.mode == SealedMode::kPassthrough) {
-    fuse_passthrough_close(request, entry->second.opened.backing_id);
+    close_backing(entry->second.opened.backing_id);
   }
-#endif
   entries_.erase(entry);
+}
+
+bool Passthrough::works_on(uint64_t device) const {
+  const MutexLock lock(mutex_);
+  return enabled_ && !refused_until_.contains(device);
+}
+
+int32_t Passthrough::open_backing(int fd) {
+  BackingMap map;
+  map.fd = fd;
+  const int id = ::ioctl(session_fd_, kBackingOpen, &map);
+  return id < 0 ? -errno : id;
+}
+
+void Passthrough::close_backing(int32_t id) {
+  if (session_fd_ >= 0 && ::ioctl(session_fd_, kBackingClose, &id) != 0) {
+    spdlog::warn("the kernel keeps a backing file: {}", std::generic_category().message(errno));
+  }
 }
 
 }  // namespace qcache

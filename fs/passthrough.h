@@ -3,7 +3,9 @@
 #include <atomic>
 #include <cstdint>
 #include <unordered_map>
+#include <utility>
 
+#include "core/base/env.h"
 #include "core/base/mutex.h"
 #include "fs/fuse_api.h"
 
@@ -19,35 +21,82 @@ enum class SealedMode : uint8_t {
 ///
 /// Rules of the kernel (fs/fuse/iomode.c; a breach is EIO for the application): all opens of one inode use one mode
 /// and, with passthrough, one backing id. So the mode is chosen by a node's first open and kept until its last release.
-/// Passthrough is given up for the whole mount when the kernel first refuses it (no CAP_SYS_ADMIN, or a cache directory
-/// on a stacked filesystem); files already handed over stay so. Thread-safe.
+/// Where the kernel refuses a backing file (on overlayfs, say), files of that filesystem are not offered for a minute,
+/// and all others are; without the privilege (CAP_SYS_ADMIN) none is offered again. Files already handed over stay so.
+/// Thread-safe; must outlive every Hold.
 class Passthrough {
  public:
-  explicit Passthrough(bool wanted) : enabled_(wanted && QCACHE_HAS_PASSTHROUGH != 0) {}
-
-  /// Called from the init handler: asks the kernel for the feature, or gives up.
-  void negotiate(fuse_conn_info* connection);
-
   struct Opened {
     SealedMode mode = SealedMode::kPageCache;
     int32_t backing_id = 0;
   };
-  /// To be called for every open of a sealed node before it is answered; `fd` is the backing file.
-  Opened open(fuse_req_t request, uint64_t node_id, int fd) QCACHE_EXCLUDES(mutex_);
-  /// To be called for every release.
-  void release(fuse_req_t request, uint64_t node_id) QCACHE_EXCLUDES(mutex_);
+
+  /// One open of a sealed node: to be kept until its release. Move-only.
+  class Hold {
+   public:
+    ~Hold() {
+      if (owner_ != nullptr) {
+        owner_->release(node_id_);
+      }
+    }
+    Hold(Hold&& other) noexcept
+        : owner_(std::exchange(other.owner_, nullptr)), node_id_(other.node_id_), opened_(other.opened_) {}
+    Hold& operator=(Hold&&) = delete;
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+
+    [[nodiscard]] const Opened& opened() const { return opened_; }
+
+   private:
+    friend class Passthrough;
+    Hold(Passthrough& owner, uint64_t node_id, Opened opened) : owner_(&owner), node_id_(node_id), opened_(opened) {}
+
+    Passthrough* owner_;
+    uint64_t node_id_;
+    Opened opened_;
+  };
+
+  Passthrough(bool wanted, Env& env) : env_(env), enabled_(wanted && QCACHE_HAS_PASSTHROUGH != 0) {}
+  virtual ~Passthrough() = default;
+  Passthrough(const Passthrough&) = delete;
+  Passthrough& operator=(const Passthrough&) = delete;
+
+  /// Called from the init handler: asks the kernel for the feature, or gives up.
+  void negotiate(fuse_conn_info* connection);
+  /// The descriptor of the session, by which files are handed over and taken back. A request would do for the first
+  /// only: it is gone when the reply to it fails, as that of an aborted open does.
+  void connect(int session_fd) { session_fd_ = session_fd; }
+  /// The session ends, and with it all that the kernel holds.
+  void disconnect() { session_fd_ = -1; }
+
+  /// To be called for every open of a sealed node before it is answered; `fd` is the backing file, on filesystem
+  /// `device`.
+  Hold open(uint64_t node_id, int fd, uint64_t device) QCACHE_EXCLUDES(mutex_);
 
   [[nodiscard]] bool enabled() const { return enabled_; }
+  /// Whether files of a filesystem are handed over, as far as is known.
+  [[nodiscard]] bool works_on(uint64_t device) const QCACHE_EXCLUDES(mutex_);
+
+ protected:
+  /// The two calls of the kernel; tests have others. open_backing() returns an id above 0, or a negative errno.
+  [[nodiscard]] virtual int32_t open_backing(int fd);
+  virtual void close_backing(int32_t id);
 
  private:
   struct Entry {
     Opened opened;
     uint32_t opens = 0;
   };
+  Opened first_open(int fd, uint64_t device) QCACHE_REQUIRES(mutex_);
+  void release(uint64_t node_id) QCACHE_EXCLUDES(mutex_);
+
+  Env& env_;
   std::atomic<bool> enabled_;
+  std::atomic<int> session_fd_{-1};
   // Held during the two ioctls: two first opens of a node must not make two ids. They do not block.
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::unordered_map<uint64_t, Entry> entries_ QCACHE_GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, int64_t> refused_until_ QCACHE_GUARDED_BY(mutex_);  // by device; monotonic
 };
 
 }  // namespace qcache

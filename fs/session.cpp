@@ -198,6 +198,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
                          resolved.mount_point));
   } else {
     spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
+    operations.connect(fuse_session_fd(session.get()));
     fuse_loop_config* config = fuse_loop_cfg_create();
     fuse_loop_cfg_set_max_threads(config, kRequestThreads);
     fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
@@ -205,6 +206,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
     fuse_loop_cfg_destroy(config);
     // Waiting reads are answered while the session still takes answers.
     engine->stop();
+    operations.disconnect();
     fuse_session_unmount(session.get());
     spdlog::info("unmounted {}", resolved.mount_point);
   }

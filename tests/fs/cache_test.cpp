@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <cstdlib>
 #include <thread>
+#include <memory>
 
 #include "tests/fs/mount_test.h"
 #include "tests/support/btrfs_disk.h"
@@ -145,6 +147,77 @@ TEST_F(MountCache, UnprivilegedMountFallsBack) {
 }
 
 // S48: A user without privileges mounts by fusermount3, and may then do with the mount all that its owner may.
+// S180: A filesystem that the kernel refuses, such as models on overlayfs, does not keep files on others from
+// passthrough, and is tried again after a minute.
+TEST_F(MountCache, ModelsOnOverlayLeavePassthroughToTheCache) {
+  const OwnFilesystem tmpfs(dir() / "layers", "tmpfs", "size=256M");
+  for (const char* layer : {"lower", "upper", "work"}) {
+    make_directories(dir() / (std::string("layers/") + layer));
+  }
+  std::unique_ptr<OwnFilesystem> overlay;
+  try {
+    const std::string layers = dir() / "layers";
+    overlay = std::make_unique<OwnFilesystem>(
+        models(), "overlay", "lowerdir=" + layers + "/lower,upperdir=" + layers + "/upper,workdir=" + layers + "/work");
+  } catch (const std::exception& e) {
+    GTEST_SKIP() << e.what();
+  }
+  tiled_model().write(model("m"));
+  write_file(model("m") + "/tokenizer.json", "{}");
+  MountedFs& fs = mount();
+  complete(fs, kInt8);
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0/tokenizer.json")), "{}"));
+    const uint64_t reads = fs.status("reads");
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+    EXPECT_EQ(fs.status("passthrough"), MountedFs::passthrough_wanted() ? 1U : 0U);
+    EXPECT_EQ(fs.status("reads") == reads, MountedFs::passthrough_wanted());
+  }
+}
+
+// S181: O_DIRECT works on files that are made, and on complete ones where the filesystem below has it; else their
+// opening fails with EINVAL, as there.
+TEST_F(MountCache, DirectIoIsThatOfTheFilesystemBelow) {
+  const auto direct_read = [&](const std::string& file) {
+    const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_DIRECT));
+    if (!fd.valid()) {
+      return std::make_pair(errno, std::string());
+    }
+    constexpr size_t kBytes = 8192;
+    const std::unique_ptr<void, decltype(&std::free)> buffer(std::aligned_alloc(4096, kBytes), &std::free);
+    const ssize_t got = ::pread(fd.get(), buffer.get(), kBytes, 4096);
+    return got < 0 ? std::make_pair(errno, std::string())
+                   : std::make_pair(0, std::string(static_cast<const char*>(buffer.get()), static_cast<size_t>(got)));
+  };
+  tiled_model().write(model("m"));
+  write_file(model("m") + "/tokenizer.json", std::string(100'000, 't'));
+  for (const char* type : {"ramfs", ""}) {  // without O_DIRECT, and whatever the tests lie on
+    SCOPED_TRACE(type);
+    const std::string name = std::string("direct") + type;
+    MountedFs::Setup other = setup(name);
+    other.cache = dir() / (name + "-cache");
+    std::unique_ptr<OwnFilesystem> own;
+    if (*type != '\0') {
+      own = std::make_unique<OwnFilesystem>(other.cache, type, "");
+    }
+    MountedFs fs(other);
+    const auto right = std::make_pair(0, expected_file(model("m"), "int8").substr(4096, 8192));
+    EXPECT_EQ(direct_read(fs.path(kInt8)), right) << "while it is made";
+    complete(fs, kInt8);
+    const int below = open_error(fs.xattr(kInt8, "backing"), O_RDONLY | O_DIRECT);
+    if (*type != '\0') {
+      EXPECT_EQ(below, EINVAL);
+    }
+    if (below == 0 || !MountedFs::passthrough_wanted()) {
+      EXPECT_EQ(direct_read(fs.path(kInt8)), right);
+    } else {
+      EXPECT_EQ(direct_read(fs.path(kInt8)).first, below);
+    }
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+    EXPECT_EQ(fs.stop(), 0);
+  }
+}
+
 TEST_F(MountCache, UsersMountByFusermount) {
   // It runs among mounts of its own, so that where only root may open /dev/fuse there can be one for everybody.
   make_directories(dir() / "dev");

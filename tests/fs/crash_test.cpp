@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -6,7 +8,9 @@
 #include <csignal>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "tests/fs/mount_test.h"
 
@@ -87,6 +91,34 @@ TEST_F(MountCrash, OpenSealedFilesOutliveTheDaemon) {
     fs.restart();
   }
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+}
+
+TEST_F(MountCrash, AnAbortedConnectionEndsTheDaemonWithoutHarm) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root aborts a connection";
+  }
+  small_model().write(model("m"));
+  for (int round = 0; round < 8; ++round) {
+    const std::string name = "aborted" + std::to_string(round);
+    MountedFs fs(setup(name));
+    EXPECT_EQ(read_whole(fs.path(kInt8)).error, 0);
+    fs.wait_until_sealed(kInt8);
+    std::vector<std::unique_ptr<Child>> openers;
+    for (int i = 0; i < 6; ++i) {
+      openers.push_back(std::make_unique<Child>([&] {
+        for (;;) {
+          const UniqueFd fd(::open(fs.path(i % 2 == 0 ? kInt8 : "m/nf4/0.bin").c_str(), O_RDONLY));
+          if (!fd.valid() && errno != ENOENT && errno != EINTR && errno != EIO) {
+            return 0;
+          }
+        }
+      }));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    (void)::umount2(fs.path().c_str(), MNT_FORCE);
+    EXPECT_TRUE(eventually([&] { return !fs.running(); }));
+    EXPECT_LT(fs.stop(), 128) << "ended by a signal: " << fs.log();
+  }
 }
 
 // S37: A new mount clears a dead one off its mount point.
