@@ -9,7 +9,6 @@
 
 #include <fmt/format.h>
 
-#include "core/base/units.h"
 #include "tools/interrupt_watch.h"
 #include "tools/mount_attributes.h"
 
@@ -39,7 +38,6 @@ class MountTarget final : public WarmTarget {
   [[nodiscard]] const std::string& path() const override { return path_; }
 
   Status start() override {
-    started_ = format_time(env_.now_ns());
     Status set = set_attribute(place_.full_path(), "warm", true);
     if (!set && set.error().kind == ErrorKind::kPermission) {
       // Whoever may read a file but not change its attributes makes it whole by having it open.
@@ -58,9 +56,6 @@ class MountTarget final : public WarmTarget {
     const std::string progress = attribute_or_empty(file, "progress");
     std::from_chars(progress.data(), progress.data() + progress.size(), out.progress);
     out.error = attribute_or_empty(file, "error");
-    if (out.state == ArtifactState::kFilling && out.progress >= 1) {
-      find_sealing_error(out);
-    }
     return out;
   }
 
@@ -83,28 +78,9 @@ class MountTarget final : public WarmTarget {
     return {};
   }
 
-  // A complete file that cannot be sealed stays "filling"; why is in the mount's list of errors only, a line each:
-  // "<time> <path>: <message>".
-  void find_sealing_error(WarmState& out) {
-    const std::string errors = read_text(env_, place_.mount.mount_point + "/.qcache/errors").value_or("");
-    for (size_t begin = 0; begin < errors.size();) {
-      const size_t end = std::min(errors.find('\n', begin), errors.size());
-      const std::string_view line = std::string_view(errors).substr(begin, end - begin);
-      const std::string_view time = line.substr(0, started_.size());
-      const std::string subject = fmt::format(" {}: ", path_);
-      if (time >= started_ && line.substr(time.size()).starts_with(subject)) {
-        out.state = ArtifactState::kFailed;
-        out.error = line.substr(time.size() + subject.size());
-        return;
-      }
-      begin = end + 1;
-    }
-  }
-
   Env& env_;
   const MountPath place_;
   const std::string path_;
-  std::string started_;
   UniqueFd reader_;
 };
 
@@ -115,23 +91,11 @@ class EngineTarget final : public WarmTarget {
 
   [[nodiscard]] const std::string& path() const override { return path_; }
 
-  Status start() override {
-    started_ns_ = engine_.now_ns();
-    return engine_.set_warm(name_, true);
-  }
+  Status start() override { return engine_.set_warm(name_, true); }
 
   [[nodiscard]] Result<WarmState> look() override {
     QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(name_));
-    WarmState out{info.state, info.progress, info.size_bytes, info.error};
-    if (out.state == ArtifactState::kFilling && out.progress >= 1) {
-      for (const ErrorEntry& entry : engine_.errors()) {
-        if (entry.subject == path_ && entry.last_ns >= started_ns_) {
-          out.state = ArtifactState::kFailed;
-          out.error = entry.error.message;
-        }
-      }
-    }
-    return out;
+    return WarmState{info.state, info.progress, info.size_bytes, info.error};
   }
 
   void stop() override { static_cast<void>(engine_.set_warm(name_, false)); }
@@ -140,7 +104,6 @@ class EngineTarget final : public WarmTarget {
   Engine& engine_;
   const ArtifactName name_;
   const std::string path_;
-  int64_t started_ns_ = 0;
 };
 
 }  // namespace
@@ -178,7 +141,7 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
     if (state.progress > best) {
       best = state.progress;
       last_progress = now;
-    } else if (state.progress < 1 && now - last_progress > kPatience) {
+    } else if (now - last_progress > kPatience) {
       QCACHE_TRY(target.start());
       best = -1;
     }

@@ -111,6 +111,11 @@ void Engine::stop() {
     for (const auto& [file, artifact] : live_) {
       artifacts.push_back(artifact);
     }
+    for (const auto& retired : retired_) {
+      if (auto artifact = retired.lock()) {
+        artifacts.push_back(std::move(artifact));
+      }
+    }
   }
   wake_.notify_all();
   for (const auto& artifact : artifacts) {
@@ -345,14 +350,19 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
   if (state == SealedState::kTrusted) {
     stats_.opens_sealed.fetch_add(1, std::memory_order_relaxed);
     spdlog::info("loaded {}: {}, complete and verified", name.virtual_path(), format_size(sealed.record.size_bytes));
+    std::shared_ptr<FillingArtifact> filled;  // its readers keep it; new ones need it no more
     {
       const MutexLock lock(mutex_);
       AccessUpdate& access = accesses_[file];
       access.file = file;
       access.accessed_ns = env_.now_ns();
       ++access.hits;
-      live_.erase(file);  // its readers keep it; new ones need it no more
+      if (const auto found = live_.find(file); found != live_.end()) {
+        filled = retire(found->second);
+        live_.erase(found);
+      }
     }
+    let_go(std::move(filled));
     return OpenArtifact(std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_), nullptr);
   }
   if (state == SealedState::kSuspect) {
@@ -395,15 +405,37 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
   if (name.rank > 0) {
     forget_cached_ranks();
   }
-  const MutexLock lock(mutex_);
-  if (stopping_) {
-    return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
+  std::shared_ptr<FillingArtifact> old;
+  std::shared_ptr<FillingArtifact> chosen;
+  {
+    const MutexLock lock(mutex_);
+    if (stopping_) {
+      return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
+    }
+    std::shared_ptr<FillingArtifact>& slot = live_[file];
+    if (!usable(slot)) {
+      old = retire(slot);
+      slot = fresh;
+    }
+    chosen = slot;
   }
-  std::shared_ptr<FillingArtifact>& slot = live_[file];
-  if (!usable(slot)) {
-    slot = fresh;
+  let_go(std::move(old));
+  return chosen;
+}
+
+std::shared_ptr<FillingArtifact> Engine::retire(std::shared_ptr<FillingArtifact>& slot) {
+  std::shared_ptr<FillingArtifact> artifact = std::move(slot);
+  if (artifact) {
+    std::erase_if(retired_, [](const auto& retired) { return retired.expired(); });
+    retired_.push_back(artifact);
   }
-  return slot;
+  return artifact;
+}
+
+void Engine::let_go(std::shared_ptr<FillingArtifact> artifact) {
+  if (artifact) {
+    workshop_.pool().submit(Priority::kDemand, [artifact = std::move(artifact)] {});
+  }
 }
 
 std::shared_ptr<FillingArtifact> Engine::live(const std::string& file) const {
@@ -413,9 +445,10 @@ std::shared_ptr<FillingArtifact> Engine::live(const std::string& file) const {
 }
 
 void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
-  const MutexLock lock(mutex_);
+  const MutexLock lock(mutex_);  // the caller's reference is not the last one
   const auto found = live_.find(artifact->filling().key().file);
   if (found != live_.end() && found->second == artifact) {
+    retire(found->second);
     live_.erase(found);
   }
 }
@@ -423,9 +456,10 @@ void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
 Status Engine::remove(const ArtifactName& name) {
   QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
   const std::string file = cached_file_name(found.path, name);
-  if (const auto artifact = live(file)) {
-    artifact->set_warm(false);
+  if (auto artifact = live(file)) {
+    artifact->drop();
     forget(artifact);
+    let_go(std::move(artifact));
   }
   QCACHE_TRY_ASSIGN([[maybe_unused]] const uint64_t freed, store_->drop(file, "removed by a user"));
   if (name.rank > 0) {

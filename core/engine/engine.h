@@ -156,6 +156,10 @@ class Engine final : private FillingObserver {
       QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] std::shared_ptr<FillingArtifact> live(const std::string& file) const QCACHE_EXCLUDES(mutex_);
   void forget(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
+  // Takes an artifact out of live_; its readers keep it. To be let_go() of without the lock.
+  std::shared_ptr<FillingArtifact> retire(std::shared_ptr<FillingArtifact>& slot) QCACHE_REQUIRES(mutex_);
+  // Drops what may be the last reference, on a worker: closing a large file that was removed takes seconds.
+  void let_go(std::shared_ptr<FillingArtifact> artifact) QCACHE_EXCLUDES(mutex_);
 
   void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
@@ -182,6 +186,8 @@ class Engine final : private FillingObserver {
   bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
   // By file name. An artifact stays for a while after its last reader left: opening it again then costs no hashing.
   std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
+  // Those that are no longer in live_, for as long as somebody has them open.
+  std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only

@@ -47,6 +47,7 @@ void Engine::run_sealer() {
       if (const Status done = contain_exceptions("cannot seal the cached file", [&] { return seal(artifact); });
           !done) {
         errors_.add(artifact->name().virtual_path(), done.error(), env_.now_ns());
+        artifact->sealing_failed(done.error());
       }
       artifact->filling().unlock_seal();
       continue;
@@ -65,12 +66,12 @@ Status Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
     forget(artifact);  // sealed by another process, or dropped
     return {};
   }
-  const auto sealed = artifact->seal(*store_, [this] {
+  const auto sealed = artifact->seal(*store_, [&] {
     const MutexLock lock(mutex_);
-    return !stopping_;
+    return !stopping_ && !artifact->dropped();
   });
   if (!sealed && sealed.error().kind == ErrorKind::kInterrupted) {
-    return {};  // unmounted meanwhile: the complete filling file is sealed by a later run
+    return {};  // unmounted meanwhile: the complete filling file is sealed by a later run; or dropped
   }
   if (!sealed) {
     return fail(sealed.error());
@@ -128,17 +129,27 @@ void Engine::run_maintenance() {
 
 void Engine::tick_artifacts() {
   std::vector<std::shared_ptr<FillingArtifact>> artifacts;
+  std::vector<std::shared_ptr<FillingArtifact>> idle;
   {
     const MutexLock lock(mutex_);
     for (auto it = live_.begin(); it != live_.end();) {
       if (it->second->idle_ms() > kLingerMs) {
+        idle.push_back(retire(it->second));
         it = live_.erase(it);
       } else {
         artifacts.push_back((it++)->second);
       }
     }
   }
+  for (auto& artifact : idle) {
+    let_go(std::move(artifact));
+  }
   for (const auto& artifact : artifacts) {
+    // Removed by another process, or sealed by it: nobody will find what would be made from here on.
+    if (artifact->fills() && !artifact->filling().names_lead_here().value_or(true)) {
+      artifact->drop();
+      forget(artifact);
+    }
     artifact->tick();
   }
 }

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/message.h"
 #include "core/engine/shared_floats.h"
@@ -96,7 +97,8 @@ Status FactorWorkers::compute(const FactorRequest& request, const std::function<
                     SharedFloats::make(shared_floats(request.rows, request.columns, request.rank)));
   const size_t matrix = request.rows * request.columns;
   QCACHE_TRY_ASSIGN(Worker worker, take());
-  if (Status filled = fill(memory.values().first(matrix)); !filled) {
+  if (Status filled = contain_exceptions("cannot fill the matrix", [&] { return fill(memory.values().first(matrix)); });
+      !filled) {
     put_back(std::move(worker));
     return filled;
   }

@@ -80,9 +80,14 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
     } else if (!missing.empty()) {
       waiter = std::make_shared<Waiter>(shared_from_this(), range, callback);
       waiter->missing = static_cast<uint32_t>(missing.size());
-      for (const uint32_t tile : missing) {
-        waiters_.emplace(tile, waiter);
-        request(tile, Priority::kDemand);
+      try {
+        for (const uint32_t tile : missing) {
+          request(tile, Priority::kDemand);
+          waiters_.emplace(tile, waiter);
+        }
+      } catch (...) {
+        (void)waiter->claim();  // for the tiles that it is already queued for
+        throw;
       }
     }
     if (!refused) {
@@ -131,12 +136,12 @@ void FillingArtifact::start_read_ahead(const std::vector<TileSpan>& needed) {
 }
 
 void FillingArtifact::request(uint32_t tile, Priority priority) {
-  if (tiles_[tile] == TileState::kAbsent) {
-    set_state(tile, TileState::kQueued);
-  } else if (tiles_[tile] != TileState::kQueued) {
+  if (tiles_[tile] != TileState::kAbsent && tiles_[tile] != TileState::kQueued) {
     return;
   }
+  // First, as it may throw; the job waits for our lock.
   pool_for(tile).submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
+  set_state(tile, TileState::kQueued);
 }
 
 WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
@@ -163,7 +168,7 @@ bool FillingArtifact::still_wanted(uint32_t tile, Priority priority) const {
 }
 
 bool FillingArtifact::fill_wanted() const {
-  if (failure_ || abandoned_) {
+  if (failure_ || abandoned_ || dropped_) {
     return false;
   }
   return warm_ || readers_.want_the_rest(Clock::now());
@@ -174,8 +179,8 @@ void FillingArtifact::pump_fill() {
     while (tiles_[fill_cursor_] != TileState::kAbsent) {
       fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
     }
-    ++fill_in_flight_;
     request(fill_cursor_, Priority::kFill);
+    ++fill_in_flight_;
   }
 }
 
@@ -201,9 +206,8 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       return;
     }
   }
-  const Status made =
-      contain_exceptions("cannot make tile " + std::to_string(tile), [&] { return maker_.ensure(tile, proof); });
-  std::vector<std::shared_ptr<Waiter>> released;
+  const Status made = contain_exceptions("cannot make a tile", [&] { return maker_.ensure(tile, proof); });
+  Waiters released;
   bool complete = false;
   {
     const MutexLock lock(mutex_);
@@ -225,7 +229,7 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   if (!made) {
     observer_.on_failure(shared_from_this(), made.error());  // first, so that whoever sees a read fail finds the reason
   }
-  for (const std::shared_ptr<Waiter>& waiter : released) {
+  for (const auto& [waited_for, waiter] : released) {
     if (!waiter->claim()) {
       continue;
     }
@@ -241,15 +245,17 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   }
 }
 
-std::vector<std::shared_ptr<FillingArtifact::Waiter>> FillingArtifact::release_waiters(uint32_t tile, bool made) {
-  std::vector<std::shared_ptr<Waiter>> released;
+FillingArtifact::Waiters FillingArtifact::release_waiters(uint32_t tile, bool made) {
+  Waiters released;
   const auto [begin, end] = waiters_.equal_range(tile);
-  for (auto it = begin; it != end; ++it) {
-    if (!made || --it->second->missing == 0) {
-      released.push_back(it->second);
+  for (auto it = begin; it != end;) {
+    const auto waiting = it++;
+    if (!made || --waiting->second->missing == 0) {
+      released.insert(waiters_.extract(waiting));
+    } else {
+      waiters_.erase(waiting);
     }
   }
-  waiters_.erase(begin, end);
   if (!released.empty() && !readers_.any() && !warm_) {
     last_use_ = Clock::now();
   }
@@ -257,10 +263,13 @@ std::vector<std::shared_ptr<FillingArtifact::Waiter>> FillingArtifact::release_w
 }
 
 bool FillingArtifact::announce_due() {
-  if (announced_ || abandoned_ || ready_ != tiles_.size()) {
+  if (announced_ || abandoned_ || dropped_ || ready_ != tiles_.size()) {
     return false;
   }
   const Clock::time_point now = Clock::now();
+  if (seal_failure_ && now < seal_again_) {
+    return false;
+  }
   complete_since_ = complete_since_.value_or(now);
   if (!warm_ && readers_.hold_back_sealing(now, *complete_since_)) {
     return false;
@@ -402,8 +411,7 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
     }
     if (Status added = maker_.add_digest(tile); !added) {
       const MutexLock lock(mutex_);
-      set_state(tile, TileState::kAbsent);  // whoever wants it next has it made, and the file announced again
-      announced_ = false;
+      set_state(tile, TileState::kAbsent);  // whoever wants it next has it made
       complete_since_.reset();
       return added;
     }
@@ -434,7 +442,7 @@ Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoin
 void FillingArtifact::add_opener() {
   const MutexLock lock(mutex_);
   if (!readers_.any()) {
-    failure_.reset();
+    start_afresh();
   }
   readers_.add();
 }
@@ -459,9 +467,34 @@ void FillingArtifact::set_warm(bool warm) {
   warm_ = warm && !announced_;
   last_use_ = Clock::now();
   if (warm) {
-    failure_.reset();
+    start_afresh();
   }
   pump_fill();
+}
+
+void FillingArtifact::start_afresh() {
+  failure_.reset();
+  seal_failure_.reset();
+  seal_pause_ = kFirstSealPause;
+}
+
+void FillingArtifact::sealing_failed(const Error& error) {
+  const MutexLock lock(mutex_);
+  seal_failure_ = error;
+  seal_again_ = Clock::now() + seal_pause_;
+  seal_pause_ = std::min(2 * seal_pause_, kLongestSealPause);
+  announced_ = false;
+}
+
+void FillingArtifact::drop() {
+  const MutexLock lock(mutex_);
+  dropped_ = true;
+  warm_ = false;
+}
+
+bool FillingArtifact::dropped() const {
+  const MutexLock lock(mutex_);
+  return dropped_;
 }
 
 void FillingArtifact::expect_reader() {
@@ -498,6 +531,11 @@ bool FillingArtifact::warming() const {
   return warm_;
 }
 
+bool FillingArtifact::fills() const {
+  const MutexLock lock(mutex_);
+  return ready_ != tiles_.size() && fill_wanted();
+}
+
 bool FillingArtifact::complete() const {
   const MutexLock lock(mutex_);
   return ready_ == tiles_.size();
@@ -514,11 +552,11 @@ int64_t FillingArtifact::idle_ms() const {
 
 std::optional<Error> FillingArtifact::failure() const {
   const MutexLock lock(mutex_);
-  return failure_;
+  return failure_ ? failure_ : seal_failure_;
 }
 
 void FillingArtifact::abandon() {
-  std::multimap<uint32_t, std::shared_ptr<Waiter>> waiting;
+  Waiters waiting;
   {
     const MutexLock lock(mutex_);
     abandoned_ = true;

@@ -39,8 +39,8 @@ class FillingObserver {
 /// Always holds: a tile is made by at most one thread at a time; a tile that is kReady was hashed by this process; a
 /// reader is woken exactly once. Everything that can block runs in the pool, so calls return quickly.
 /// The whole file is filled in the background, in file order, while somebody asked to warm it, is about to load it, or
-/// has had it open for a moment (see Readers). Thread-safe. A failed tile fails the reads that wait for it, and is
-/// tried again by the next read.
+/// has had it open for a moment (see Readers); no longer once its names are gone. Thread-safe. A failed tile fails the
+/// reads that wait for it, and is tried again by the next read.
 class FillingArtifact final : public Artifact, public std::enable_shared_from_this<FillingArtifact> {
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
@@ -72,10 +72,12 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] double progress() const;
   [[nodiscard]] bool in_use() const QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] bool warming() const QCACHE_EXCLUDES(mutex_);
+  /// Whether it is being filled in the background now.
+  [[nodiscard]] bool fills() const QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
   /// Milliseconds since the last reader or warm request left; 0 while in use.
   [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
-  /// The last failure, until its tile succeeds, or a new reader or warm request starts afresh.
+  /// The last failure: of a tile, until that succeeds, or of sealing; until a new reader or warm request starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
@@ -85,12 +87,23 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   /// again counts as not made from then on. REQUIRES: complete(), and the right to seal.
   Result<std::optional<Record>> seal(Store& store, const KeepGoing& keep_going = {});
 
+  /// The file could not be sealed for this reason: it is announced again after a while, longer each time.
+  void sealing_failed(const Error& error) QCACHE_EXCLUDES(mutex_);
+
+  /// The file's names are gone, so it can never be sealed: from now on only what its readers ask for is made.
+  void drop() QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool dropped() const QCACHE_EXCLUDES(mutex_);
+
   /// Fails all reads that wait, drops queued work; for shutting down.
   void abandon() QCACHE_EXCLUDES(mutex_);
 
  private:
+  static constexpr std::chrono::seconds kFirstSealPause{1};
+  static constexpr std::chrono::seconds kLongestSealPause{60};
+
   enum class TileState : uint8_t { kAbsent, kQueued, kMaking, kReady };
   class Waiter;
+  using Waiters = std::multimap<uint32_t, std::shared_ptr<Waiter>>;  // by a tile that they wait for
 
   // Whether the range meets the trailer of a group that is not all ready.
   [[nodiscard]] bool needs_whole_group(ByteRange range) const QCACHE_REQUIRES(mutex_);
@@ -104,9 +117,11 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool still_wanted(uint32_t tile, Priority priority) const QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool fill_wanted() const QCACHE_REQUIRES(mutex_);
   void pump_fill() QCACHE_REQUIRES(mutex_);
+  // Forgets what went wrong.
+  void start_afresh() QCACHE_REQUIRES(mutex_);
   void set_state(uint32_t tile, TileState state) QCACHE_REQUIRES(mutex_);
-  // Takes the waiters that a tile's end (good or bad) lets go.
-  std::vector<std::shared_ptr<Waiter>> release_waiters(uint32_t tile, bool made) QCACHE_REQUIRES(mutex_);
+  // Takes the waiters that a tile's end (good or bad) lets go. Allocates nothing.
+  Waiters release_waiters(uint32_t tile, bool made) QCACHE_REQUIRES(mutex_);
   // Whether the caller is to call on_complete(), once it has let go of the lock.
   [[nodiscard]] bool announce_due() QCACHE_REQUIRES(mutex_);
   void forget(const Waiter& waiter) QCACHE_EXCLUDES(mutex_);
@@ -135,11 +150,12 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   std::vector<TileState> tiles_ QCACHE_GUARDED_BY(mutex_);
   uint32_t ready_ QCACHE_GUARDED_BY(mutex_) = 0;
   uint32_t absent_ QCACHE_GUARDED_BY(mutex_);
-  std::multimap<uint32_t, std::shared_ptr<Waiter>> waiters_ QCACHE_GUARDED_BY(mutex_);
+  Waiters waiters_ QCACHE_GUARDED_BY(mutex_);
   ReadAhead read_ahead_ QCACHE_GUARDED_BY(mutex_);
   Readers readers_ QCACHE_GUARDED_BY(mutex_);
   bool warm_ QCACHE_GUARDED_BY(mutex_) = false;
   bool abandoned_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool dropped_ QCACHE_GUARDED_BY(mutex_) = false;
   bool announced_ QCACHE_GUARDED_BY(mutex_) = false;
   std::optional<std::chrono::steady_clock::time_point> complete_since_ QCACHE_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point last_use_ QCACHE_GUARDED_BY(mutex_);
@@ -147,6 +163,9 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<Error> failure_ QCACHE_GUARDED_BY(mutex_);
   uint32_t failed_tile_ QCACHE_GUARDED_BY(mutex_) = 0;
+  std::optional<Error> seal_failure_ QCACHE_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point seal_again_ QCACHE_GUARDED_BY(mutex_);
+  std::chrono::seconds seal_pause_ QCACHE_GUARDED_BY(mutex_) = kFirstSealPause;
 };
 
 }  // namespace qcache

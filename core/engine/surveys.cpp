@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/base/contain_exceptions.h"
 #include "core/base/page_buffer.h"
 
 namespace qcache {
@@ -17,7 +18,7 @@ Result<Survey> Surveys::of(uint32_t group) {
     }
     entries_[group].being_made = true;
   }
-  Result<Survey> made = make(group);
+  Result<Survey> made = contain_exceptions("cannot survey a tensor", [&] { return make(group); });
   const MutexLock lock(mutex_);
   Entry& entry = entries_[group];
   entry.being_made = false;

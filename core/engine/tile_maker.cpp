@@ -82,6 +82,25 @@ Status unless_served_unmarked(Status marked, TileMaker::Proof proof) {
   return marked;
 }
 
+/// A tile's lock, where it is to be had.
+class TileLock {
+ public:
+  TileLock(FillingFile& filling, uint32_t tile)
+      : filling_(filling), tile_(tile), locked_(filling.lock_tile(tile, kTileLockPatience)) {}
+  ~TileLock() {
+    if (locked_) {
+      filling_.unlock_tile(tile_);
+    }
+  }
+  TileLock(const TileLock&) = delete;
+  TileLock& operator=(const TileLock&) = delete;
+
+ private:
+  FillingFile& filling_;
+  const uint32_t tile_;
+  const bool locked_;
+};
+
 }  // namespace
 
 TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& source, Surveys& surveys,
@@ -102,16 +121,10 @@ Status TileMaker::ensure(uint32_t index, Proof proof) const {
   if (made_before) {
     return {};
   }
-  const bool locked = filling_.lock_tile(index, kTileLockPatience);
-  auto made = [&]() -> Status {
-    // Another process may have made it while we waited for the lock.
-    QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
-    return made_meanwhile ? Status{} : make(index, tile, proof);
-  }();
-  if (locked) {
-    filling_.unlock_tile(index);
-  }
-  return made;
+  const TileLock lock(filling_, index);
+  // Another process may have made it while we waited for the lock.
+  QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
+  return made_meanwhile ? Status{} : make(index, tile, proof);
 }
 
 Status TileMaker::add_digest(uint32_t index) const {

@@ -9,7 +9,9 @@
 #include <filesystem>
 #include <fstream>
 #include <new>
+#include <utility>
 
+#include "core/store/file_lock.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace qcache {
@@ -30,6 +32,38 @@ void flip_byte(const std::string& path, int64_t offset) {
   file.put(byte);
   ASSERT_TRUE(file.flush());
 }
+
+/// Holds up the next read of the model, in whichever thread that is.
+class HeldUp {
+ public:
+  explicit HeldUp(FakeEnv& env) : state_(std::make_shared<State>()) {
+    env.before(
+        EnvCall::kReadAt, 1,
+        [state = state_] {
+          state->reached.set_value();
+          state->go_on.get_future().wait();
+        },
+        "model.safetensors");
+  }
+  ~HeldUp() { go_on(); }
+  HeldUp(const HeldUp&) = delete;
+  HeldUp& operator=(const HeldUp&) = delete;
+
+  void wait() { state_->reached.get_future().wait(); }
+  void go_on() {
+    if (!std::exchange(done_, true)) {
+      state_->go_on.set_value();
+    }
+  }
+
+ private:
+  struct State {
+    std::promise<void> reached;
+    std::promise<void> go_on;
+  };
+  const std::shared_ptr<State> state_;
+  bool done_ = false;
+};
 
 TEST_F(EngineTest, FullDiskFailsTheReadAndTheNextOneWorks) {
   Engine& engine = start();
@@ -145,6 +179,129 @@ TEST_F(EngineTest, FailedSealLosesNothing) {
   }
   ASSERT_FALSE(engine.errors().empty());
   EXPECT_EQ(read_all(), first);
+}
+
+TEST_F(EngineTest, SealingThatFailsIsToldAndTriedAgainWhileTheFileIsOpen) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  env_.fail_all(EnvCall::kRename, ENOSPC, "filling/quantized");
+  ASSERT_TRUE(read(**opened, ByteRange{0, (*opened)->size_bytes()}));
+  ASSERT_TRUE(reaches(ArtifactState::kFailed));
+  EXPECT_THAT(engine.describe(name())->error, HasSubstr("No space left"));
+  env_.heal();
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, WarmingAFileThatCannotBeSealedFailsAndTheNextTriesAtOnce) {
+  Engine& engine = start();
+  ASSERT_TRUE(engine.open(name()));  // it stays for a while
+  env_.fail_all(EnvCall::kRename, ENOSPC, "filling/quantized");
+  for (int round = 0; round < 4; ++round) {  // without trying at once the third would wait for four seconds
+    ASSERT_TRUE(engine.set_warm(name(), true));
+    EXPECT_NE(engine.describe(name())->state, ArtifactState::kFailed) << "of an earlier round";
+    ASSERT_TRUE(reaches(ArtifactState::kFailed));
+  }
+  env_.heal();
+  ASSERT_TRUE(engine.set_warm(name(), true));
+  EXPECT_TRUE(sealed());
+}
+
+TEST_F(EngineTest, ASurveyThatThrowsLeavesNobodyWaiting) {
+  Engine& engine = start();
+  const auto opened = engine.open(name("nvfp4"));
+  ASSERT_TRUE(opened);
+  env_.before(
+      EnvCall::kReadAt, 1, [] { throw std::bad_alloc(); }, "model.safetensors");
+  const ByteRange range{300'000, 1000};
+  ASSERT_FALSE(read(**opened, range));
+  auto again = std::async(std::launch::async, [&] { return read(**opened, range); });
+  ASSERT_EQ(again.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_TRUE(again.get());
+}
+
+TEST_F(EngineTest, ATileThatThrowsIsNotLeftLocked) {
+  Engine& engine = start();
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(opened);
+  env_.before(
+      EnvCall::kReadAt, 1, [] { throw std::bad_alloc(); }, "model.safetensors");
+  ASSERT_FALSE(read(**opened, ByteRange{200'000, 1000}));
+  const CacheDirectory& directory = engine.store().directory();
+  const auto map = env_.open(directory.map_path(engine.describe(name())->file), O_RDWR, 0);
+  ASSERT_TRUE(map);
+  for (uint32_t tile = 0; tile < tile_count(); ++tile) {
+    EXPECT_EQ(try_lock_byte(map->get(), tile), true) << tile;
+  }
+}
+
+TEST_F(EngineTest, StopAnswersReadersOfRemovedFiles) {
+  Engine& engine = start(1);
+  const auto opened = engine.open(name());
+  HeldUp held(env_);
+  auto answer = std::async(std::launch::async, [&] { return read(**opened, ByteRange{0, (*opened)->size_bytes()}); });
+  held.wait();
+  ASSERT_TRUE(engine.remove(name()));
+  std::thread stopper([&] { engine.stop(); });
+  const bool answered = answer.wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+  held.go_on();
+  stopper.join();
+  ASSERT_TRUE(answered);
+  const auto got = answer.get();
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().kind, ErrorKind::kInterrupted);
+}
+
+TEST_F(EngineTest, RemovingAFileEndsItsBackgroundFill) {
+  Engine& engine = start(1);
+  for (const bool by_another_process : {false, true}) {
+    const uint64_t before = engine.stats().tiles_quantized;
+    const auto reader = engine.open(name());
+    ASSERT_TRUE(reader);
+    HeldUp held(env_);
+    ASSERT_TRUE(engine.set_warm(name(), true));
+    held.wait();
+    if (by_another_process) {
+      ASSERT_TRUE(engine.store().drop(engine.describe(name())->file, "as another process would"));
+      std::this_thread::sleep_for(std::chrono::seconds(1));  // the fill finds it out
+    } else {
+      ASSERT_TRUE(engine.remove(name()));
+    }
+    held.go_on();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_EQ(engine.stats().tiles_quantized - before, 1U) << "the one that was being made";
+    EXPECT_TRUE(read(**reader, ByteRange{0, (*reader)->size_bytes()})) << "who has it open still gets what he reads";
+    EXPECT_EQ(engine.describe(name())->state, ArtifactState::kAbsent);
+  }
+}
+
+// Closing the last descriptor of a large file that was removed frees its blocks, which takes seconds: neither who
+// removes it nor who opens another file waits for that.
+TEST_F(EngineTest, RemovedFilesAreClosedByAWorker) {
+  Engine& engine = start(1);
+  const auto held_open = [] {
+    size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      count += std::filesystem::read_symlink(entry, gone).string().ends_with(".bin (deleted)") ? 1U : 0U;
+    }
+    return count;
+  };
+  {
+    const auto opened = engine.open(name());
+    ASSERT_TRUE(read(**opened, ByteRange{200'000, 1000}));
+  }
+  const auto other = engine.open(name("fp8"));
+  HeldUp held(env_);
+  auto answer = std::async(std::launch::async, [&] { return read(**other, ByteRange{200'000, 1000}); });
+  held.wait();  // the only worker is busy
+  ASSERT_TRUE(engine.remove(name()));
+  EXPECT_GE(held_open(), 1U);
+  held.go_on();
+  EXPECT_TRUE(answer.get());
+  for (int i = 0; i < 500 && held_open() > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(held_open(), 0U);
 }
 
 TEST_F(EngineTest, AFileThatAnotherProcessHasSealedIsNotWrittenTo) {

@@ -57,10 +57,12 @@ class EngineTest : public testing::Test {
   }
 
   /// Waits for the file to be sealed; false after 20 s.
-  bool sealed(std::string_view dtype = "int8") {
+  bool sealed(std::string_view dtype = "int8") { return reaches(ArtifactState::kSealed, dtype); }
+
+  bool reaches(ArtifactState state, std::string_view dtype = "int8") {
     for (int i = 0; i < 2000; ++i) {
       const auto info = engine_->describe(name(dtype));
-      if (info && info->state == ArtifactState::kSealed) {
+      if (info && info->state == state) {
         return true;
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(10));

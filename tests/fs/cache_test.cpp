@@ -97,6 +97,31 @@ TEST_F(MountCache, AWarmedFileIsSealedWhileItIsRead) {
 }
 
 // S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
+// S183: A complete file that cannot be sealed is `failed`, and `user.qcache.error` says why; sealing is tried again
+// while it is open, and when it is warmed. `qcache warm` ends with the reason.
+TEST_F(MountCache, SealingThatFailsIsTriedAgainAndWarmingSaysWhy) {
+  const OwnFilesystem tmpfs(cache(), "tmpfs", "size=24M");
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_file(model("m"), "int8");
+  const UniqueFd fd = open_file(fs.path(kInt8));
+  for (uint64_t offset = 0; offset < expected.size(); offset += 1 << 20) {
+    ASSERT_EQ(read_at(fd.get(), offset, 1 << 20).error, 0);
+  }
+  // All tiles are there. What is left to write has no room now.
+  const std::string ballast = cache() + "/ballast";
+  EXPECT_NE(run_program({"dd", "if=/dev/zero", "of=" + ballast, "bs=4k"}, dir() / "dd"), 0);
+  ASSERT_TRUE(eventually([&] { return fs.xattr(kInt8, "state") == "failed"; })) << fs.xattr(kInt8, "state");
+  EXPECT_NE(fs.xattr(kInt8, "error").find("No space left"), std::string::npos) << fs.xattr(kInt8, "error");
+  EXPECT_NE(run_program({"timeout", "60", MountedFs::program(), "warm", fs.path(kInt8)}, dir() / "warm"), 124);
+  EXPECT_NE(read_file(dir() / "warm").find("No space left"), std::string::npos) << read_file(dir() / "warm");
+  std::filesystem::remove(ballast);
+  EXPECT_EQ(run_program({"timeout", "60", MountedFs::program(), "warm", fs.path(kInt8)}, dir() / "warm"), 0)
+      << read_file(dir() / "warm");
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
+  EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+}
+
 // overlayfs), the same files are served through the page cache, and `passthrough` in `/.qcache/status` is false.
 TEST_F(MountCache, OverlayCacheDirectoryFallsBack) {
   const OwnFilesystem tmpfs(dir() / "layers", "tmpfs", "size=256M");

@@ -335,17 +335,6 @@ TEST_F(MountedModel, WarmReportsTheMountsError) {
   EXPECT_THAT(ran.err, HasSubstr("cannot make m/int8/0.bin: the disk is full"));
 }
 
-TEST_F(MountedModel, WarmReportsAFileThatTheMountCannotSeal) {
-  write_file(runner_.mount() + "/.qcache/errors",
-             "2999-01-01T00:00:00Z other/int8/0.bin: unrelated [io]\n"
-             "2001-01-01T00:00:00Z m/int8/0.bin: long ago [io]\n"
-             "2999-01-01T00:00:00Z m/int8/0.bin: cannot seal the cached file [io]\n");
-  set_state("filling", "1");
-  const Ran ran = runner_.run_as_is({"warm", file_});
-  EXPECT_EQ(ran.exit, ExitCode::kFailure);
-  EXPECT_THAT(ran.err, HasSubstr("cannot make m/int8/0.bin: cannot seal the cached file"));
-}
-
 TEST_F(MountedModel, WarmIsTakenBackOnASignal) {
   std::thread mount = when_asked([] { ::kill(::getpid(), SIGTERM); });
   const Ran ran = runner_.run_as_is({"warm", "m", "int8"});
