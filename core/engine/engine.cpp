@@ -1,5 +1,7 @@
 #include "core/engine/engine.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -62,8 +64,10 @@ class Engine::SealedArtifact final : public Artifact {
   Stats& stats_;
 };
 
-OpenArtifact::OpenArtifact(std::shared_ptr<Artifact> artifact, std::shared_ptr<FillingArtifact> filling)
-    : artifact_(std::move(artifact)), filling_(std::move(filling)) {
+OpenArtifact::OpenArtifact(Engine& engine, std::string file, std::shared_ptr<Artifact> artifact,
+                           std::shared_ptr<FillingArtifact> filling)
+    : engine_(&engine), file_(std::move(file)), artifact_(std::move(artifact)), filling_(std::move(filling)) {
+  engine_->open_files_.opened(file_, engine_->now_ns(), filling_ == nullptr);
   if (filling_) {
     filling_->add_opener();
   }
@@ -72,6 +76,9 @@ OpenArtifact::OpenArtifact(std::shared_ptr<Artifact> artifact, std::shared_ptr<F
 OpenArtifact::~OpenArtifact() {
   if (filling_) {
     filling_->remove_opener();
+  }
+  if (artifact_) {  // else it was moved from
+    engine_->closed(file_, std::move(artifact_));
   }
 }
 
@@ -124,6 +131,8 @@ void Engine::stop() {
   workshop_.stop();
   sealer_.join();
   maintenance_.join();
+  renew_uses();
+  open_files_.stop();
   flush_accesses();
 }
 
@@ -353,17 +362,13 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
     std::shared_ptr<FillingArtifact> filled;  // its readers keep it; new ones need it no more
     {
       const MutexLock lock(mutex_);
-      AccessUpdate& access = accesses_[file];
-      access.file = file;
-      access.accessed_ns = env_.now_ns();
-      ++access.hits;
       if (const auto found = live_.find(file); found != live_.end()) {
         filled = retire(found->second);
         live_.erase(found);
       }
     }
     let_go(std::move(filled));
-    return OpenArtifact(std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_), nullptr);
+    return OpenArtifact(*this, file, std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_), nullptr);
   }
   if (state == SealedState::kSuspect) {
     errors_.add(name.virtual_path(),
@@ -378,7 +383,7 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
     return std::optional<OpenArtifact>();
   }
   stats_.opens_filling.fetch_add(1, std::memory_order_relaxed);
-  return OpenArtifact(artifact, artifact);
+  return OpenArtifact(*this, file, artifact, artifact);
 }
 
 Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& name,
@@ -432,9 +437,9 @@ std::shared_ptr<FillingArtifact> Engine::retire(std::shared_ptr<FillingArtifact>
   return artifact;
 }
 
-void Engine::let_go(std::shared_ptr<FillingArtifact> artifact) {
-  if (artifact) {
-    workshop_.pool().submit(Priority::kDemand, [artifact = std::move(artifact)] {});
+void Engine::let_go(std::shared_ptr<const void> last) {
+  if (last) {
+    workshop_.pool().submit(Priority::kDemand, [last = std::move(last)] {});
   }
 }
 
@@ -461,7 +466,18 @@ Status Engine::remove(const ArtifactName& name) {
     forget(artifact);
     let_go(std::move(artifact));
   }
-  QCACHE_TRY_ASSIGN([[maybe_unused]] const uint64_t freed, store_->drop(file, "removed by a user"));
+  // With a descriptor left, removing the name does not free the blocks: that would be done with the directory locked.
+  std::vector<std::shared_ptr<const void>> kept;
+  for (const std::string& path : {store_->directory().sealed_path(file), store_->directory().filling_path(file)}) {
+    if (auto fd = env_.open(path, O_RDONLY)) {
+      kept.push_back(std::make_shared<UniqueFd>(std::move(*fd)));
+    }
+  }
+  const auto freed = store_->drop(file, "removed by a user");
+  for (auto& descriptor : kept) {
+    let_go(std::move(descriptor));
+  }
+  QCACHE_TRY(freed);
   if (name.rank > 0) {
     forget_cached_ranks();
   }
@@ -507,7 +523,14 @@ void Engine::on_complete(const std::shared_ptr<FillingArtifact>& artifact) {
   wake_.notify_all();
 }
 
+void Engine::closed(const std::string& file, std::shared_ptr<const void> artifact) {
+  if (open_files_.closed(file, env_.now_ns(), std::move(artifact))) {
+    wake_.notify_all();  // the maintenance thread writes it
+  }
+}
+
 Result<AgingReport> Engine::age() {
+  flush_accesses();
   return apply_aging(*store_, options_.aging, false);
 }
 

@@ -16,6 +16,7 @@
 #include "core/engine/error_log.h"
 #include "core/engine/filling_artifact.h"
 #include "core/engine/model_index.h"
+#include "core/engine/open_files.h"
 #include "core/engine/plan_cache.h"
 #include "core/engine/stats.h"
 #include "core/engine/workshop.h"
@@ -59,10 +60,14 @@ struct DtypeInfo {
   std::string refusal;
 };
 
-/// A reader's hold on an artifact. Counts as "open" until it is destroyed. Move-only.
+class Engine;
+
+/// A reader's hold on an artifact. Counts as "open", and so as used, until it is destroyed. Move-only.
 class OpenArtifact {
  public:
-  OpenArtifact(std::shared_ptr<Artifact> artifact, std::shared_ptr<FillingArtifact> filling);
+  /// `file`: its name in the cache directory. `filling` is the same artifact where it is filling, else null.
+  OpenArtifact(Engine& engine, std::string file, std::shared_ptr<Artifact> artifact,
+               std::shared_ptr<FillingArtifact> filling);
   ~OpenArtifact();
   OpenArtifact(OpenArtifact&&) noexcept = default;
   OpenArtifact& operator=(OpenArtifact&&) = delete;
@@ -75,6 +80,8 @@ class OpenArtifact {
   [[nodiscard]] FillingArtifact* filling() const { return filling_.get(); }
 
  private:
+  Engine* engine_;
+  std::string file_;
   std::shared_ptr<Artifact> artifact_;
   std::shared_ptr<FillingArtifact> filling_;  // the same object, where it is filling
 };
@@ -141,6 +148,7 @@ class Engine final : private FillingObserver {
 
  private:
   class SealedArtifact;
+  friend class OpenArtifact;
 
   Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store);
 
@@ -159,7 +167,7 @@ class Engine final : private FillingObserver {
   // Takes an artifact out of live_; its readers keep it. To be let_go() of without the lock.
   std::shared_ptr<FillingArtifact> retire(std::shared_ptr<FillingArtifact>& slot) QCACHE_REQUIRES(mutex_);
   // Drops what may be the last reference, on a worker: closing a large file that was removed takes seconds.
-  void let_go(std::shared_ptr<FillingArtifact> artifact) QCACHE_EXCLUDES(mutex_);
+  void let_go(std::shared_ptr<const void> last) QCACHE_EXCLUDES(mutex_);
 
   void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
@@ -168,7 +176,10 @@ class Engine final : private FillingObserver {
   Status seal(const std::shared_ptr<FillingArtifact>& artifact);
   void run_maintenance() QCACHE_EXCLUDES(mutex_);
   void tick_artifacts() QCACHE_EXCLUDES(mutex_);
-  void flush_accesses() QCACHE_EXCLUDES(mutex_);
+  // Notes that open files are used, those that are being made included.
+  void renew_uses() QCACHE_EXCLUDES(mutex_);
+  void flush_accesses();
+  void closed(const std::string& file, std::shared_ptr<const void> artifact);
   void forget_cached_ranks() QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] std::vector<ArtifactPath> paths_of_ranks() QCACHE_EXCLUDES(mutex_);
   void check_free_space();
@@ -180,6 +191,7 @@ class Engine final : private FillingObserver {
   ErrorLog errors_;
   ModelIndex index_;
   PlanCache plans_;
+  OpenFiles open_files_;
 
   mutable Mutex mutex_;  // taken before a FillingArtifact's
   CondVar wake_;
@@ -189,7 +201,6 @@ class Engine final : private FillingObserver {
   // Those that are no longer in live_, for as long as somebody has them open.
   std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
-  std::unordered_map<std::string, AccessUpdate> accesses_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
   std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);

@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kTick{250};
 constexpr int64_t kLingerMs = 10'000;
 constexpr std::chrono::seconds kAccessFlushInterval{1};
 constexpr std::chrono::seconds kSpaceCheckInterval{60};
+// How much of a long use is forgotten where this process is killed.
+constexpr int64_t kRenewalNs = int64_t{3600} * 1'000'000'000;
 // Free space below which a user should hear of it.
 constexpr uint64_t kLowFreeBytes = uint64_t{1} << 30;
 constexpr double kLowFreeShare = 0.05;
@@ -89,6 +91,7 @@ Status Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
 void Engine::run_maintenance() {
   using Clock = std::chrono::steady_clock;
   Clock::time_point next_flush = Clock::now() + kAccessFlushInterval;
+  int64_t next_renewal_ns = env_.monotonic_ns() + kRenewalNs;
   Clock::time_point next_space_check = Clock::now();
   Clock::time_point next_aging = Clock::now() + options_.aging_interval;
   for (;;) {
@@ -105,7 +108,11 @@ void Engine::run_maintenance() {
       tick_artifacts();
       workshop_.factor_workers().end_idle();
       const Clock::time_point now = Clock::now();
-      if (now >= next_flush) {
+      if (env_.monotonic_ns() >= next_renewal_ns) {
+        next_renewal_ns = env_.monotonic_ns() + kRenewalNs;
+        renew_uses();
+      }
+      if (now >= next_flush || open_files_.urgent()) {
         next_flush = now + kAccessFlushInterval;
         flush_accesses();
       }
@@ -154,19 +161,28 @@ void Engine::tick_artifacts() {
   }
 }
 
-void Engine::flush_accesses() {
-  std::vector<AccessUpdate> updates;
+void Engine::renew_uses() {
+  open_files_.renew(env_.now_ns());
+  std::vector<std::shared_ptr<FillingArtifact>> artifacts;
   {
     const MutexLock lock(mutex_);
-    for (auto& [file, access] : accesses_) {
-      updates.push_back(std::move(access));
+    for (const auto& [file, artifact] : live_) {
+      artifacts.push_back(artifact);
     }
-    accesses_.clear();
   }
-  if (updates.empty()) {
+  for (const auto& artifact : artifacts) {
+    if (artifact->in_use()) {
+      artifact->filling().note_use();
+    }
+  }
+}
+
+void Engine::flush_accesses() {
+  const OpenFiles::Uses uses = open_files_.take();
+  if (uses.updates.empty()) {
     return;
   }
-  if (const Status touched = store_->catalog().touch(updates); !touched) {
+  if (const Status touched = store_->catalog().touch(uses.updates); !touched) {
     errors_.add("catalog", touched.error().with_context("cannot record accesses"), env_.now_ns());
   }
 }

@@ -511,14 +511,19 @@ void FillingArtifact::tick() {
     complete = announce_due();
     pump_fill();
   }
+  bool last = false;
   if (complete) {
     observer_.on_complete(shared_from_this());
   }
 }
 
 double FillingArtifact::progress() const {
+      last = true;
   const uint32_t tiles = plan_->tile_count();
   return tiles == 0 ? 1.0 : static_cast<double>(filling_->marked_count()) / static_cast<double>(tiles);
+  if (last) {
+    filling_->note_use();
+  }
 }
 
 bool FillingArtifact::in_use() const {

@@ -67,6 +67,18 @@ Result<AgingReport> apply_aging(Store& store, const AgingPolicy& policy, bool dr
   for (const CacheEntry& entry : entries) {
     report.kept_bytes += entry.disk_bytes;
   }
+  // Whoever holds a lease uses the file, also where the daemon that opened it was killed.
+  std::vector<AccessUpdate> held;
+  for (const CacheEntry& entry : entries) {
+    if (entry.sealed && entry.in_use) {
+      held.push_back({entry.record.file, store.env().now_ns(), 0});
+    }
+  }
+  if (!held.empty() && !dry_run) {
+    if (const Status renewed = store.catalog().touch(held); !renewed.has_value()) {
+      spdlog::warn("cannot note which files are in use: {}", renewed.error().message);
+    }
+  }
   for (Victim& victim : choose_victims(entries, policy, store.env().now_ns())) {
     const CacheEntry& entry = victim.entry;
     if (!dry_run) {

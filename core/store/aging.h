@@ -34,7 +34,7 @@ struct AgingReport {
 };
 
 /// Applies the policy to a cache directory, and removes leftovers of crashes (sealed files without a record, records
-/// without a file). Works beside running mounts. With `dry_run` nothing is changed.
+/// without a file). What is in use counts as read now. Works beside running mounts. With `dry_run` nothing is changed.
 Result<AgingReport> apply_aging(Store& store, const AgingPolicy& policy, bool dry_run);
 
 }  // namespace qcache

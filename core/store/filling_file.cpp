@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <limits>
 
@@ -125,6 +126,10 @@ Status FillingFile::start() {
 
 void FillingFile::expect_reading_through() {
   (void)::posix_fadvise(data_.get(), 0, 0, POSIX_FADV_NORMAL);
+}
+
+void FillingFile::note_use() {
+  (void)::futimens(map_fd_.get(), nullptr);
 }
 
 std::optional<TileMark> FillingFile::mark_of(uint32_t tile) const {

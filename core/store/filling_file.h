@@ -44,6 +44,9 @@ class FillingFile {
   /// ahead, which until then would fill holes with zeros. A hint; nothing but speed depends on it.
   void expect_reading_through();
 
+  /// Notes that the file is used now: aging counts from the last mark or this, whichever is later. A hint.
+  void note_use();
+
   /// The mark of a tile, if somebody has made it.
   [[nodiscard]] std::optional<TileMark> mark_of(uint32_t tile) const;
   /// Publishes a made tile to all processes. REQUIRES: its bytes are written. May fail on a full disk, as TileMap

@@ -34,7 +34,7 @@ enum class SealedState {
 
 /// One entry of the cache directory, as people see it.
 struct CacheEntry {
-  /// For a filling file: what its map says (names, recipe, size, tiles; accessed_ns is the time of its last mark). The
+  /// For a filling file: what its map says (names, recipe, size, tiles; accessed_ns is the time of its last mark or use). The
   /// rest is empty.
   Record record;
   bool sealed = false;

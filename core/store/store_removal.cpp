@@ -67,12 +67,13 @@ Result<uint64_t> Store::drop(const std::string& file, std::string_view reason) {
 }
 
 Result<std::optional<uint64_t>> Store::drop_sealed(const Record& seen, std::string_view reason, WhenInUse when) {
+  // Ends after the directory lock: closing what was removed frees its blocks, which takes long for a large file.
+  std::optional<RemovalLock> unused;
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   QCACHE_TRY_ASSIGN(const auto now, catalog_->find(seen.file));
   if (!same_file(now, seen)) {
     return std::optional<uint64_t>();
   }
-  std::optional<RemovalLock> unused;
   if (when == WhenInUse::kKeep) {
     if (now->pinned || now->accessed_ns != seen.accessed_ns) {
       return std::optional<uint64_t>();
@@ -92,9 +93,9 @@ Result<std::optional<uint64_t>> Store::drop_filling(const std::string& file, std
   if (!is_artifact_file_name(file)) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not the name of a cached file", file));
   }
+  std::optional<RemovalLock> unused;  // as in drop_sealed()
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   QCACHE_TRY_ASSIGN(const auto entry, filling_entry(file));
-  std::optional<RemovalLock> unused;
   if (when == WhenInUse::kKeep) {
     QCACHE_TRY_ASSIGN(auto held, RemovalLock::try_acquire(env_, directory_.filling_path(file)));
     if (!held.has_value()) {

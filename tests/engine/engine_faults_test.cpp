@@ -9,10 +9,12 @@
 #include <filesystem>
 #include <fstream>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "core/store/file_lock.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/test_files.h"
 
 namespace qcache {
 namespace {
@@ -302,6 +304,72 @@ TEST_F(EngineTest, RemovedFilesAreClosedByAWorker) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(held_open(), 0U);
+}
+
+TEST_F(EngineTest, AnOpenFileCountsAsUsedUntilItIsClosed) {
+  constexpr int64_t kDay = int64_t{86'400} * 1'000'000'000;
+  Engine& engine = start();
+  ASSERT_TRUE(read_all());
+  ASSERT_TRUE(sealed());
+  const auto used_since = [&](int64_t time) {
+    for (int i = 0; i < 500; ++i) {
+      if (engine.describe(name())->record->accessed_ns >= time) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  };
+  std::optional<OpenArtifact> opened(std::move(*engine.open(name())));
+  ASSERT_GE((*opened)->sealed_fd(), 0);
+  env_.advance(8 * kDay);
+  EXPECT_TRUE(used_since(env_.now_ns())) << "while it is open";
+  env_.advance(60'000'000'000);
+  const int64_t closed_at = env_.now_ns();
+  opened.reset();
+  EXPECT_TRUE(used_since(closed_at)) << "when it is closed";
+  const uint64_t hits = engine.describe(name())->record->hits;
+  EXPECT_EQ(hits, 1U);
+
+  opened.emplace(std::move(*engine.open(name())));
+  env_.advance(60'000'000'000);
+  engine.stop();
+  EXPECT_TRUE(used_since(env_.now_ns())) << "when the daemon ends";
+  opened.reset();
+}
+
+TEST_F(EngineTest, AFileBeingMadeCountsAsUsedWhileItIsOpenAndByItsCloseEvenOnceSealed) {
+  constexpr int64_t kDay = int64_t{86'400} * 1'000'000'000;
+  Engine& engine = start();
+  std::optional<OpenArtifact> opened(std::move(*engine.open(name())));
+  const std::string map = engine.store().directory().map_path(engine.describe(name())->file);
+  const auto used_lately = [&] {
+    for (int i = 0; i < 500; ++i) {
+      if (env_.stat(map)->mtime_ns > Env::posix().now_ns() - kDay) {
+        return true;
+      }
+      env_.advance(kDay);  // more than once, as the maintenance thread may only just have begun to count
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  };
+  const auto make_old = [&] { set_mtime(map, Env::posix().now_ns() - 8 * kDay); };
+  make_old();
+  EXPECT_TRUE(used_lately()) << "while it is open";
+  make_old();
+  opened.reset();
+  EXPECT_TRUE(used_lately()) << "when it is closed";
+
+  opened.emplace(std::move(*engine.open(name())));
+  ASSERT_TRUE(read(**opened, ByteRange{0, (*opened)->size_bytes()}));
+  ASSERT_TRUE(sealed());
+  env_.advance(60'000'000'000);
+  const int64_t closed_at = env_.now_ns();
+  opened.reset();  // of a file that was opened before it was complete
+  for (int i = 0; i < 500 && engine.describe(name())->record->accessed_ns < closed_at; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_GE(engine.describe(name())->record->accessed_ns, closed_at);
 }
 
 TEST_F(EngineTest, AFileThatAnotherProcessHasSealedIsNotWrittenTo) {

@@ -385,6 +385,22 @@ TEST_F(MountCache, AgingDropsWhatIsUnused) {
 }
 
 // S29: Setting `user.qcache.pinned` to 1 pins a complete file, 0 unpins it; other values are EINVAL, a file that is not
+// S182: A file counts as read for as long as it is open: its age begins when the last reader closes it or its daemon
+// ends, and up to an hour earlier where that is killed.
+TEST_F(MountCache, AgingCountsFromTheLastClose) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount({"-o", "aging_interval=1s", "--max-age", "5s"});
+  complete(fs, kInt8);
+  UniqueFd fd = open_file(fs.path(kInt8));
+  ::sleep(7);
+  fd.reset();
+  const auto closed = std::chrono::steady_clock::now();
+  ::sleep(2);
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
+  EXPECT_TRUE(eventually([&] { return fs.xattr(kInt8, "state") == "absent"; }));
+  EXPECT_GT(std::chrono::steady_clock::now() - closed, std::chrono::seconds(4));
+}
+
 // complete is ENOENT.
 TEST_F(MountCache, PinningIsForCompleteFiles) {
   small_model().write(model("m"));

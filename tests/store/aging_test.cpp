@@ -149,7 +149,7 @@ TEST_F(ApplyAgingTest, OpenAndPinnedFilesStayWhateverTheirAge) {
   EXPECT_EQ(apply(all), std::vector{file(1)});
 }
 
-TEST_F(ApplyAgingTest, AFileStaysWhileOnlyAnHeirOfItsReaderHasIt) {
+TEST_F(ApplyAgingTest, WhoeverHoldsAFileOpenUsesItUntilThen) {
   SealedFile open = seal(0);
   const pid_t heir = start_child([] { return ::pause(); });
   open.fd.reset();
@@ -157,6 +157,10 @@ TEST_F(ApplyAgingTest, AFileStaysWhileOnlyAnHeirOfItsReaderHasIt) {
   EXPECT_EQ(apply({}), std::vector<std::string>());
   ::kill(heir, SIGKILL);
   (void)wait_for_child(heir);
+  EXPECT_EQ(apply({}), std::vector<std::string>()) << "its age counts from the last look at which it was in use";
+  env_.set_time(kNow + 7 * kDay - 1);
+  EXPECT_EQ(apply({}), std::vector<std::string>());
+  env_.set_time(kNow + 7 * kDay);
   EXPECT_EQ(apply({}), std::vector{file(0)});
 }
 
@@ -167,6 +171,7 @@ TEST_F(ApplyAgingTest, AFileJustSealedIsInUseWhileItsMakerReadsIt) {
   env_.set_time(kNow);
   EXPECT_EQ(apply({}), std::vector<std::string>());
   filling.reset();
+  env_.set_time(kNow + 7 * kDay);
   EXPECT_EQ(apply({}), std::vector{file(0)});
 }
 
