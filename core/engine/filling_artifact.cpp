@@ -38,7 +38,10 @@ class FillingArtifact::Waiter final : public PendingRead {
   [[nodiscard]] ByteRange range() const { return range_; }
   [[nodiscard]] const ReadCallback& callback() const { return callback_; }
 
-  uint32_t missing = 0;  // tiles; guarded by the artifact's mutex
+  // Guarded by the artifact's mutex until it is released.
+  uint32_t missing = 0;  // tiles
+  FromMemory memory;
+  Status kept;
 
  private:
   const std::shared_ptr<FillingArtifact> artifact_;
@@ -70,6 +73,7 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
   const std::vector<TileSpan> needed = plan_->tiles_for(range);
   std::shared_ptr<Waiter> waiter;
   std::optional<Error> refused;
+  bool answered = false;  // by what is kept in memory
   {
     const MutexLock lock(mutex_);
     const std::vector<uint32_t> missing = missing_tiles(needed);
@@ -79,12 +83,17 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
       refused = Error{ErrorKind::kBusy, 0, "read-ahead across the end of a tensor that is not made yet"};
     } else if (!missing.empty()) {
       waiter = std::make_shared<Waiter>(shared_from_this(), range, callback);
-      waiter->missing = static_cast<uint32_t>(missing.size());
       try {
         for (const uint32_t tile : missing) {
-          request(tile, Priority::kDemand);
-          waiters_.emplace(tile, waiter);
+          if (const auto unstored = unstored_.find(tile)) {
+            waiter->memory.keep(*plan_, range, tile, *unstored);
+          } else {
+            request(tile, Priority::kDemand);
+            waiters_.emplace(tile, waiter);
+            ++waiter->missing;
+          }
         }
+        answered = waiter->missing == 0;
       } catch (...) {
         (void)waiter->claim();  // for the tiles that it is already queued for
         throw;
@@ -97,7 +106,10 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
   if (refused) {
     callback(fail(*refused));
   } else if (!waiter) {
-    deliver(range, callback);
+    deliver(range, {}, callback);
+  } else if (answered) {
+    deliver(range, waiter->memory, callback);
+    return nullptr;
   }
   return waiter;
 }
@@ -126,11 +138,14 @@ void FillingArtifact::start_read_ahead(const std::vector<TileSpan>& needed) {
     return;
   }
   readers_.on_read(Clock::now());
+  if (fill_again_) {
+    return;  // no room: what nobody asked for would only drive out what somebody did
+  }
   const TileSpan read{needed.front().first, needed.back().end};
   const TileSpan ahead = read_ahead_.after_read(read, static_cast<uint32_t>(tiles_.size()));
   for (uint32_t tile = ahead.first; tile < ahead.end; ++tile) {
-    if (tiles_[tile] == TileState::kAbsent) {
-      request(tile, Priority::kReadAhead);
+    if (tiles_[tile] == TileState::kAbsent && !try_request(tile, Priority::kReadAhead)) {
+      return;
     }
   }
 }
@@ -142,6 +157,15 @@ void FillingArtifact::request(uint32_t tile, Priority priority) {
   // First, as it may throw; the job waits for our lock.
   pool_for(tile).submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
   set_state(tile, TileState::kQueued);
+}
+
+bool FillingArtifact::try_request(uint32_t tile, Priority priority) {
+  try {
+    request(tile, priority);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
@@ -168,7 +192,7 @@ bool FillingArtifact::still_wanted(uint32_t tile, Priority priority) const {
 }
 
 bool FillingArtifact::fill_wanted() const {
-  if (failure_ || abandoned_ || dropped_) {
+  if (abandoned_ || dropped_ || (failure_ && !(fill_again_ && Clock::now() >= *fill_again_))) {
     return false;
   }
   return warm_ || readers_.want_the_rest(Clock::now());
@@ -179,7 +203,9 @@ void FillingArtifact::pump_fill() {
     while (tiles_[fill_cursor_] != TileState::kAbsent) {
       fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
     }
-    request(fill_cursor_, Priority::kFill);
+    if (!try_request(fill_cursor_, Priority::kFill)) {
+      return;  // the next tick tries again
+    }
     ++fill_in_flight_;
   }
 }
@@ -206,38 +232,46 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       return;
     }
   }
-  const Status made = contain_exceptions("cannot make a tile", [&] { return maker_.ensure(tile, proof); });
+  const auto made = contain_exceptions("cannot make a tile", [&] { return maker_.ensure(tile, proof); });
+  const bool unstored = made && *made;
+  const Error* const error = !made ? &made.error() : unstored ? &(*made)->why : nullptr;
   Waiters released;
   bool complete = false;
+  bool news = false;
   {
     const MutexLock lock(mutex_);
-    set_state(tile, made ? TileState::kReady : TileState::kAbsent);
-    if (!made) {
-      failure_ = made.error();
-      failed_tile_ = tile;
-      warm_ = false;
-    } else if (failed_tile_ == tile) {
+    set_state(tile, error == nullptr ? TileState::kReady : TileState::kAbsent);
+    if (error != nullptr) {
+      news = note_failure(tile, *error, unstored);
+    } else if (failed_tile_ == tile || fill_again_) {
       failure_.reset();
+      fill_again_.reset();
+      fill_pause_ = kFirstFillPause;
+    }
+    if (unstored) {
+      unstored_.add(tile, *made);
+    } else {
+      unstored_.erase(tile);
     }
     if (priority == Priority::kFill) {
       --fill_in_flight_;
     }
-    released = release_waiters(tile, made.has_value());
+    released = release_waiters(tile, made);
     complete = announce_due();
     pump_fill();
   }
-  if (!made) {
-    observer_.on_failure(shared_from_this(), made.error());  // first, so that whoever sees a read fail finds the reason
+  if (news) {
+    observer_.on_failure(shared_from_this(), *error);  // first, so that whoever sees a read fail finds the reason
   }
   for (const auto& [waited_for, waiter] : released) {
     if (!waiter->claim()) {
       continue;
     }
-    if (made) {
-      deliver(waiter->range(), waiter->callback());
+    if (made && waiter->kept) {
+      deliver(waiter->range(), waiter->memory, waiter->callback());
     } else {
       stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
-      waiter->callback()(fail(made.error()));
+      waiter->callback()(fail(made ? waiter->kept.error() : made.error()));
     }
   }
   if (complete) {
@@ -245,12 +279,37 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   }
 }
 
-FillingArtifact::Waiters FillingArtifact::release_waiters(uint32_t tile, bool made) {
+bool FillingArtifact::note_failure(uint32_t tile, const Error& error, bool unstored) {
+  const bool known = unstored && failure_ && failure_->message == error.message;
+  failure_ = error;
+  failed_tile_ = tile;
+  warm_ = false;
+  const Clock::time_point now = Clock::now();
+  if (!unstored) {
+    fill_again_.reset();
+  } else if (!fill_again_) {
+    fill_again_ = now + fill_pause_;
+  } else if (now >= *fill_again_) {
+    fill_pause_ = std::min(2 * fill_pause_, kLongestFillPause);
+    fill_again_ = now + fill_pause_;
+  }
+  return !known;
+}
+
+FillingArtifact::Waiters FillingArtifact::release_waiters(uint32_t tile,
+                                                          const Result<std::shared_ptr<const UnstoredTile>>& made) {
   Waiters released;
   const auto [begin, end] = waiters_.equal_range(tile);
   for (auto it = begin; it != end;) {
     const auto waiting = it++;
-    if (!made || --waiting->second->missing == 0) {
+    Waiter& waiter = *waiting->second;
+    if (made && *made) {
+      waiter.kept = contain_exceptions("cannot keep what could not be stored", [&]() -> Status {
+        waiter.memory.keep(*plan_, waiter.range(), tile, **made);
+        return {};
+      });
+    }
+    if (!made || !waiter.kept || --waiter.missing == 0) {
       released.insert(waiters_.extract(waiting));
     } else {
       waiters_.erase(waiting);
@@ -292,11 +351,11 @@ void FillingArtifact::forget(const Waiter& waiter) {
   }
 }
 
-void FillingArtifact::deliver(ByteRange range, const ReadCallback& callback) const {
+void FillingArtifact::deliver(ByteRange range, const FromMemory& memory, const ReadCallback& callback) const {
   PageBuffer& buffer = thread_read_buffer();
   const Status read = contain_exceptions("cannot read " + name_.virtual_path(), [&] {
     buffer.resize(range.size);
-    return assemble(range, buffer);
+    return assemble(range, memory, buffer);
   });
   if (!read) {
     stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
@@ -306,34 +365,36 @@ void FillingArtifact::deliver(ByteRange range, const ReadCallback& callback) con
   }
 }
 
-Status FillingArtifact::assemble(ByteRange range, std::span<std::byte> out) const {
+Status FillingArtifact::assemble(ByteRange range, const FromMemory& memory, std::span<std::byte> out) const {
   QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_->fd(), out, range.offset));
   if (got != out.size()) {
     return fail(ErrorKind::kCorrupt,
                 "the cached file of " + name_.virtual_path() + " was cut short: remove it (rm) and read again");
   }
+  memory.overlay(range, out);
   plan_->render_static(range, out);
   for (const Piece& piece : plan_->locate(range)) {
     if (piece.kind == PieceKind::kTrailer) {
-      QCACHE_TRY_ASSIGN(const std::vector<std::byte> bytes, trailer(piece));
+      QCACHE_TRY_ASSIGN(const std::vector<std::byte> bytes, trailer(piece, memory));
       std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<ptrdiff_t>(piece.range.offset - range.offset));
     }
   }
   return {};
 }
 
-Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece) const {
-  QCACHE_TRY_ASSIGN(const uint32_t crc, stored_crc(piece.group, piece.stored));
+Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece, const FromMemory& memory) const {
+  QCACHE_TRY_ASSIGN(const uint32_t crc, stored_crc(piece.group, piece.stored, memory));
   const std::vector<std::byte> whole = plan_->trailer(piece.group, piece.stored, crc);
   const auto begin = whole.begin() + static_cast<ptrdiff_t>(piece.stored_offset);
   return std::vector<std::byte>(begin, begin + static_cast<ptrdiff_t>(piece.range.size));
 }
 
-Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) const {
+Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored, const FromMemory& memory) const {
   uint32_t crc = 0;
   const Group& planned = plan_->groups()[group];
   for (uint32_t index = planned.tiles.first; index < planned.tiles.end; ++index) {
-    const std::optional<TileMark> mark = filling_->mark_of(index);
+    const TileMark* const unstored = memory.mark_of(index);
+    const std::optional<TileMark> mark = unstored != nullptr ? *unstored : filling_->mark_of(index);
     if (!mark || !mark->crc) {
       // Another process found the tile's bytes wrong after we had verified them: the disk changed under us.
       return fail(ErrorKind::kCorrupt,
@@ -350,10 +411,10 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored) co
     return crc;
   }
   // Each tile's bytes lie in two places, and their CRCs cannot be put together. Such tensors are small.
-  return crc_of_file(ByteRange{planned.data_offsets[stored], tensor.size_bytes()});
+  return crc_of_file(ByteRange{planned.data_offsets[stored], tensor.size_bytes()}, memory);
 }
 
-Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
+Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range, const FromMemory& memory) const {
   constexpr uint64_t kReadBytes = uint64_t{1} << 20;
   PageBuffer buffer(std::min(kReadBytes, range.size));
   uint32_t crc = 0;
@@ -364,6 +425,7 @@ Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range) const {
       return fail(ErrorKind::kCorrupt,
                   "the cached file of " + name_.virtual_path() + " became shorter while it was read: read it again");
     }
+    memory.overlay(ByteRange{range.offset, got}, part);
     crc = crc32(crc, part);
     range = ByteRange{range.offset + got, range.size - got};
   }
@@ -394,7 +456,7 @@ Status FillingArtifact::write_static_bytes() {
         buffer.resize(piece.range.size);
         plan_->render_static(piece.range, buffer);
       } else if (piece.kind == PieceKind::kTrailer) {
-        QCACHE_TRY_ASSIGN(buffer, trailer(piece));
+        QCACHE_TRY_ASSIGN(buffer, trailer(piece, {}));
       } else {
         continue;
       }
@@ -449,13 +511,18 @@ void FillingArtifact::add_opener() {
 
 void FillingArtifact::remove_opener() {
   bool complete = false;
+  bool last = false;
   {
     const MutexLock lock(mutex_);
     readers_.remove();
     if (!readers_.any()) {
       last_use_ = Clock::now();
       complete = announce_due();
+      last = true;
     }
+  }
+  if (last) {
+    filling_->note_use();
   }
   if (complete) {
     observer_.on_complete(shared_from_this());
@@ -474,6 +541,8 @@ void FillingArtifact::set_warm(bool warm) {
 
 void FillingArtifact::start_afresh() {
   failure_.reset();
+  fill_again_.reset();
+  fill_pause_ = kFirstFillPause;
   seal_failure_.reset();
   seal_pause_ = kFirstSealPause;
 }
@@ -510,20 +579,18 @@ void FillingArtifact::tick() {
     const MutexLock lock(mutex_);
     complete = announce_due();
     pump_fill();
+    if (!readers_.read_since(Clock::now() - kUnstoredKept)) {
+      unstored_.clear();
+    }
   }
-  bool last = false;
   if (complete) {
     observer_.on_complete(shared_from_this());
   }
 }
 
 double FillingArtifact::progress() const {
-      last = true;
   const uint32_t tiles = plan_->tile_count();
   return tiles == 0 ? 1.0 : static_cast<double>(filling_->marked_count()) / static_cast<double>(tiles);
-  if (last) {
-    filling_->note_use();
-  }
 }
 
 bool FillingArtifact::in_use() const {

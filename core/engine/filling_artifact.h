@@ -17,6 +17,7 @@
 #include "core/engine/readers.h"
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
+#include "core/engine/unstored_tiles.h"
 #include "core/engine/workshop.h"
 #include "core/store/record.h"
 #include "core/store/store.h"
@@ -40,7 +41,8 @@ class FillingObserver {
 /// reader is woken exactly once. Everything that can block runs in the pool, so calls return quickly.
 /// The whole file is filled in the background, in file order, while somebody asked to warm it, is about to load it, or
 /// has had it open for a moment (see Readers); no longer once its names are gone. Thread-safe. A failed tile fails the
-/// reads that wait for it, and is tried again by the next read.
+/// reads that wait for it, and is tried again by the next read. One that cannot be stored, because the disk is full, is
+/// delivered from memory and made again by a later read: a program that has mapped the file would die of a failure.
 class FillingArtifact final : public Artifact, public std::enable_shared_from_this<FillingArtifact> {
  public:
   /// `source` and `filling` belong to this artifact from now on; the other references must outlive it.
@@ -100,6 +102,10 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
  private:
   static constexpr std::chrono::seconds kFirstSealPause{1};
   static constexpr std::chrono::seconds kLongestSealPause{60};
+  static constexpr std::chrono::seconds kFirstFillPause{2};
+  static constexpr std::chrono::seconds kLongestFillPause{60};
+  // Without a read, and the unstored tiles are given up.
+  static constexpr std::chrono::seconds kUnstoredKept{10};
 
   enum class TileState : uint8_t { kAbsent, kQueued, kMaking, kReady };
   class Waiter;
@@ -112,6 +118,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void start_read_ahead(const std::vector<TileSpan>& needed) QCACHE_REQUIRES(mutex_);
   // Queues a tile; one that is queued already is queued again (whichever job runs first makes it).
   void request(uint32_t tile, Priority priority) QCACHE_REQUIRES(mutex_);
+  // For what nobody waits for: false where there is no memory to queue it.
+  bool try_request(uint32_t tile, Priority priority) QCACHE_REQUIRES(mutex_);
   void run_tile(uint32_t tile, Priority priority) QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] WorkerPool& pool_for(uint32_t tile) const;
   [[nodiscard]] bool still_wanted(uint32_t tile, Priority priority) const QCACHE_REQUIRES(mutex_);
@@ -120,20 +128,23 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   // Forgets what went wrong.
   void start_afresh() QCACHE_REQUIRES(mutex_);
   void set_state(uint32_t tile, TileState state) QCACHE_REQUIRES(mutex_);
-  // Takes the waiters that a tile's end (good or bad) lets go. Allocates nothing.
-  Waiters release_waiters(uint32_t tile, bool made) QCACHE_REQUIRES(mutex_);
+  // Takes the waiters that a tile's end (good or bad) lets go. Throws nothing.
+  Waiters release_waiters(uint32_t tile, const Result<std::shared_ptr<const UnstoredTile>>& made)
+      QCACHE_REQUIRES(mutex_);
+  // What is to be said and tried again of a tile that was not made, or not stored. Whether that is news.
+  bool note_failure(uint32_t tile, const Error& error, bool unstored) QCACHE_REQUIRES(mutex_);
   // Whether the caller is to call on_complete(), once it has let go of the lock.
   [[nodiscard]] bool announce_due() QCACHE_REQUIRES(mutex_);
   void forget(const Waiter& waiter) QCACHE_EXCLUDES(mutex_);
   // Calls back with the bytes of a range whose tiles are all ready.
-  void deliver(ByteRange range, const ReadCallback& callback) const;
-  Status assemble(ByteRange range, std::span<std::byte> out) const;
+  void deliver(ByteRange range, const FromMemory& memory, const ReadCallback& callback) const;
+  Status assemble(ByteRange range, const FromMemory& memory, std::span<std::byte> out) const;
   // Adds the digests that the marks of tiles made for readers lack.
   Status add_digests(const KeepGoing& keep_going) QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored) const;
-  Result<uint32_t> crc_of_file(ByteRange range) const;
+  [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored, const FromMemory& memory) const;
+  Result<uint32_t> crc_of_file(ByteRange range, const FromMemory& memory) const;
   [[nodiscard]] Record record_draft() const;
-  [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece) const;
+  [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece, const FromMemory& memory) const;
 
   const ArtifactName name_;
   const std::shared_ptr<const LayoutPlan> plan_;
@@ -163,6 +174,10 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<Error> failure_ QCACHE_GUARDED_BY(mutex_);
   uint32_t failed_tile_ QCACHE_GUARDED_BY(mutex_) = 0;
+  // Where the disk was full: the tiles made last, and when the background fill looks for room again.
+  UnstoredTiles unstored_ QCACHE_GUARDED_BY(mutex_);
+  std::optional<std::chrono::steady_clock::time_point> fill_again_ QCACHE_GUARDED_BY(mutex_);
+  std::chrono::seconds fill_pause_ QCACHE_GUARDED_BY(mutex_) = kFirstFillPause;
   std::optional<Error> seal_failure_ QCACHE_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point seal_again_ QCACHE_GUARDED_BY(mutex_);
   std::chrono::seconds seal_pause_ QCACHE_GUARDED_BY(mutex_) = kFirstSealPause;

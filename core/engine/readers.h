@@ -29,6 +29,7 @@ class Readers {
   void remove();
   [[nodiscard]] bool any() const { return open_ > 0; }
   void on_read(Time now);
+  [[nodiscard]] bool read_since(Time then) const { return last_read_ && *last_read_ >= then; }
   /// A program is about to read all of the file. It may come and go before that.
   void expect(Time now) { expected_since_ = now; }
   [[nodiscard]] bool expected(Time now) const { return expected_since_ && now - *expected_since_ < kComes; }

@@ -7,10 +7,13 @@
 
 #include "core/engine/tile_maker.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -84,9 +87,15 @@ Status unless_served_unmarked(Status marked, TileMaker::Proof proof) {
 
 /// A tile's lock, where it is to be had.
 class TileLock {
+  using Clock = std::chrono::steady_clock;
+
  public:
   TileLock(FillingFile& filling, uint32_t tile)
       : filling_(filling), tile_(tile), locked_(filling.lock_tile(tile, kTileLockPatience)) {}
+
+  /// Whether no other process can have lost its patience and be making the tile as well.
+  [[nodiscard]] bool ours_alone() const { return locked_ && Clock::now() - since_ < kTileLockPatience / 2; }
+
   ~TileLock() {
     if (locked_) {
       filling_.unlock_tile(tile_);
@@ -99,6 +108,7 @@ class TileLock {
   FillingFile& filling_;
   const uint32_t tile_;
   const bool locked_;
+  const Clock::time_point since_ = Clock::now();
 };
 
 }  // namespace
@@ -107,7 +117,7 @@ TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& sourc
                      FactorWorkers& workers, FillingFile& filling, Stats& stats)
     : env_(env), plan_(plan), source_(source), surveys_(surveys), workers_(workers), filling_(filling), stats_(stats) {}
 
-Status TileMaker::ensure(uint32_t index, Proof proof) const {
+Result<std::shared_ptr<const UnstoredTile>> TileMaker::ensure(uint32_t index, Proof proof) const {
   const Tile tile = plan_.tile(index);
   const auto there = [&]() -> Result<bool> {
     const auto mark = filling_.mark_of(index);
@@ -119,12 +129,15 @@ Status TileMaker::ensure(uint32_t index, Proof proof) const {
   };
   QCACHE_TRY_ASSIGN(const bool made_before, there());
   if (made_before) {
-    return {};
+    return nullptr;
   }
   const TileLock lock(filling_, index);
   // Another process may have made it while we waited for the lock.
   QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
-  return made_meanwhile ? Status{} : make(index, tile, proof);
+  if (made_meanwhile) {
+    return nullptr;
+  }
+  return make(index, tile, proof, [&] { return lock.ours_alone(); });
 }
 
 Status TileMaker::add_digest(uint32_t index) const {
@@ -137,7 +150,8 @@ Status TileMaker::add_digest(uint32_t index) const {
       return {};
     }
   }
-  return ensure(index, Proof::kChecksumAndDigest);
+  QCACHE_TRY_ASSIGN(const auto unstored, ensure(index, Proof::kChecksumAndDigest));
+  return unstored ? fail(unstored->why) : Status();
 }
 
 Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const {
@@ -261,15 +275,33 @@ Result<uint64_t> TileMaker::write(const Tile& tile) const {
   return bytes;
 }
 
-Status TileMaker::make(uint32_t index, const Tile& tile, Proof proof) const {
+void TileMaker::punch(const Tile& tile) const {
+  for (uint32_t i = 0; i < thread_buffers().stored.size(); ++i) {
+    for (const ByteRange& range : plan_.tile_file_ranges(tile, i)) {
+      (void)::fallocate(filling_.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
+                        static_cast<off_t>(range.size));
+    }
+  }
+}
+
+Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, const Tile& tile, Proof proof,
+                                                            const Alone& alone) const {
   QCACHE_TRY(encode(tile));
   QCACHE_TRY(source_.check(source_.model().tensors[plan_.groups()[tile.group].tensor].file));
-  QCACHE_TRY_ASSIGN(const uint64_t bytes, write(tile));
-  const TileMark mark = mark_for(thread_buffers().stored, proof == Proof::kChecksumAndDigest);
-  QCACHE_TRY(unless_served_unmarked(filling_.mark(index, mark), proof));
+  const Result<uint64_t> written = write(tile);
+  auto& buffers = thread_buffers();
+  const TileMark mark = mark_for(buffers.stored, proof == Proof::kChecksumAndDigest);
+  const Status stored = written ? filling_.mark(index, mark) : Status(fail(written.error()));
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
-  stats_.bytes_quantized.fetch_add(bytes, std::memory_order_relaxed);
-  return {};
+  if (!stored) {
+    // Half a tile is of no use, and what it occupies may be what others need to open a file at all.
+    if (!filling_.mark_of(index) && alone()) {
+      punch(tile);
+    }
+    return std::make_shared<const UnstoredTile>(UnstoredTile{std::exchange(buffers.stored, {}), mark, stored.error()});
+  }
+  stats_.bytes_quantized.fetch_add(*written, std::memory_order_relaxed);
+  return nullptr;
 }
 
 }  // namespace qcache
