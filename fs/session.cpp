@@ -1,18 +1,27 @@
 #include "fs/session.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 #include <spawn.h>
 
 #include "core/base/log.h"
+#include "core/base/units.h"
+#include "fs/end_signals.h"
 #include "fs/operations.h"
 
 extern char** environ;  // NOLINT(readability-redundant-declaration): not every libc header declares it
@@ -77,6 +86,88 @@ Result<int> run_program(std::vector<std::string> words) {
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
+
+// Of what is at `path`, as the kernel remembers it: asking the filesystem would be asking ourselves. Nothing where it
+// cannot be told.
+std::optional<std::pair<uint32_t, uint32_t>> device_at(const std::string& path) {
+  struct ::statx found {};
+  if (::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &found) != 0) {
+    return std::nullopt;
+  }
+  return std::pair(found.stx_dev_major, found.stx_dev_minor);
+}
+
+/// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed.
+class Ending {
+ public:
+  Ending(EndSignals& signals, fuse_session* session, const Operations& operations, const MountOptions& options)
+      : signals_(signals),
+        session_(session),
+        operations_(operations),
+        options_(options),
+        device_(device_at(options.mount_point)),
+        thread_([this] { run(); }) {}
+  /// The session has ended, for whatever reason.
+  ~Ending() { join(); }
+  Ending(const Ending&) = delete;
+  Ending& operator=(const Ending&) = delete;
+
+  void join() {
+    if (thread_.joinable()) {
+      signals_.stop_waiting();
+      thread_.join();
+    }
+  }
+  /// Whether what is at the mount point is our mount: it may be detached, and another be there in its place.
+  [[nodiscard]] bool is_mounted() const {
+    return !detached_ && (!device_ || device_at(options_.mount_point) == device_);
+  }
+
+ private:
+  void run() {
+    if (signals_.wait(std::nullopt) == EndSignals::Event::kSignal) {
+      linger();
+      fuse_session_exit(session_);
+#if !QCACHE_HAS_PASSTHROUGH
+      ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
+#endif
+    }
+  }
+
+  void linger() {
+    constexpr std::chrono::milliseconds kLook{100};
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point end = Clock::now() + options_.linger;
+    if (operations_.files_served_here() == 0 || Clock::now() >= end) {
+      return;
+    }
+    spdlog::info(
+        "{} is told to end: it is taken off its mount point, and the {} files that are open are served for up "
+        "to {}",
+        options_.mount_point, operations_.files_served_here(), format_duration(options_.linger));
+    if (is_mounted()) {
+      const Status detached = unmount(options_.mount_point, true);
+      detached_ = detached.has_value();
+      if (!detached) {
+        spdlog::warn("{}", detached.error().message);
+      }
+    }
+    while (operations_.files_served_here() > 0 && Clock::now() < end) {
+      if (signals_.wait(kLook) != EndSignals::Event::kTimeout) {
+        return;
+      }
+    }
+  }
+
+  EndSignals& signals_;
+  fuse_session* const session_;
+  const Operations& operations_;
+  const MountOptions& options_;
+  const std::optional<std::pair<uint32_t, uint32_t>> device_;
+  std::atomic<bool> detached_{false};
+  [[maybe_unused]] const pthread_t main_ = ::pthread_self();
+  std::thread thread_;
+};
 
 // Whether `inner` is `outer` or lies below it. Both absolute, links resolved.
 bool lies_within(const std::string& inner, const std::string& outer) {
@@ -187,9 +278,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   if (!session) {
     return fail(ErrorKind::kInvalidArgument, "libfuse does not accept the mount options");
   }
-  if (fuse_set_signal_handlers(session.get()) != 0) {
-    return fail(ErrorKind::kInternal, "cannot install signal handlers");
-  }
+  QCACHE_TRY_ASSIGN(EndSignals signals, EndSignals::catch_them());
   Status result;
   if (fuse_session_mount(session.get(), resolved.mount_point.c_str()) != 0) {
     result =
@@ -199,6 +288,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   } else {
     spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
     operations.connect(fuse_session_fd(session.get()));
+    Ending ending(signals, session.get(), operations, resolved);
     fuse_loop_config* config = fuse_loop_cfg_create();
     fuse_loop_cfg_set_max_threads(config, kRequestThreads);
     fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
@@ -207,10 +297,12 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
     // Waiting reads are answered while the session still takes answers.
     engine->stop();
     operations.disconnect();
-    fuse_session_unmount(session.get());
+    ending.join();
+    if (ending.is_mounted()) {
+      fuse_session_unmount(session.get());
+    }
     spdlog::info("unmounted {}", resolved.mount_point);
   }
-  fuse_remove_signal_handlers(session.get());
   return result;
 }
 

@@ -14,6 +14,7 @@ struct MountWords {
   std::string max_size;
   std::string log_file;
   std::string log_level;
+  std::string linger;
   unsigned threads = 0;
   bool foreground = false;
   bool no_passthrough = false;
@@ -44,6 +45,7 @@ Result<MountRequest> to_request(const MountWords& words) {
   add("max_size", words.max_size);
   add("log_file", words.log_file);
   add("log_level", words.log_level);
+  add("linger", words.linger);
   if (words.no_passthrough) {
     options.emplace_back("no_passthrough");
   }
@@ -80,6 +82,8 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)");
   command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)");
   command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)");
+  command->add_option("--linger", words->linger,
+                      "Told to end, serve files that programs have open for this long at most (default: 60s)");
   command->add_flag("-d,--debug", words->debug, "Log every request of the kernel; implies -f");
   command->add_option("-o", words->options, "Mount options as in /etc/fstab: cache_dir=, max_age=, max_size=, ro, ...")
       ->allow_extra_args(false);

@@ -81,6 +81,8 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
     mount.passthrough = false;
   } else if (name == "allow_other") {
     mount.allow_other = true;
+  } else if (name == "linger") {
+    QCACHE_TRY_ASSIGN(mount.linger, parse_duration(value));
   } else if (name == "log_file") {
     request.log_file = value;
   } else if (name == "log_level") {

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 
 #include "tests/fs/mount_test.h"
 
@@ -140,7 +142,7 @@ TEST_F(MountTiming, ReadyAtOnce) {
 // S45: SIGTERM, SIGINT and SIGHUP unmount; the daemon ends with status 0.
 TEST_F(MountDaemon, SignalsUnmountCleanly) {
   tiled_model().write(model("m"));
-  MountedFs& fs = mount();
+  MountedFs& fs = mount({"--linger", "0s"});
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
     SCOPED_TRACE(signal);
     const UniqueFd open_one = open_file(fs.path("m/nf4/0.bin"));  // open files do not keep it from ending
@@ -153,6 +155,75 @@ TEST_F(MountDaemon, SignalsUnmountCleanly) {
     fs.restart();
   }
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0.bin")), expected_file(model("m"), "nf4")));
+}
+
+// S185: Told to end while programs have files open that only the daemon can serve (being made, or complete without
+// passthrough), it takes the mount off its mount point at once, and serves them until they are closed, for `linger` (60
+// s) at most; a second signal ends that.
+TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "nf4");
+  MountedFs& fs = mount();
+  MountedFs::Setup again = setup("mnt");
+  again.log_file = dir() / "next.log";
+  std::unique_ptr<MountedFs> next;
+  for (const bool sealed : {false, true}) {
+    SCOPED_TRACE(sealed);
+    MountedFs& old = next ? *next : fs;
+    UniqueFd fd = open_file(old.path("m/nf4/0.bin"));
+    auto mapping = std::make_unique<Mapping>(fd.get(), expected.size(), MAP_SHARED, PROT_READ);
+    EXPECT_EQ(read_at(fd.get(), 0, 10).error, 0);
+    ::kill(old.pid(), SIGTERM);
+    EXPECT_TRUE(eventually([&] { return stat_error(old.path(".qcache")) == ENOENT; }));
+    if (sealed && MountedFs::passthrough_wanted()) {
+      EXPECT_TRUE(eventually([&] { return !old.running(); })) << "the kernel serves its files";
+      EXPECT_TRUE(reads_as(read_at(fd.get(), 0, expected.size()), expected));
+      EXPECT_EQ(old.stop(), 0);
+      continue;
+    }
+    auto newer = std::make_unique<MountedFs>(again);
+    EXPECT_TRUE(reads_as(read_whole(newer->path("m/nf4/0.bin")), expected)) << "another daemon has taken its place";
+    newer->wait_until_sealed("m/nf4/0.bin");
+    EXPECT_TRUE(old.running());
+    Child program([&] { return same_bytes(mapping->bytes(), expected) ? 0 : 1; });
+    EXPECT_EQ(program.wait_for(60), 0);
+    EXPECT_TRUE(reads_as(read_at(fd.get(), 0, expected.size()), expected));
+    mapping.reset();
+    EXPECT_TRUE(old.running());
+    fd.reset();
+    EXPECT_TRUE(eventually([&] { return !old.running(); }));
+    EXPECT_EQ(old.stop(), 0);
+    next = std::move(newer);
+    EXPECT_EQ(stat_error(next->path("m/nf4/0.bin")), 0) << "the old daemon has unmounted the new one";
+  }
+  EXPECT_EQ(next->stop(), 0);
+}
+
+// S185: Told to end while programs have files open that only the daemon can serve (being made, or complete without
+// passthrough), it takes the mount off its mount point at once, and serves them until they are closed, for `linger` (60
+// s) at most; a second signal ends that.
+TEST_F(MountDaemon, LingeringEndsInTimeAndByASecondSignal) {
+  using Clock = std::chrono::steady_clock;
+  tiled_model().write(model("m"));
+  for (const bool second_signal : {false, true}) {
+    SCOPED_TRACE(second_signal);
+    MountedFs fs(setup("mnt", {"--linger", second_signal ? "50s" : "2s"}));
+    const UniqueFd fd = open_file(fs.path("m/nf4/0.bin"));
+    EXPECT_EQ(read_at(fd.get(), 0, 10).error, 0);
+    const Clock::time_point told = Clock::now();
+    ::kill(fs.pid(), SIGTERM);
+    EXPECT_TRUE(eventually([&] { return stat_error(fs.path(".qcache")) == ENOENT; }));
+    EXPECT_EQ(read_at(fd.get(), 100'000, 10).error, 0);
+    if (second_signal) {
+      ::kill(fs.pid(), SIGTERM);
+    }
+    EXPECT_TRUE(eventually([&] { return !fs.running(); }));
+    if (!second_signal) {
+      EXPECT_GT(Clock::now() - told, std::chrono::milliseconds(1500));
+    }
+    EXPECT_EQ(fs.stop(), 0);
+    EXPECT_NE(read_at(fd.get(), 200'000, 10).error, 0);
+  }
 }
 
 // S46: Other users get EACCES, unless it was mounted with `allow_other`.

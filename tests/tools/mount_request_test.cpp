@@ -94,15 +94,16 @@ TEST(MountHelper, TakesOptionsFlagsAndNamesInAnyOrder) {
 }
 
 TEST(MountHelper, UnderstandsOurOptions) {
-  const MountRequest request =
-      parsed({"/models", "/mnt", "-o",
-              R"(cache_dir=/var/a\,b,max_age=12h,max_size=2K,aging_interval=90s,threads=3,no_passthrough,log_file=/l,)"
-              "log_level=debug"});
+  const MountRequest request = parsed(
+      {"/models", "/mnt", "-o",
+       R"(cache_dir=/var/a\,b,max_age=12h,max_size=2K,aging_interval=90s,threads=3,linger=5s,no_passthrough,log_file=/l,)"
+       "log_level=debug"});
   EXPECT_EQ(request.options.engine.cache_directory, "/var/a,b");
   EXPECT_EQ(request.options.engine.aging.max_age, std::chrono::hours(12));
   EXPECT_EQ(request.options.engine.aging.max_bytes, uint64_t{2048});
   EXPECT_EQ(request.options.engine.aging_interval, std::chrono::seconds(90));
   EXPECT_EQ(request.options.engine.threads, 3U);
+  EXPECT_EQ(request.options.linger, std::chrono::seconds(5));
   EXPECT_FALSE(request.options.passthrough);
   EXPECT_EQ(request.log_file, "/l");
   EXPECT_EQ(request.log_level, "debug");
