@@ -7,20 +7,9 @@
 #include <vector>
 
 #include "core/base/env.h"
+#include "core/base/mount_info.h"
 
 namespace qcache {
-
-/// One line of /proc/self/mountinfo (proc(5)), decoded.
-struct MountEntry {
-  std::string root;  ///< what of the filesystem is mounted: "/", or a folder in it for a bind mount
-  std::string mount_point;
-  std::string type;                 ///< "fuse.qcache"
-  std::optional<uint32_t> user_id;  ///< who mounted it (FUSE only)
-};
-
-/// The mounts that can be reached: where several lie on one mount point, the last covers the others. Lines that are not
-/// understood are left out.
-[[nodiscard]] std::vector<MountEntry> parse_mount_info(std::string_view text);
 
 /// A qcache mount that answers.
 struct RunningMount {
@@ -43,9 +32,6 @@ struct MountPath {
 /// Where in one of the mounts `path` is, be it there or not; none where it is outside them all.
 [[nodiscard]] std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path,
                                                         const std::vector<RunningMount>& mounts);
-
-/// The text of a small file that need not know its size (as in /proc); what is beyond `limit` bytes is left out.
-Result<std::string> read_text(Env& env, const std::string& path, size_t limit = size_t{1} << 20U);
 
 /// "a/b//c" -> a, b, c.
 [[nodiscard]] std::vector<std::string> split_path(std::string_view path);

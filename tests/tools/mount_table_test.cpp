@@ -12,35 +12,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-TEST(MountTable, DecodesLinesOfMountinfo) {
-  const auto mounts = parse_mount_info(
-      "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
-      "50 27 0:39 / /mnt/my\\040models\\134\\011x rw,nosuid shared:7 master:1 - fuse.qcache /m "
-      "rw,user_id=1000,group_id=7\n"
-      "51 27 0:40 /sub /mnt/bind rw - fuse.qcache /m rw,user_id=0\n"
-      "not a line\n"
-      "52 27 0:41 / /short\n"
-      "53 27 0:42 / /no-type rw -\n"
-      "54 27 0:43 / /no-options rw - fuse.qcache");
-  ASSERT_EQ(mounts.size(), 4U);
-  EXPECT_EQ(mounts[0].type, "proc");
-  EXPECT_EQ(mounts[0].user_id, std::nullopt);
-  EXPECT_EQ(mounts[1].mount_point, "/mnt/my models\\\tx");
-  EXPECT_EQ(mounts[1].type, "fuse.qcache");
-  EXPECT_EQ(mounts[1].root, "/");
-  EXPECT_EQ(mounts[1].user_id, 1000U);
-  EXPECT_EQ(mounts[2].root, "/sub");
-  EXPECT_EQ(mounts[3].mount_point, "/no-options");
-}
-
-TEST(MountTable, LaterMountCoversEarlierOneOnTheSamePlace) {
-  const auto mounts = parse_mount_info(
-      "50 27 0:39 / /mnt rw - fuse.qcache /m rw\n"
-      "51 50 0:40 / /mnt rw - tmpfs tmpfs rw\n");
-  ASSERT_EQ(mounts.size(), 1U);
-  EXPECT_EQ(mounts[0].type, "tmpfs");
-}
-
 TEST(MountTable, KeepsOnlyMountsThatAnswer) {
   CommandRunner runner;
   runner.show_mount(::geteuid());
