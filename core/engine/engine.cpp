@@ -3,6 +3,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -315,12 +317,40 @@ void Engine::forget_cached_ranks() {
   ++rank_changes_;
 }
 
+namespace {
+
+// Asks `ask` again while the model's files are settling.
+template <typename Ask>
+auto wait_for_settling(const std::string& model, const Ask& ask) -> decltype(ask(std::declval<int64_t&>())) {
+  for (int attempt = 0; attempt < Engine::kSettleAttempts; ++attempt) {
+    int64_t settles_in_ns = 0;
+    auto done = ask(settles_in_ns);
+    if (done || settles_in_ns == 0) {
+      return done;
+    }
+    std::this_thread::sleep_for(std::chrono::nanoseconds(settles_in_ns));
+  }
+  return fail(still_being_written(model));
+}
+
+}  // namespace
+
+Error still_being_written(const std::string& model) {
+  return Error{ErrorKind::kSourceChanged, 0,
+               "the files of model '" + model + "' are still being written: read again when that is done"};
+}
+
 Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* expected) {
+  return wait_for_settling(name.model, [&](int64_t& settles_in_ns) { return open_now(name, expected, settles_in_ns); });
+}
+
+Result<OpenArtifact> Engine::open_now(const ArtifactName& name, const Sha256Digest* expected, int64_t& settles_in_ns) {
+  settles_in_ns = 0;
   const auto look = [&]() -> Result<OpenArtifact> {
     // More than two need a file that others drop and make over and over.
     constexpr int kLooks = 5;
     for (int looks = 0; looks < kLooks; ++looks) {
-      QCACHE_TRY_ASSIGN(auto opened, try_open(name, expected));
+      QCACHE_TRY_ASSIGN(auto opened, try_open(name, expected, settles_in_ns));
       if (opened) {
         return std::move(*opened);
       }
@@ -328,7 +358,8 @@ Result<OpenArtifact> Engine::open(const ArtifactName& name, const Sha256Digest* 
     return fail(ErrorKind::kBusy, "other processes keep replacing " + name.virtual_path() + "; try again");
   };
   auto opened = look();
-  if (!opened && opened.error().kind != ErrorKind::kSourceChanged && opened.error().kind != ErrorKind::kNotFound) {
+  if (!opened && settles_in_ns == 0 && opened.error().kind != ErrorKind::kSourceChanged &&
+      opened.error().kind != ErrorKind::kNotFound) {
     errors_.add(name.virtual_path(), opened.error(), env_.now_ns());
   }
   return opened;
@@ -339,15 +370,17 @@ Status Engine::expect_reader(const ArtifactName& name) {
   if (info.state == ArtifactState::kSealed) {
     return {};  // opening it would count as an access
   }
-  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
+  int64_t settles_in_ns = 0;
+  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open_now(name, nullptr, settles_in_ns));
   if (opened.filling() != nullptr) {
     opened.filling()->expect_reader();
   }
   return {};
 }
 
-Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected) {
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, index_.get_settled(name.model));
+Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected,
+                                                     int64_t& settles_in_ns) {
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, index_.get_settled(name.model, settles_in_ns));
   const Sha256Digest recipe = recipe_of(name, *source);
   if (expected != nullptr && *expected != recipe) {
     return fail(ErrorKind::kSourceChanged, "the model changed since " + name.virtual_path() + " was looked up");
@@ -490,6 +523,11 @@ Status Engine::set_pinned(const ArtifactName& name, bool pinned) {
 }
 
 Status Engine::set_warm(const ArtifactName& name, bool warm) {
+  return wait_for_settling(name.model, [&](int64_t& settles_in_ns) { return set_warm_now(name, warm, settles_in_ns); });
+}
+
+Status Engine::set_warm_now(const ArtifactName& name, bool warm, int64_t& settles_in_ns) {
+  settles_in_ns = 0;
   if (!warm) {
     QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
     if (const auto artifact = live(cached_file_name(found.path, name))) {
@@ -497,7 +535,7 @@ Status Engine::set_warm(const ArtifactName& name, bool warm) {
     }
     return {};
   }
-  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open(name));
+  QCACHE_TRY_ASSIGN(const OpenArtifact opened, open_now(name, nullptr, settles_in_ns));
   if (opened->sealed_fd() < 0) {
     opened.filling()->set_warm(true);
   }
@@ -527,6 +565,15 @@ void Engine::closed(const std::string& file, std::shared_ptr<const void> artifac
   if (open_files_.closed(file, env_.now_ns(), std::move(artifact))) {
     wake_.notify_all();  // the maintenance thread writes it
   }
+}
+
+std::vector<ErrorEntry> Engine::errors() const {
+  std::vector<ErrorEntry> out = errors_.recent();
+  for (const std::string& stopped : index_.stopped_roots()) {
+    const int64_t now = env_.now_ns();
+    out.push_back(ErrorEntry{now, now, 1, "models", Error{ErrorKind::kIo, ETIMEDOUT, stopped}});
+  }
+  return out;
 }
 
 Result<AgingReport> Engine::age() {

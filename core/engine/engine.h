@@ -54,6 +54,9 @@ struct ArtifactInfo {
   int64_t source_mtime_ns = 0;   ///< of the youngest source file
 };
 
+/// Why a file cannot be opened whose model does not settle.
+[[nodiscard]] Error still_being_written(const std::string& model);
+
 /// A scheme, and why a model cannot be served in it (empty where it can).
 struct DtypeInfo {
   const Scheme* scheme = nullptr;
@@ -109,6 +112,8 @@ class Engine final : private FillingObserver {
   Result<std::shared_ptr<const SourceModel>> model(const std::string& name);
   /// Whether a model folder of this name exists, servable or not.
   [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
+  /// The root that the model was last seen below, where that may stop answering; else empty. Touches no file.
+  [[nodiscard]] std::string root_that_may_stop(const std::string& name) { return index_.root_that_may_stop(name); }
   [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
 
   /// What qcache adds to the folder of a model in a dtype and rank. kNotFound as for model() and where there is no
@@ -127,8 +132,14 @@ class Engine final : private FillingObserver {
   /// processes have done within the last second.
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
   /// Opens for reading. kSourceChanged where `expected` is given and the bytes would be other ones by now: look again.
+  /// Waits where a file of the model is younger than its clock's granularity (20 ms on most filesystems, at most 2 s),
+  /// as set_warm() does.
   Result<OpenArtifact> open(const ArtifactName& name, const Sha256Digest* expected = nullptr);
-  /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open().
+  /// The same, but fails with kBusy instead of waiting, and `settles_in_ns`, else 0, says when to ask again. Who has
+  /// asked kSettleAttempts times asks for files that are being written.
+  Result<OpenArtifact> open_now(const ArtifactName& name, const Sha256Digest* expected, int64_t& settles_in_ns);
+  static constexpr int kSettleAttempts = 4;
+  /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open_now().
   Status expect_reader(const ArtifactName& name);
   /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
@@ -136,10 +147,13 @@ class Engine final : private FillingObserver {
   Status set_pinned(const ArtifactName& name, bool pinned);
   /// Starts making the whole file in the background, or stops. Returns at once; describe() tells how far it is.
   Status set_warm(const ArtifactName& name, bool warm);
+  /// The same, failing as open_now() instead of waiting.
+  Status set_warm_now(const ArtifactName& name, bool warm, int64_t& settles_in_ns);
 
   // --- the whole --------------------------------------------------------------------------------------------------
   [[nodiscard]] const Stats& stats() const { return stats_; }
-  [[nodiscard]] std::vector<ErrorEntry> errors() const { return errors_.recent(); }
+  /// What went wrong lately, and which roots do not answer now.
+  [[nodiscard]] std::vector<ErrorEntry> errors() const;
   [[nodiscard]] Store& store() { return *store_; }
   [[nodiscard]] const std::vector<std::string>& roots() const { return index_.roots(); }
   [[nodiscard]] int64_t now_ns() const { return env_.now_ns(); }
@@ -156,7 +170,8 @@ class Engine final : private FillingObserver {
   Result<std::vector<TensorQuality>> quality(const std::string& model_name, const Scheme& scheme);
 
   /// Nothing where the file was sealed between two looks at it: look again.
-  Result<std::optional<OpenArtifact>> try_open(const ArtifactName& name, const Sha256Digest* expected);
+  Result<std::optional<OpenArtifact>> try_open(const ArtifactName& name, const Sha256Digest* expected,
+                                               int64_t& settles_in_ns);
   /// Null as try_open().
   Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
                                                    const std::shared_ptr<const SourceModel>& model,

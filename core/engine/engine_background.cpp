@@ -105,6 +105,8 @@ void Engine::run_maintenance() {
       }
     }
     const Status done = contain_exceptions("cannot do what is due", [&]() -> Status {
+      workshop_.pool().replace_stopped();
+      workshop_.factor_pool().replace_stopped();
       tick_artifacts();
       workshop_.factor_workers().end_idle();
       const Clock::time_point now = Clock::now();

@@ -155,7 +155,8 @@ void FillingArtifact::request(uint32_t tile, Priority priority) {
     return;
   }
   // First, as it may throw; the job waits for our lock.
-  pool_for(tile).submit(priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); });
+  pool_for(tile).submit(
+      priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); }, source_->device());
   set_state(tile, TileState::kQueued);
 }
 

@@ -2,48 +2,141 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
+#include <utility>
 
+#include <fmt/format.h>
+
+#include "core/base/mount_info.h"
 #include "core/model/hub_cache.h"
 
 namespace qcache {
 
-ModelIndex::ModelIndex(Env& env, std::vector<std::string> roots) : env_(env), roots_(std::move(roots)) {}
+ModelIndex::ModelIndex(Env& env, std::vector<std::string> roots)
+    : env_(env), paths_(std::move(roots)), mounts_(std::make_shared<MountWatch>(env)) {
+  for (const std::string& path : paths_) {
+    roots_.push_back(std::make_shared<ModelRoot>(env, path, mounts_));
+    if (roots_.back()->may_stop()) {
+      roots_.back()->begin_walk();  // while it answers
+    }
+  }
+}
+
+ModelIndex::~ModelIndex() {
+  for (const auto& root : roots_) {
+    root->stop();
+  }
+}
 
 FoundModels ModelIndex::find_all() {
-  Places places;
-  places.found_at = std::chrono::steady_clock::now();
-  FoundModels found = find_models(env_, roots_);
-  for (const FoundModel& model : found.models) {
-    places.paths.emplace(model.name, model.path);
+  std::vector<std::shared_ptr<const RootWalk>> walks;
+  std::vector<std::string> stopped;
+  for (const auto& root : roots_) {
+    const ModelRoot::Seen seen = root->walk();
+    if (!seen.answered) {
+      stopped.push_back(fmt::format("the model folder {} does not answer: its models are listed as they were last seen",
+                                    root->path()));
+    }
+    if (seen.walk) {
+      walks.push_back(seen.walk);
+    }
   }
-  const MutexLock lock(mutex_);
-  places_ = std::move(places);
+  FoundModels found = join_walks(walks);
+  std::move(stopped.begin(), stopped.end(), std::back_inserter(found.problems));
   return found;
 }
 
 Result<FoundModel> ModelIndex::locate(const std::string& name) {
-  constexpr std::chrono::seconds kWalkInterval{1};
+  constexpr std::chrono::seconds kLookInterval{1};
   std::optional<FoundModel> known;
   {
     const MutexLock lock(mutex_);
-    if (places_ && std::chrono::steady_clock::now() - places_->found_at < kWalkInterval) {
-      const auto place = places_->paths.find(name);
-      if (place != places_->paths.end()) {
-        known = FoundModel{name, place->second};
+    const auto place = places_.find(name);
+    if (place != places_.end() && std::chrono::steady_clock::now() - place->second.found_at < kLookInterval) {
+      known = FoundModel{name, place->second.path};
+      if (place->second.may_stop) {
+        return *known;  // whoever wants more of it sees what has become of it
       }
     }
   }
-  if (known && still_there(*known)) {
-    return *known;
+  return known && still_there(*known) ? *known : look_up(name);
+}
+
+Result<FoundModel> ModelIndex::look_up(const std::string& name) {
+  std::vector<std::shared_ptr<ModelRoot>> unsure;  // only a walk could tell
+  std::vector<std::shared_ptr<ModelRoot>> stopped;
+  for (const auto& root : roots_) {
+    ModelRoot::Answer answer = root->look_up(name);
+    if (answer.lookup.found) {
+      return remember(*answer.lookup.found, root);
+    }
+    if (!answer.answered) {
+      stopped.push_back(root);
+    } else if (!answer.lookup.sure) {
+      if (answer.walked) {
+        const ModelRoot::Seen seen = root->walk();  // looks at what has changed only
+        const auto path = seen.walk->paths.find(name);
+        if (path != seen.walk->paths.end()) {
+          return remember({name, path->second}, root);
+        }
+      } else {
+        unsure.push_back(root);
+      }
+    }
   }
-  const FoundModels all = find_all();
-  const auto found =
-      std::find_if(all.models.begin(), all.models.end(), [&](const FoundModel& m) { return m.name == name; });
-  if (found == all.models.end()) {
-    return fail(ErrorKind::kNotFound, "no model '" + name + "' below the mounted folders");
+  for (const auto& root : unsure) {
+    const ModelRoot::Seen seen = root->walk();
+    const auto path =
+        seen.walk ? seen.walk->paths.find(name) : std::unordered_map<std::string, std::string>::const_iterator();
+    if (seen.walk && path != seen.walk->paths.end()) {
+      return remember({name, path->second}, root);
+    }
   }
-  return *found;
+  for (const auto& root : stopped) {
+    if (root->wait_until_it_goes_on()) {
+      const ModelRoot::Answer answer = root->look_up(name);
+      if (answer.lookup.found) {
+        return remember(*answer.lookup.found, root);
+      }
+    }
+  }
+  {
+    const MutexLock lock(mutex_);
+    places_.erase(name);
+  }
+  std::string message = "no model '" + name + "' below the mounted folders";
+  if (!stopped.empty()) {
+    message += fmt::format(" ({} does not answer)", stopped.front()->path());
+  }
+  return fail(ErrorKind::kNotFound, std::move(message));
+}
+
+FoundModel ModelIndex::remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root) {
+  const bool may_stop = root->may_stop();
+  const MutexLock lock(mutex_);
+  if (places_.size() >= kMaxPlaces) {
+    places_.clear();  // rare, and cheap to fill again
+  }
+  places_[found.name] = Place{found.path, root, may_stop, std::chrono::steady_clock::now()};
+  return found;
+}
+
+std::vector<std::string> ModelIndex::stopped_roots() const {
+  std::vector<std::string> out;
+  for (const auto& root : roots_) {
+    if (const auto seconds = root->stopped_for()) {
+      out.push_back(
+          fmt::format("the model folder {} has not answered for {} s: its models are shown as they were last "
+                      "seen, and reading them waits",
+                      root->path(), seconds->count()));
+    }
+  }
+  return out;
+}
+
+std::string ModelIndex::root_that_may_stop(const std::string& name) {
+  const MutexLock lock(mutex_);
+  const auto place = places_.find(name);
+  return place != places_.end() && place->second.may_stop ? place->second.root->path() : std::string();
 }
 
 bool ModelIndex::still_there(const FoundModel& found) const {
@@ -70,6 +163,9 @@ Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& na
     return known;
   }
   QCACHE_TRY_ASSIGN(SourceModel model, read_source_model(env_, found.path, name));
+  if (known) {
+    model.identity.go_on_from(known->identity);
+  }
   auto fresh = std::make_shared<const SourceModel>(std::move(model));
   const MutexLock lock(mutex_);
   Slot& slot = slots_[name];
@@ -82,21 +178,16 @@ Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& na
   return fresh;
 }
 
-Result<std::shared_ptr<const SourceModel>> ModelIndex::get_settled(const std::string& name) {
-  // A file that is being written never settles; its reader is told so rather than kept waiting.
-  constexpr int kMaxAttempts = 3;
-  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    QCACHE_TRY_ASSIGN(std::shared_ptr<const SourceModel> model, get(name));
-    if (model->identity.settled()) {
-      return model;
-    }
-    constexpr int64_t kLongestWaitNs = 2'100'000'000;
-    const int64_t wait_ns = model->identity.settled_at_ns - env_.now_ns();
-    std::this_thread::sleep_for(std::chrono::nanoseconds(std::clamp<int64_t>(wait_ns + 1'000'000, 0, kLongestWaitNs)));
+Result<std::shared_ptr<const SourceModel>> ModelIndex::get_settled(const std::string& name, int64_t& settles_in_ns) {
+  constexpr int64_t kMargin = 1'000'000;
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const SourceModel> model, get(name));
+  if (model->identity.settled()) {
+    settles_in_ns = 0;
+    return model;
   }
-  return fail(ErrorKind::kSourceChanged, "the files of model '" + name +
-                                             "' are still being written (or carry times in the future): read again "
-                                             "when that is done");
+  // Never 0, which means something else: it may have settled since it was captured.
+  settles_in_ns = model->identity.settles_in_ns(env_) + kMargin;
+  return fail(ErrorKind::kBusy, "the files of model '" + name + "' were written just now");
 }
 
 void ModelIndex::trim() {

@@ -3,13 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/base/env.h"
 #include "core/base/mutex.h"
+#include "core/engine/model_root.h"
 #include "core/model/model_finder.h"
 #include "core/model/source_model.h"
 
@@ -18,28 +18,37 @@ namespace qcache {
 /// The models below the roots, each read when first asked for and again whenever its files change.
 ///
 /// What get() returns is current at the moment of the call: every call looks at the files' stats. Thread-safe; a model
-/// whose header is being read does not hold up calls for others. Memory is bounded: models not asked for lately are
-/// read again.
+/// whose header is being read does not hold up calls for others, and a root whose filesystem has stopped does not hold
+/// up names of other roots (see ModelRoot). Memory is bounded: models not asked for lately are read again.
 class ModelIndex {
  public:
   ModelIndex(Env& env, std::vector<std::string> roots);
+  ~ModelIndex();
+  ModelIndex(const ModelIndex&) = delete;
+  ModelIndex& operator=(const ModelIndex&) = delete;
 
-  /// Lists the directories anew.
+  /// Walks through the roots anew (those that take long: at most once a second).
   [[nodiscard]] FoundModels find_all() QCACHE_EXCLUDES(mutex_);
 
-  /// The folder of the model called `name`. Where it lies is looked up at most once a second (a walk over all folders);
-  /// that it is still there, and which snapshot of a hub cache is current, at every call.
+  /// The folder of the model called `name`. Where it lies is looked up at most once a second, in the few folders that
+  /// the name may lead to; that it is still there, and which snapshot of a hub cache is current, at every call.
   [[nodiscard]] Result<FoundModel> locate(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
   /// kNotFound where no folder has this name; kInvalidModel, kPermission and others where it is there but cannot be
   /// served. The identity may not be settled yet: listings may use the model, bytes may not.
   Result<std::shared_ptr<const SourceModel>> get(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
-  /// The same, with a settled identity: waits (20 ms on most filesystems, at most 2 s) where a file is younger than its
-  /// clock's granularity.
-  Result<std::shared_ptr<const SourceModel>> get_settled(const std::string& name) QCACHE_EXCLUDES(mutex_);
+  /// The same for those who want bytes. An identity that has not settled is kBusy, and says in `settles_in_ns` when to
+  /// ask again (20 ms on most filesystems, at most 2 s); kSourceChanged where the files go on changing.
+  Result<std::shared_ptr<const SourceModel>> get_settled(const std::string& name, int64_t& settles_in_ns)
+      QCACHE_EXCLUDES(mutex_);
 
-  [[nodiscard]] const std::vector<std::string>& roots() const { return roots_; }
+  /// One sentence for each root whose filesystem does not answer.
+  [[nodiscard]] std::vector<std::string> stopped_roots() const;
+  /// The root that the model was last seen below, where that may stop answering; else empty. Touches no file.
+  [[nodiscard]] std::string root_that_may_stop(const std::string& name) QCACHE_EXCLUDES(mutex_);
+
+  [[nodiscard]] const std::vector<std::string>& roots() const { return paths_; }
 
  private:
   struct Slot {
@@ -49,21 +58,29 @@ class ModelIndex {
   };
   static constexpr size_t kMaxTensors = 1'000'000;  // over all models held; about 150 bytes each
 
-  struct Places {
-    std::unordered_map<std::string, std::string> paths;  // by name
+  struct Place {
+    std::string path;
+    std::shared_ptr<ModelRoot> root;
+    bool may_stop = false;
     std::chrono::steady_clock::time_point found_at;
   };
+  static constexpr size_t kMaxPlaces = 20'000;
 
   void trim() QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool still_there(const FoundModel& found) const;
+  [[nodiscard]] Result<FoundModel> look_up(const std::string& name) QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] FoundModel remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root)
+      QCACHE_EXCLUDES(mutex_);
 
   Env& env_;
-  const std::vector<std::string> roots_;
+  const std::vector<std::string> paths_;
+  const std::shared_ptr<MountWatch> mounts_;
+  std::vector<std::shared_ptr<ModelRoot>> roots_;  // constant after construction
   Mutex mutex_;
   uint64_t clock_ QCACHE_GUARDED_BY(mutex_) = 0;
   size_t tensors_held_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::unordered_map<std::string, Slot> slots_ QCACHE_GUARDED_BY(mutex_);
-  std::optional<Places> places_ QCACHE_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, Place> places_ QCACHE_GUARDED_BY(mutex_);
 };
 
 }  // namespace qcache

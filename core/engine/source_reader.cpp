@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "core/engine/strided_read.h"
+#include "core/engine/worker_pool.h"
 
 namespace qcache {
 
@@ -46,7 +47,11 @@ Status SourceReader::read(const TensorInfo& tensor, std::span<const ByteRange> r
 }
 
 Status SourceReader::read_file(size_t file, uint64_t position, std::span<std::byte> out) const {
-  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(files_.at(file).get(), out, position));
+  const auto read = [&] {
+    const WorkerPool::SourceCall call;
+    return env_.read_at(files_.at(file).get(), out, position);
+  };
+  QCACHE_TRY_ASSIGN(const size_t got, read());
   stats_.source_bytes_read.fetch_add(got, std::memory_order_relaxed);
   if (got != out.size()) {
     return fail(ErrorKind::kSourceChanged, model_->files.at(file) +
@@ -57,7 +62,11 @@ Status SourceReader::read_file(size_t file, uint64_t position, std::span<std::by
 }
 
 Status SourceReader::check(size_t file) const {
-  QCACHE_TRY_ASSIGN(const FileStat now, env_.stat(files_.at(file).get()));
+  const auto look = [&] {
+    const WorkerPool::SourceCall call;
+    return env_.stat(files_.at(file).get());
+  };
+  QCACHE_TRY_ASSIGN(const FileStat now, look());
   if (!model_->identity.files.at(file).matches(now)) {
     return fail(ErrorKind::kSourceChanged, model_->files.at(file) +
                                                " changed while it was read: its quantized files are made again from "

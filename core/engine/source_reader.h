@@ -39,6 +39,10 @@ class SourceReader {
   /// of a piece of work and before anybody sees what was made from it.
   [[nodiscard]] virtual Status check(size_t file) const;
 
+  /// Of the filesystem that holds the files; 0 where there are none.
+  [[nodiscard]] uint64_t device() const {
+    return model_->identity.files.empty() ? 0 : model_->identity.files.front().device;
+  }
   [[nodiscard]] const SourceModel& model() const { return *model_; }
 
  protected:

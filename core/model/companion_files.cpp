@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/mount_info.h"
 #include "core/model/hub_cache.h"
 #include "core/model/weight_files.h"
 
@@ -124,7 +125,9 @@ Result<FileStat> CompanionFiles::stat(const std::string& relative) const {
   QCACHE_TRY_ASSIGN(const std::string real, resolve(relative));
   QCACHE_TRY_ASSIGN(const FileStat found, env_.stat(real));
   const bool linked_folder = found.is_directory() && !relative.empty() && real != model_path_ + '/' + relative;
-  if (linked_folder || (!found.is_directory() && !found.is_regular())) {
+  // A mount of qcache below the folder would show the folder in itself, without end.
+  const bool mount = found.is_directory() && MountTable::read(env_).is_qcache_device(found.device);
+  if (linked_folder || mount || (!found.is_directory() && !found.is_regular())) {
     return not_found(relative);
   }
   return found;

@@ -12,7 +12,6 @@
 namespace qcache {
 namespace {
 
-constexpr std::string_view kModelPrefix = "models--";
 constexpr uint64_t kMaxRefBytes = 256;
 
 // The text of refs/main without its line end; empty where there is none that could name a snapshot.
@@ -29,7 +28,7 @@ std::string main_ref(Env& env, const std::string& repo_folder) {
 }  // namespace
 
 std::string_view hub_repo_name(std::string_view folder_name) {
-  return folder_name.starts_with(kModelPrefix) ? folder_name.substr(kModelPrefix.size()) : std::string_view();
+  return folder_name.starts_with(kHubModelPrefix) ? folder_name.substr(kHubModelPrefix.size()) : std::string_view();
 }
 
 std::optional<HubLocation> hub_location(std::string_view path) {

@@ -22,6 +22,8 @@ struct HubLocation {
 /// Where `path` (links resolved) lies in a hub cache; none where it is not inside a snapshot of one.
 [[nodiscard]] std::optional<HubLocation> hub_location(std::string_view path);
 
+inline constexpr std::string_view kHubModelPrefix = "models--";
+
 /// "org--name" for "models--org--name", empty for other folder names.
 [[nodiscard]] std::string_view hub_repo_name(std::string_view folder_name);
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <map>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -22,6 +20,7 @@ namespace {
 
 constexpr int kMaxDepth = 2;  // below a folder in a root
 constexpr size_t kMaxNameBytes = 255;
+constexpr std::string_view kJoint = "--";  // between the parts of a name
 
 std::string_view base_name(std::string_view path) {
   while (path.size() > 1 && path.ends_with('/')) {
@@ -30,94 +29,113 @@ std::string_view base_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-/// Receives what a walk finds, in the order of preference.
-class ModelSink {
- public:
-  virtual ~ModelSink() = default;
-  /// False ends the walk.
-  virtual bool on_model(FoundModel model) = 0;
-  virtual void on_problem(std::string problem) = 0;
-};
+// "models/" and a link "current" are called so; "." and ".." are not.
+std::string name_of_root(const std::string& path, const std::string& real) {
+  const std::string_view name = base_name(path);
+  return std::string(name.empty() || name == "." || name == ".." || name == "/" ? base_name(real) : name);
+}
 
-/// Walks roots depth first, names in byte order. Nothing is remembered, so one walk gives what another gave as
-/// long as the folders stay the same.
-class Walk {
- public:
-  Walk(Env& env, ModelSink& sink) : env_(env), sink_(sink) {}
+// "--transformer" for the subfolder transformer of a snapshot that is itself a root.
+std::string rest_of_snapshot(const std::string& path, const HubLocation& hub) {
+  const size_t commit = hub.repo_folder.size() + std::string_view("/snapshots/").size();
+  std::string rest;
+  for (size_t slash = path.find('/', commit); slash != std::string::npos;) {
+    const size_t next = path.find('/', slash + 1);
+    rest += kJoint;
+    rest += path.substr(slash + 1, next == std::string::npos ? next : next - slash - 1);
+    slash = next;
+  }
+  return rest;
+}
 
-  /// Each step is false where the sink ended the walk.
-  bool root(const std::string& path) {
-    const auto real = env_.real_path(path);
-    if (!real) {
-      sink_.on_problem(real.error().message);
-      return true;
+bool is_skipped(std::string_view child) {
+  return child.starts_with('.') || child.starts_with("datasets--") || child.starts_with("spaces--");
+}
+
+bool has(const std::vector<std::string>& sorted, std::string_view name) {
+  return std::binary_search(sorted.begin(), sorted.end(), name);
+}
+
+// What lies in every cache directory (core/store/cache_directory.h), and together nowhere else.
+bool is_cache_directory(const std::vector<std::string>& names) {
+  return has(names, "CACHEDIR.TAG") && has(names, "filling") && has(names, "index");
+}
+
+std::string join(const std::string& folder, std::string_view name) {
+  std::string path = folder;
+  path += path.ends_with('/') ? "" : "/";
+  path += name;
+  return path;
+}
+
+/// Looks at single folders: what each is, from memory where that holds.
+class FolderView {
+ public:
+  FolderView(Env& env, const MountTable& mounts, const RootWalk* last, std::vector<std::string>& problems)
+      : env_(env), mounts_(mounts), last_(last), problems_(problems) {}
+
+  /// `lasting`: it will be the same as long as its stat is.
+  struct Seen {
+    std::shared_ptr<const RootWalk::Folder> folder;
+    bool lasting = false;
+  };
+
+  /// Null where there is no folder, or one that is left out. One that is `expected` to be there is a problem then.
+  Seen look(const std::string& path, bool expected, bool is_root = false) {
+    if (mounts_.is_qcache(path)) {
+      return {};
     }
-    if (const auto hub = hub_location(*real)) {
-      return folder(*real, hub->repo_name + rest_of_snapshot(*real, *hub), 0, true);
+    const int64_t now_ns = env_.now_ns();  // first: what is old by now was so when it was listed
+    const auto stat = env_.stat(path);
+    if (!stat) {
+      return nothing(stat.error(), expected);
     }
-    if (const auto repo = hub_repo_name(base_name(*real)); !repo.empty()) {
-      return hub_repo(*real, std::string(repo));
+    if (!stat->is_directory() && !expected) {
+      return {};
     }
-    // "models/" and a link "current" are called so; "." and ".." are not.
-    std::string_view name = base_name(path);
-    if (name.empty() || name == "." || name == ".." || name == "/") {
-      name = base_name(*real);
+    if (mounts_.is_qcache_device(stat->device)) {
+      return {};
     }
-    const auto names = sorted_list(*real);
+    if (auto known = remembered(path, *stat)) {
+      return {std::move(known), true};
+    }
+    auto names = env_.list(path);
     if (!names) {
-      sink_.on_problem(names.error().message);
-      return true;
+      return nothing(names.error(), expected);
     }
-    const bool is_pipeline = holds_pipeline(*real, *names);
-    const bool is_model = is_pipeline || holds_weights(*real, *names);
-    if (is_model && !model(*real, std::string(name))) {
+    std::sort(names->begin(), names->end());
+    if (is_cache_directory(*names)) {
+      return {};
+    }
+    // What the names alone tell lasts; what other files' bytes or other folders tell does not.
+    const bool may_be_pipeline = has(*names, "model_index.json") && (has(*names, "transformer") || has(*names, "unet"));
+    const WeightSigns signs = weight_signs(*names);
+    auto folder = std::make_shared<RootWalk::Folder>();
+    folder->device = stat->device;
+    folder->inode = stat->inode;
+    folder->mtime_ns = stat->mtime_ns;
+    folder->ctime_ns = stat->ctime_ns;
+    folder->model = holds_pipeline(path, *names) || holds_weights(path, *names, signs);
+    const bool lasting = !may_be_pipeline && signs != WeightSigns::kLooseTorch && settle_time_ns(*stat) < now_ns;
+    if (!folder->model || is_root) {
+      folder->names = std::move(*names);
+    }
+    return {std::move(folder), lasting};
+  }
+
+  /// Whether something may be there, by one stat and without a word.
+  [[nodiscard]] bool is_folder(const std::string& path) const {
+    if (mounts_.is_qcache(path)) {
       return false;
     }
-    const bool is_one_model =
-        is_pipeline || (is_model && std::binary_search(names->begin(), names->end(), "config.json"));
-    return is_one_model || children(*real, {}, *names, kMaxDepth);
+    const auto stat = env_.stat(path);
+    return stat ? stat->is_directory() : !is_absence(stat.error());
   }
 
- private:
-  // "--transformer" for the subfolder transformer of a snapshot that is itself a root.
-  static std::string rest_of_snapshot(const std::string& path, const HubLocation& hub) {
-    const size_t commit = hub.repo_folder.size() + std::string_view("/snapshots/").size();
-    std::string rest;
-    for (size_t slash = path.find('/', commit); slash != std::string::npos;) {
-      const size_t next = path.find('/', slash + 1);
-      rest += "--" + path.substr(slash + 1, next == std::string::npos ? next : next - slash - 1);
-      slash = next;
-    }
-    return rest;
-  }
-
-  bool children(const std::string& path, const std::string& prefix, const std::vector<std::string>& names, int depth) {
-    return std::all_of(names.begin(), names.end(), [&](const std::string& name) {
-      if (name.starts_with('.') || name.starts_with("datasets--") || name.starts_with("spaces--")) {
-        return true;
-      }
-      const std::string child = path + '/' + name;
-      if (const auto repo = hub_repo_name(name); !repo.empty()) {
-        return hub_repo(child, std::string(repo));
-      }
-      return folder(child, prefix.empty() ? name : prefix + "--" + name, depth, false);
-    });
-  }
-
-  // `path` may turn out to be no folder at all. `depth` levels below it are looked into.
-  bool folder(const std::string& path, const std::string& name, int depth, bool expected) {
-    const auto names = sorted_list(path);
-    if (!names) {
-      const int cause = names.error().sys_errno;
-      if (expected || (cause != ENOTDIR && cause != ENOENT && cause != ELOOP)) {
-        sink_.on_problem(names.error().message);
-      }
-      return true;
-    }
-    if (holds_pipeline(path, *names) || holds_weights(path, *names)) {
-      return model(path, name);
-    }
-    return depth == 0 || children(path, name, *names, depth - 1);
+  /// Whether the folder is as the last walk saw it.
+  [[nodiscard]] bool unchanged(const std::string& path) const {
+    const auto stat = env_.stat(path);
+    return stat && remembered(path, *stat) != nullptr;
   }
 
   // A pipeline is one model, not one for each of its parts.
@@ -125,16 +143,50 @@ class Walk {
     return !pipeline_component(env_, path, names).empty();
   }
 
+  std::optional<std::string> snapshot_of(const std::string& repo) {
+    if (mounts_.is_qcache(repo)) {
+      return std::nullopt;
+    }
+    auto snapshot = current_snapshot(env_, repo);
+    if (!snapshot) {
+      if (!is_absence(snapshot.error())) {
+        problems_.push_back(snapshot.error().message);
+      }
+      return std::nullopt;
+    }
+    return std::move(*snapshot);
+  }
+
+ private:
+  static bool is_absence(const Error& error) {
+    return error.sys_errno == ENOTDIR || error.sys_errno == ENOENT || error.sys_errno == ELOOP;
+  }
+
+  Seen nothing(const Error& error, bool expected) {
+    if (expected || !is_absence(error)) {
+      problems_.push_back(error.message);
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::shared_ptr<const RootWalk::Folder> remembered(const std::string& path,
+                                                                   const FileStat& stat) const {
+    if (last_ == nullptr) {
+      return nullptr;
+    }
+    const auto known = last_->folders.find(path);
+    return known != last_->folders.end() && known->second->matches(stat) ? known->second : nullptr;
+  }
+
   // Firmware, vocabularies and much else are called *.bin, too. A folder is shown for such a name only where a file of
   // this kind begins as torch writes it; one that cannot be read may.
-  bool holds_weights(const std::string& path, const std::vector<std::string>& names) {
-    const WeightSigns signs = weight_signs(names);
+  bool holds_weights(const std::string& path, const std::vector<std::string>& names, WeightSigns signs) {
     if (signs != WeightSigns::kLooseTorch) {
       return signs == WeightSigns::kSure;
     }
     const auto chosen = choose_weight_files(names);
     return chosen && std::any_of(chosen->names.begin(), chosen->names.end(), [&](const std::string& name) {
-             const auto file = SourceFile::open(env_, path + '/' + name);
+             const auto file = SourceFile::open(env_, join(path, name));
              if (!file) {
                return file.error().kind == ErrorKind::kPermission;
              }
@@ -144,101 +196,340 @@ class Walk {
            });
   }
 
-  bool hub_repo(const std::string& path, const std::string& name) {
-    const auto snapshot = current_snapshot(env_, path);
-    if (!snapshot) {
-      sink_.on_problem(snapshot.error().message);
-      return true;
+  Env& env_;
+  const MountTable& mounts_;
+  const RootWalk* const last_;
+  std::vector<std::string>& problems_;
+};
+
+/// Walks one root depth first, names in byte order, and writes down what it sees.
+class Walk {
+ public:
+  Walk(Env& env, const MountTable& mounts, const RootWalk* before, std::atomic<uint64_t>& steps, RootWalk& out)
+      : env_(env), view_(env, mounts, before, out.problems), steps_(steps), out_(out) {}
+
+  void root(const std::string& path) {
+    const auto real = env_.real_path(path);
+    if (!real) {
+      out_.problems.push_back(real.error().message);
+      return;
     }
-    return !*snapshot || folder(**snapshot, name, kMaxDepth, true);
+    out_.root = *real;
+    if (const auto hub = hub_location(*real)) {
+      folder(*real, hub->repo_name + rest_of_snapshot(*real, *hub), 0, true);
+    } else if (const auto repo = hub_repo_name(base_name(*real)); !repo.empty()) {
+      hub_repo(*real, std::string(repo));
+    } else {
+      plain_root(*real, name_of_root(path, *real));
+    }
+    std::move(nested_.begin(), nested_.end(), std::back_inserter(out_.models));
+    for (const FoundModel& found : out_.models) {
+      out_.paths.emplace(found.name, found.path);
+    }
   }
 
-  bool model(const std::string& path, std::string name) {
+ private:
+  void plain_root(const std::string& real, const std::string& name) {
+    const auto seen = look(real, true, true);
+    if (!seen) {
+      return;
+    }
+    out_.looked_into.push_back(real);
+    const bool is_pipeline = view_.holds_pipeline(real, seen->names);
+    if (seen->model) {
+      model(real, name);
+    }
+    const bool is_one_model = is_pipeline || (seen->model && has(seen->names, "config.json"));
+    if (!is_one_model) {
+      children(real, {}, seen->names, kMaxDepth);
+    }
+  }
+
+  void children(const std::string& path, const std::string& prefix, const std::vector<std::string>& names, int depth) {
+    for (const std::string& name : names) {
+      if (is_skipped(name)) {
+        continue;
+      }
+      const std::string child = join(path, name);
+      if (const auto repo = hub_repo_name(name); !repo.empty()) {
+        const bool outermost = !nested_in_folder_ && prefix.empty();
+        if (!outermost) {
+          out_.hub_repos.push_back({child, std::string(repo)});
+        }
+        const bool before = std::exchange(nested_in_folder_, !outermost);
+        hub_repo(child, std::string(repo));
+        nested_in_folder_ = before;
+      } else {
+        folder(child, prefix.empty() ? name : fmt::format("{}{}{}", prefix, kJoint, name), depth, false);
+      }
+    }
+  }
+
+  // `path` may turn out to be no folder at all. `depth` levels below it are looked into.
+  void folder(const std::string& path, const std::string& name, int depth, bool expected) {
+    const auto seen = look(path, expected);
+    if (!seen) {
+      return;
+    }
+    if (seen->model) {
+      model(path, name);
+    } else if (depth > 0) {
+      out_.looked_into.push_back(path);
+      children(path, name, seen->names, depth - 1);
+    }
+  }
+
+  void hub_repo(const std::string& path, const std::string& name) {
+    if (const auto snapshot = view_.snapshot_of(path)) {
+      folder(*snapshot, name, kMaxDepth, true);
+    }
+  }
+
+  void model(const std::string& path, const std::string& name) {
     if (!is_utf8(name)) {
-      sink_.on_problem(fmt::format("the model folder {} is not shown: its name is not UTF-8", in_quotes(path)));
-      return true;
+      out_.problems.push_back(fmt::format("the model folder {} is not shown: its name is not UTF-8", in_quotes(path)));
+    } else if (name.size() > kMaxNameBytes) {
+      out_.problems.push_back(fmt::format("the model folder {} is not shown: its name {} is longer than {} bytes", path,
+                                          in_quotes(name), kMaxNameBytes));
+    } else {
+      (nested_in_folder_ ? nested_ : out_.models).push_back({name, path});
     }
-    if (name.size() > kMaxNameBytes) {
-      sink_.on_problem(fmt::format("the model folder {} is not shown: its name {} is longer than {} bytes", path,
-                                   in_quotes(name), kMaxNameBytes));
-      return true;
-    }
-    return sink_.on_model({std::move(name), path});
   }
 
-  Result<std::vector<std::string>> sorted_list(const std::string& path) {
-    auto names = env_.list(path);
-    if (names) {
-      std::sort(names->begin(), names->end());
+  std::shared_ptr<const RootWalk::Folder> look(const std::string& path, bool expected, bool is_root = false) {
+    steps_.fetch_add(1, std::memory_order_relaxed);
+    auto seen = view_.look(path, expected, is_root);
+    if (seen.folder && seen.lasting) {
+      out_.folders.emplace(path, seen.folder);
     }
-    return names;
+    return std::move(seen.folder);
   }
 
   Env& env_;
-  ModelSink& sink_;
+  FolderView view_;
+  std::atomic<uint64_t>& steps_;
+  RootWalk& out_;
+  bool nested_in_folder_ = false;   // inside a hub repo that no name leads to
+  std::vector<FoundModel> nested_;  // found there: they come last
 };
 
-class CollectAll final : public ModelSink {
+/// Follows one name into a root: the folders it may lead to, in the order in which a walk meets them.
+class NameLookup {
  public:
-  FoundModels found;
+  NameLookup(Env& env, const MountTable& mounts, const std::string& name, const RootWalk* last, RootLookup& out)
+      : env_(env), view_(env, mounts, last, out.problems), name_(name), last_(last), out_(out) {}
 
-  bool on_model(FoundModel model) override {
-    const auto [shown, is_new] = shown_.emplace(model.name, model.path);
-    if (is_new) {
-      found.models.push_back(std::move(model));
-    } else if (shown->second != model.path) {  // a root given twice shadows nothing
-      found.shadowed.push_back(std::move(model));
+  void root(const std::string& path) {
+    const auto real =
+        last_ != nullptr && !last_->root.empty() ? Result<std::string>(last_->root) : env_.real_path(path);
+    if (!real) {
+      out_.problems.push_back(real.error().message);
+      return;
     }
+    if (const auto hub = hub_location(*real)) {
+      out_.found = folder(*real, hub->repo_name + rest_of_snapshot(*real, *hub), 0);
+      return;
+    }
+    if (const auto repo = hub_repo_name(base_name(*real)); !repo.empty()) {
+      out_.found = hub_repo(*real, std::string(repo));
+    } else if (!plain_root(*real, name_of_root(path, *real))) {
+      return;
+    }
+    if (!out_.found) {
+      nested();
+    }
+  }
+
+ private:
+  // False where nothing below the root can count.
+  bool plain_root(const std::string& real, const std::string& name) {
+    const auto seen = view_.look(real, true, true);
+    if (!seen.folder) {
+      return false;
+    }
+    const std::vector<std::string>& names = seen.folder->names;
+    if (seen.folder->model && name == name_) {
+      out_.found = FoundModel{name_, real};
+      return true;
+    }
+    if (view_.holds_pipeline(real, names) || (seen.folder->model && has(names, "config.json"))) {
+      return false;
+    }
+    out_.found = children(real, {}, kMaxDepth);
     return true;
   }
-  void on_problem(std::string problem) override { found.problems.push_back(std::move(problem)); }
 
- private:
-  std::map<std::string, std::string> shown_;  // name -> path
-};
-
-class FindOne final : public ModelSink {
- public:
-  explicit FindOne(const std::string& name) : name_(name) {}
-  std::optional<FoundModel> found;
-  std::vector<std::string> problems;
-
-  bool on_model(FoundModel model) override {
-    if (model.name == name_) {
-      found = std::move(model);
+  // `prefix` is the part of the name that leads to `path`, with its joint.
+  std::optional<FoundModel> children(const std::string& path, const std::string& prefix, int depth) {
+    const std::string_view rest = std::string_view(name_).substr(prefix.size());
+    std::vector<std::string> candidates;
+    for (size_t end = rest.find(kJoint, 1);; end = rest.find(kJoint, end + 1)) {
+      const bool last = end == std::string_view::npos;
+      const std::string first(rest.substr(0, end));
+      if (!is_skipped(first) && hub_repo_name(first).empty() && (last || depth > 0)) {
+        candidates.push_back(first);
+      }
+      if (prefix.empty()) {
+        candidates.push_back(std::string(kHubModelPrefix) + first);
+      }
+      if (last) {
+        break;
+      }
     }
-    return !found;
+    std::sort(candidates.begin(), candidates.end());
+    for (const std::string& candidate : candidates) {
+      const std::string child = join(path, candidate);
+      const auto repo = hub_repo_name(candidate);
+      auto found = repo.empty() ? folder(child, prefix + candidate, depth) : hub_repo(child, std::string(repo));
+      if (found) {
+        return found;
+      }
+    }
+    return std::nullopt;
   }
-  void on_problem(std::string problem) override { problems.push_back(std::move(problem)); }
 
- private:
+  std::optional<FoundModel> folder(const std::string& path, const std::string& name, int depth) {
+    if (name == name_) {
+      const auto seen = view_.look(path, false);
+      return seen.folder && seen.folder->model ? std::optional(FoundModel{name_, path}) : std::nullopt;
+    }
+    if (depth == 0 || !leads_on(name) || !view_.is_folder(path)) {
+      return std::nullopt;
+    }
+    auto found = children(path, name + std::string(kJoint), depth - 1);
+    if (!found) {
+      return std::nullopt;
+    }
+    const auto seen = view_.look(path, false);  // a folder with weights hides what is in it
+    return seen.folder && !seen.folder->model ? found : std::nullopt;
+  }
+
+  std::optional<FoundModel> hub_repo(const std::string& path, const std::string& name) {
+    if ((name != name_ && !leads_on(name)) || !view_.is_folder(path)) {
+      return std::nullopt;
+    }
+    const auto snapshot = view_.snapshot_of(path);
+    return snapshot ? folder(*snapshot, name, kMaxDepth) : std::nullopt;
+  }
+
+  [[nodiscard]] bool leads_on(const std::string& name) const {
+    return name_.size() > name.size() + kJoint.size() && name_.starts_with(name) &&
+           std::string_view(name_).substr(name.size()).starts_with(kJoint);
+  }
+
+  // Hub repos in other folders: no name tells which. The last walk does, as long as those folders are as they were.
+  void nested() {
+    out_.sure = last_ != nullptr && std::all_of(last_->looked_into.begin(), last_->looked_into.end(),
+                                                [&](const std::string& path) { return view_.unchanged(path); });
+    if (!out_.sure) {
+      return;
+    }
+    for (const RootWalk::HubRepo& repo : last_->hub_repos) {
+      if (!out_.found) {
+        out_.found = hub_repo(repo.path, repo.name);
+      }
+    }
+  }
+
+  Env& env_;
+  FolderView view_;
   const std::string& name_;
+  const RootWalk* const last_;
+  RootLookup& out_;
 };
 
 }  // namespace
 
-FoundModels find_models(Env& env, const std::vector<std::string>& roots) {
-  CollectAll sink;
-  Walk walk(env, sink);
-  for (const std::string& root : roots) {
-    walk.root(root);
+bool RootWalk::Folder::matches(const FileStat& now) const {
+  return now.is_directory() && device == now.device && inode == now.inode && mtime_ns == now.mtime_ns &&
+         ctime_ns == now.ctime_ns;
+}
+
+bool would_be_walked(std::string_view root, std::string_view path) {
+  if (!lies_within(path, root)) {
+    return false;
   }
-  auto& models = sink.found.models;
-  std::sort(models.begin(), models.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-  return std::move(sink.found);
+  int depth = kMaxDepth + 1;
+  std::string_view rest = path.substr(root.size());
+  while (!rest.empty() && depth >= 0) {
+    rest.remove_prefix(rest.starts_with('/') ? 1 : 0);
+    const std::string_view name = rest.substr(0, rest.find('/'));
+    rest.remove_prefix(name.size());
+    if (is_skipped(name)) {
+      return false;
+    }
+    // In a hub cache the walk goes on at the snapshot, two folders further down.
+    depth = hub_repo_name(name).empty() ? depth - 1 : kMaxDepth + 2;
+  }
+  return depth >= 0;
+}
+
+std::shared_ptr<const RootWalk> walk_root(Env& env, const std::string& root, const MountTable& mounts,
+                                          const RootWalk* before, std::atomic<uint64_t>& steps) {
+  auto out = std::make_shared<RootWalk>();
+  Walk(env, mounts, before, steps, *out).root(root);
+  return out;
+}
+
+RootLookup look_up_in_root(Env& env, const std::string& root, const MountTable& mounts, const std::string& name,
+                           const RootWalk* last) {
+  RootLookup out;
+  const bool possible = !name.empty() && name.size() <= kMaxNameBytes && is_utf8(name) &&
+                        name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+  if (possible) {
+    NameLookup(env, mounts, name, last, out).root(root);
+  }
+  return out;
+}
+
+FoundModels join_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks) {
+  FoundModels out;
+  std::unordered_map<std::string_view, std::string_view> shown;  // name -> path
+  for (const auto& walk : walks) {
+    for (const FoundModel& model : walk->models) {
+      const auto [first, is_new] = shown.emplace(model.name, model.path);
+      if (is_new) {
+        out.models.push_back(model);
+      } else if (first->second != model.path) {  // a root given twice shadows nothing
+        out.shadowed.push_back(model);
+      }
+    }
+    out.problems.insert(out.problems.end(), walk->problems.begin(), walk->problems.end());
+  }
+  std::sort(out.models.begin(), out.models.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  return out;
+}
+
+FoundModels find_models(Env& env, const std::vector<std::string>& roots) {
+  const MountTable mounts = MountTable::read(env);
+  std::atomic<uint64_t> steps{0};
+  std::vector<std::shared_ptr<const RootWalk>> walks;
+  for (const std::string& root : roots) {
+    walks.push_back(walk_root(env, root, mounts, nullptr, steps));
+  }
+  return join_walks(walks);
 }
 
 Result<FoundModel> find_model(Env& env, const std::vector<std::string>& roots, const std::string& name) {
-  FindOne sink(name);
-  Walk walk(env, sink);
+  const MountTable mounts = MountTable::read(env);
+  std::vector<std::string> problems;
   for (const std::string& root : roots) {
-    if (!walk.root(root)) {
-      return std::move(*sink.found);
+    RootLookup looked = look_up_in_root(env, root, mounts, name, nullptr);
+    if (!looked.found && !looked.sure) {
+      std::atomic<uint64_t> steps{0};
+      const auto walk = walk_root(env, root, mounts, nullptr, steps);
+      if (const auto path = walk->paths.find(name); path != walk->paths.end()) {
+        looked.found = FoundModel{name, path->second};
+      }
     }
+    if (looked.found) {
+      return std::move(*looked.found);
+    }
+    std::move(looked.problems.begin(), looked.problems.end(), std::back_inserter(problems));
   }
   std::string message = fmt::format("there is no model {} below the model folders", in_quotes(name));
-  if (!sink.problems.empty()) {
-    message += " (" + sink.problems.front() + ')';
+  if (!problems.empty()) {
+    message += " (" + problems.front() + ')';
   }
   return fail(ErrorKind::kNotFound, std::move(message));
 }

@@ -1,9 +1,16 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "core/base/env.h"
+#include "core/base/mount_info.h"
 #include "core/base/result.h"
 
 namespace qcache {
@@ -14,7 +21,7 @@ struct FoundModel {
   std::string path;  ///< absolute; for a hub cache, the current snapshot's folder
 };
 
-/// Finds the models below the given roots by listing directories; opens no file but `refs/main` of hub
+/// Finds the models below the given roots by listing directories; opens no file of a model but `refs/main` of hub
 /// caches and, where all that looks like weights in a folder are names such as `x.bin` that other files have too, those
 /// files, to see how they begin.
 ///
@@ -28,8 +35,10 @@ struct FoundModel {
 /// folder.
 /// - A folder without weights is looked into, two levels deep; a model inside is named `outer--inner`, the parts
 ///   of a pipeline in a hub cache `org--name--transformer`.
-/// - Names starting with "." are skipped. Of two models with one name the first root's (then the first by
-///   path, folder by folder) is shown; the other is returned in `shadowed`.
+/// - Names starting with "." are skipped, and so are mounts of qcache, which would show every model once more, and
+///   cache directories of qcache.
+/// - Of two models with one name the first root's is shown; of one root, the one whose path says its name before one of
+///   a hub cache deeper down; then the first by path, folder by folder. The other is returned in `shadowed`.
 /// A folder that cannot be listed, and a name that is not UTF-8 or longer than 255 bytes, is reported in
 /// `problems` and does not hide the others.
 struct FoundModels {
@@ -39,7 +48,58 @@ struct FoundModels {
 };
 FoundModels find_models(Env& env, const std::vector<std::string>& roots);
 
-/// The one model called `name`, the same that find_models shows; lists folders only until it is found.
+/// The one model called `name`, the same that find_models shows. Folders that the name does not lead to are looked into
+/// only where it leads to none that is there.
 Result<FoundModel> find_model(Env& env, const std::vector<std::string>& roots, const std::string& name);
+
+/// Whether a walk through `root` would come to `path`. Both absolute, links resolved.
+[[nodiscard]] bool would_be_walked(std::string_view root, std::string_view path);
+
+/// What one walk through one root saw, and what makes the next walk and the lookups after it cheap: of each folder what
+/// it is, as long as its stat stays the same. Immutable after it is made, so it may be shared between threads.
+struct RootWalk {
+  /// A folder as it was listed. Kept only where its times lie so far back that every later change shows in them.
+  struct Folder {
+    uint64_t device = 0;
+    uint64_t inode = 0;
+    int64_t mtime_ns = 0;
+    int64_t ctime_ns = 0;
+    bool model = false;
+    std::vector<std::string> names;  ///< sorted; of a model in a root only the root's are kept
+    [[nodiscard]] bool matches(const FileStat& now) const;
+  };
+  struct HubRepo {
+    std::string path;
+    std::string name;
+  };
+
+  std::string root;                ///< links resolved
+  std::vector<FoundModel> models;  ///< in the order of preference, names perhaps twice
+  std::vector<std::string> problems;
+  std::unordered_map<std::string, std::string> paths;                      ///< of each name, the preferred
+  std::unordered_map<std::string, std::shared_ptr<const Folder>> folders;  ///< by path
+  std::vector<std::string> looked_into;  ///< every folder whose children may be models
+  std::vector<HubRepo> hub_repos;        ///< in other folders than the root, so that no name leads to them; in order
+};
+
+/// Walks one root. Folders that are as they were in `before` (which may be null) are not listed again. `steps` is
+/// counted up as the walk moves, for those who watch whether it still does.
+std::shared_ptr<const RootWalk> walk_root(Env& env, const std::string& root, const MountTable& mounts,
+                                          const RootWalk* before, std::atomic<uint64_t>& steps);
+
+/// What is known of one name in one root, from the folders that the name leads to and from what is remembered.
+struct RootLookup {
+  std::optional<FoundModel> found;
+  /// Whether nothing is really there: else something has changed since the walk, or there was none, and only another
+  /// one could tell.
+  bool sure = true;
+  std::vector<std::string> problems;
+};
+/// Never walks. `last` may be null.
+RootLookup look_up_in_root(Env& env, const std::string& root, const MountTable& mounts, const std::string& name,
+                           const RootWalk* last);
+
+/// The same, joined over several roots, whose walks are given in their order.
+FoundModels join_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks);
 
 }  // namespace qcache

@@ -24,6 +24,7 @@ struct SourceFileIdentity {
 
   /// The file was looked for and was not there: no filesystem has an inode 0. Its coming would matter.
   [[nodiscard]] bool absent() const { return device == 0 && inode == 0; }
+  bool operator==(const SourceFileIdentity&) const = default;
   /// Whether a fresh stat still shows the same file (the header digest is not looked at).
   [[nodiscard]] bool matches(const FileStat& now) const;
 };
@@ -33,16 +34,24 @@ struct SourceFileIdentity {
 ///
 /// A file can be rewritten within one tick of its filesystem's clock and keep size and times:
 ///   1. t0: written, mtime = t0     2. t0+1ms: we stat and read it     3. t0+2ms: rewritten, mtime = t0
-/// so an identity captured that soon proves nothing. `settled_at_ns` is the first moment at which such a
-/// rewrite would show; one captured before that moment must be captured again before bytes made from it are
-/// kept or served.
+/// so an identity captured that soon proves nothing, and must be captured again before bytes made from it are kept or
+/// served. It is settled when its times lie a tick before the capture by our wall clock (`settled_at_ns`); and also,
+/// whatever the clocks say, when the files had been seen in this very state for a tick of our own monotonic time before
+/// the capture: a rewrite since then would have got another time. Only that tells of a file from a machine whose clock
+/// is ahead, or from a time when ours was.
 struct SourceIdentity {
   std::vector<SourceFileIdentity> files;
   int64_t captured_at_ns = 0;
   int64_t settled_at_ns = 0;
+  int64_t capture_began_ns = 0;  ///< monotonic
+  int64_t seen_since_ns = 0;     ///< monotonic: from when on all files are known to have been in this state
 
-  [[nodiscard]] bool settled() const { return captured_at_ns >= settled_at_ns; }
-  /// One value over all fields of all files (not over the two moments).
+  [[nodiscard]] bool settled() const;
+  /// How long it takes until a capture of the same state is settled.
+  [[nodiscard]] int64_t settles_in_ns(Env& env) const;
+  /// Takes over since when the files have been seen in this state, where they were in it in an earlier capture.
+  void go_on_from(const SourceIdentity& earlier);
+  /// One value over all fields of all files (not over the moments).
   [[nodiscard]] Sha256Digest digest() const;
 };
 

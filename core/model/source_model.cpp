@@ -43,6 +43,7 @@ class ModelReader {
   Result<SourceModel> read() {
     SourceIdentity& identity = model_.identity;
     identity.captured_at_ns = env_.now_ns();
+    identity.capture_began_ns = env_.monotonic_ns();
     QCACHE_TRY_ASSIGN(auto names, env_.list(model_.path));
     model_.component = pipeline_component(env_, model_.path, names);
     if (!model_.component.empty()) {
@@ -52,6 +53,7 @@ class ModelReader {
     QCACHE_TRY(read_config());
     add_tensor_facts(model_.tensors, model_.facts);
     identity.settled_at_ns = settled_at_ns();
+    identity.seen_since_ns = env_.monotonic_ns();
     return std::move(model_);
   }
 

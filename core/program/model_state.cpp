@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -18,7 +19,7 @@ std::string model_name_of(Env& env, const std::string& path) {
 Result<std::shared_ptr<const SourceModel>> read_settled_model(Env& env, const std::string& path,
                                                               const std::string& name) {
   constexpr int kMaxAttempts = 3;
-  constexpr int64_t kLongestWaitNs = 2'100'000'000;
+  std::optional<SourceIdentity> before;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     auto model = read_source_model(env, path, name);
     if (!model && model.error().kind == ErrorKind::kNotFound) {
@@ -27,14 +28,17 @@ Result<std::shared_ptr<const SourceModel>> read_settled_model(Env& env, const st
     if (!model) {
       return fail(std::move(model).error());
     }
+    if (before) {
+      model->identity.go_on_from(*before);
+    }
     if (model->identity.settled()) {
       return std::make_shared<const SourceModel>(std::move(*model));
     }
-    const int64_t wait_ns = model->identity.settled_at_ns - env.now_ns();
-    std::this_thread::sleep_for(std::chrono::nanoseconds(std::clamp<int64_t>(wait_ns + 1'000'000, 0, kLongestWaitNs)));
+    std::this_thread::sleep_for(std::chrono::nanoseconds(model->identity.settles_in_ns(env) + 1'000'000));
+    before = std::move(model->identity);
   }
   return fail(ErrorKind::kSourceChanged,
-              "the files in " + path + " are still being written (or carry times in the future): try again later");
+              "the files in " + path + " are still being written: try again later");
 }
 
 }  // namespace qcache

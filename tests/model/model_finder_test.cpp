@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <map>
+#include <random>
+#include <set>
 
 #include "tests/support/fake_env.h"
 #include "tests/support/model_builder.h"
@@ -208,18 +211,193 @@ TEST_F(ModelFinderTest, AnUnknownNameIsNotFound) {
   }
 }
 
-TEST_F(ModelFinderTest, OpensNothingAndListsEachFolderOnce) {
+TEST_F(ModelFinderTest, OpensNoModelAndListsEachFolderOnce) {
   for (int i = 0; i < 20; ++i) {
     weights("m" + std::to_string(i));
   }
   FakeEnv env;
   EXPECT_EQ(find_models(env, {dir_.path()}).models.size(), 20U);
-  EXPECT_EQ(env.count(EnvCall::kOpen), 0U);
-  EXPECT_EQ(env.count(EnvCall::kStat), 0U);
+  EXPECT_EQ(env.count(EnvCall::kOpen), 1U);  // the mount table
+  EXPECT_EQ(env.count(EnvCall::kStat), 21U);
   EXPECT_EQ(env.count(EnvCall::kList), 21U);
   FakeEnv first;
   ASSERT_THAT(find_model(first, {dir_.path()}, "m0"), is_ok());
   EXPECT_EQ(first.count(EnvCall::kList), 2U);
+}
+
+TEST_F(ModelFinderTest, ASecondWalkListsOnlyWhatHasChanged) {
+  FakeEnv env;
+  for (int i = 0; i < 20; ++i) {
+    weights("m" + std::to_string(i));
+    make_directories(dir_ / ("empty/" + std::to_string(i)));
+  }
+  env.set_time(Env::posix().now_ns() + 10'000'000'000);  // all of it happened long ago
+  std::atomic<uint64_t> steps{0};
+  const auto first = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  EXPECT_EQ(env.count(EnvCall::kList), 42U);
+  EXPECT_EQ(steps, 42U);
+  const auto second = walk_root(env, dir_.path(), MountTable(), first.get(), steps);
+  EXPECT_EQ(env.count(EnvCall::kList), 42U);
+  EXPECT_EQ(second->models.size(), 20U);
+  weights("empty/5");
+  Env::posix().remove(dir_ / "m7/model.safetensors");
+  const auto third = walk_root(env, dir_.path(), MountTable(), second.get(), steps);
+  EXPECT_EQ(env.count(EnvCall::kList), 44U);
+  EXPECT_EQ(third->models.size(), 20U);
+  EXPECT_EQ(third->paths.count("m7"), 0U);
+  EXPECT_EQ(third->paths.count("empty--5"), 1U);
+}
+
+TEST_F(ModelFinderTest, ALookupAsksOnlyForTheFoldersThatTheNameLeadsTo) {
+  for (int i = 0; i < 200; ++i) {
+    weights("m" + std::to_string(i));
+  }
+  weights("org/a/b");
+  ModelBuilder().tensor("x", DType::kU8, {1}).write_hub(dir_ / "hf/hub", "org--name");
+  FakeEnv env;
+  env.set_time(Env::posix().now_ns() + 10'000'000'000);
+  std::atomic<uint64_t> steps{0};
+  const auto walk = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  const auto asked = [&](const char* name, const char* path) {
+    const uint64_t before = env.count(EnvCall::kStat) + env.count(EnvCall::kList) + env.count(EnvCall::kOpen);
+    const RootLookup looked = look_up_in_root(env, dir_.path(), MountTable(), name, walk.get());
+    EXPECT_TRUE(looked.sure);
+    EXPECT_EQ(looked.found.has_value(), *path != 0) << name;
+    if (looked.found) {
+      EXPECT_EQ(short_path(looked.found->path), path);
+    }
+    return env.count(EnvCall::kStat) + env.count(EnvCall::kList) + env.count(EnvCall::kOpen) - before;
+  };
+  EXPECT_LE(asked("m5", "/m5"), 3U);
+  EXPECT_LE(asked("org--a--b", "/org/a/b"), 10U);
+  EXPECT_LE(asked("nothing", ""), 12U);
+  EXPECT_LE(asked("no--thing--at--all", ""), 20U);
+  EXPECT_LE(
+      asked("org--name", (std::string("/hf/hub/models--org--name/snapshots/") + ModelBuilder::kDefaultCommit).c_str()),
+      20U);
+}
+
+TEST_F(ModelFinderTest, WhatOnlyAWalkTellsIsNotGuessed) {
+  weights("m");
+  FakeEnv env;
+  env.set_time(Env::posix().now_ns() + 10'000'000'000);
+  std::atomic<uint64_t> steps{0};
+  const auto look = [&](const RootWalk* last) {
+    return look_up_in_root(env, dir_.path(), MountTable(), "org--name", last);
+  };
+  EXPECT_FALSE(look(nullptr).sure);
+  const auto walk = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  EXPECT_TRUE(look(walk.get()).sure);
+  ModelBuilder().tensor("x", DType::kU8, {1}).write_hub(dir_ / "hf/hub", "org--name");
+  EXPECT_FALSE(look(walk.get()).sure);
+  const auto next = walk_root(env, dir_.path(), MountTable(), walk.get(), steps);
+  EXPECT_TRUE(look(next.get()).found.has_value());
+}
+
+TEST_F(ModelFinderTest, ALookupGivesWhatAWalkShowsInAnyTree) {
+  std::mt19937 random(11);
+  const auto pick = [&](const std::vector<std::string>& from) { return from[random() % from.size()]; };
+  const std::vector<std::string> parts = {"a",       "b",      "a--b", "models--a--b", "models--a",
+                                          ".h",      "a-",     "-b",   "datasets--a",  "models--b",
+                                          "a--b--c", "models", "snap", "transformer",  "models--a--"};
+  std::set<std::string> asked = {"a",         "a--a",   "a--b",  "a--b--c", "b", "b--a--b",
+                                 "models--a", "models", "a---b", "x",       "--"};
+  size_t unsure = 0;
+  size_t lookups = 0;
+  for (int tree = 0; tree < 60; ++tree) {
+    const std::string root = "t" + std::to_string(tree);
+    make_directories(dir_ / root);
+    for (int i = 0; i < 14; ++i) {
+      std::string folder = root;
+      for (uint32_t depth = random() % 4; depth > 0; --depth) {
+        folder += '/' + pick(parts);
+        if (random() % 3 == 0) {
+          folder += "/snapshots/" + pick({"c1", "c2"});
+        }
+      }
+      switch (random() % 5) {
+        case 0:
+          write_file(dir_ / (folder + "/model_index.json"), "{}");
+          break;
+        case 1:
+          write_file(dir_ / (folder + "/config.json"), "{}");
+          break;
+        default:
+          if (folder != root || random() % 8 == 0) {
+            weights(folder);
+          }
+      }
+    }
+    const std::vector<std::string> roots = {dir_ / root};
+    const FoundModels all = find_models(Env::posix(), roots);
+    std::map<std::string, std::string> paths;
+    for (const FoundModel& model : all.models) {
+      paths[model.name] = model.path;
+      asked.insert(model.name);
+    }
+    FakeEnv env;
+    env.set_time(Env::posix().now_ns() + 10'000'000'000);
+    std::atomic<uint64_t> steps{0};
+    const auto walk = walk_root(env, roots[0], MountTable(), nullptr, steps);
+    for (const std::string& name : asked) {
+      SCOPED_TRACE(root + " " + name);
+      ++lookups;
+      const auto expected = paths.find(name);
+      const auto one = find_model(Env::posix(), roots, name);
+      const RootLookup looked = look_up_in_root(env, roots[0], MountTable(), name, walk.get());
+      ASSERT_EQ(one.has_value(), expected != paths.end());
+      if (one) {
+        ASSERT_EQ(one->path, expected->second);
+      }
+      unsure += looked.found || looked.sure ? 0U : 1U;
+      if (looked.sure) {
+        ASSERT_EQ(looked.found.has_value(), expected != paths.end());
+      }
+      if (looked.found) {
+        ASSERT_EQ(looked.found->path, expected->second);
+      }
+    }
+  }
+  // Folders that may be pipelines are told by more than their names.
+  EXPECT_LT(unsure, lookups / 4);
+}
+
+TEST_F(ModelFinderTest, MountsOfQcacheAreNotEvenLookedAt) {
+  weights("m");
+  weights("mnt/x");
+  weights("org/mnt/y");
+  make_link(dir_ / "other", dir_ / "link");
+  weights("other/z");
+  FakeEnv env;
+  const uint64_t device = Env::posix().stat(dir_ / "other")->device;
+  MountTable mounts({{1, "/", dir_ / "mnt", "fuse.qcache", {}}, {2, "/", dir_ / "org/mnt", "fuse.qcache", {}}});
+  env.fail_all(EnvCall::kStat, ENOTCONN, "mnt");
+  env.fail_all(EnvCall::kList, ENOTCONN, "mnt");
+  std::atomic<uint64_t> steps{0};
+  const auto walk = walk_root(env, dir_.path(), mounts, nullptr, steps);
+  EXPECT_THAT(walk->problems, testing::IsEmpty());
+  EXPECT_EQ(walk->paths.count("m"), 1U);
+  EXPECT_EQ(walk->paths.count("mnt--x"), 0U);
+  EXPECT_EQ(walk->paths.count("org--mnt--y"), 0U);
+  env.heal();
+  for (const char* name : {"mnt", "mnt--x", "org--mnt--y"}) {
+    const RootLookup looked = look_up_in_root(env, dir_.path(), mounts, name, walk.get());
+    EXPECT_FALSE(looked.found) << name;
+    EXPECT_THAT(looked.problems, testing::IsEmpty()) << name;
+  }
+  // A link to such a mount is told by its device.
+  MountTable everywhere({{device, "/", "/elsewhere", "fuse.qcache", {}}});
+  EXPECT_THAT(walk_root(env, dir_.path(), everywhere, nullptr, steps)->models, testing::IsEmpty());
+}
+
+TEST_F(ModelFinderTest, ACacheDirectoryIsNoModel) {
+  weights("m");
+  write_file(dir_ / "cache/CACHEDIR.TAG", "");
+  write_file(dir_ / "cache/quantized_model_0.safetensors", "");
+  make_directories(dir_ / "cache/filling");
+  make_directories(dir_ / "cache/index");
+  EXPECT_EQ(found(), Lines{"m=/m"});
+  EXPECT_THAT(find_model(Env::posix(), {dir_.path()}, "cache"), fails_with(ErrorKind::kNotFound, {"no model"}));
 }
 
 }  // namespace

@@ -163,6 +163,28 @@ TEST_F(SourceIdentityTest, AnMtimeInTheFutureDoesNotHoldItUpForEver) {
   EXPECT_TRUE(capture(env).settled());
 }
 
+TEST_F(SourceIdentityTest, AStateSeenForATickIsSettledWhateverTheClocksSay) {
+  FakeEnv env;
+  env.set_time(kSecond);  // the files are from the future
+  const SourceIdentity first = capture(env);
+  EXPECT_FALSE(first.settled());
+  EXPECT_GT(first.settles_in_ns(env), 0);
+  EXPECT_LE(first.settles_in_ns(env), kTwentyMs);
+  env.advance(kTwentyMs);
+  EXPECT_EQ(first.settles_in_ns(env), 0);
+  SourceIdentity later = capture(env);
+  EXPECT_FALSE(later.settled()) << "nobody has seen it before";
+  later.go_on_from(first);
+  EXPECT_TRUE(later.settled());
+
+  write_file(path_ + "/config.json", "{ }");
+  SourceIdentity changed = capture(env);
+  changed.go_on_from(later);
+  EXPECT_FALSE(changed.settled());
+  set_mtime(path_ + "/config.json", 5 * kSecond);
+  EXPECT_LE(capture(env).settles_in_ns(env), kTwentyMs) << "its ctime has a sub-second part";
+}
+
 TEST_F(SourceIdentityTest, AnErrorIsNeverUnchanged) {
   const SourceIdentity identity = capture();
   FakeEnv env;
