@@ -83,6 +83,11 @@ tl::unexpected<Error> changed(const Node& node) {
   return fail(ErrorKind::kSourceChanged, node.path + " changed since it was looked up");
 }
 
+// Whose files a request for the node asks: those of a model, or none of a model's.
+const std::string& gate_key(const Node& node) {
+  return node.artifact.model.empty() ? node.path : node.artifact.model;
+}
+
 void refuse_write(fuse_req_t req) {
   fuse_reply_err(req, EROFS);
 }
@@ -116,29 +121,70 @@ void Operations::init(fuse_conn_info* connection) {
   }
 }
 
+void Operations::through_gate(fuse_req_t req, const std::string& model, Work work) {
+  enter_gate(PendingRequest::start(req, later_), model, work);
+}
+
+void Operations::enter_gate(const Request& request, const std::string& model, const Work& work) {
+  gate_.enter(request, model, engine_.root_that_may_stop(model), [request, work] {
+    if (request->is_answered()) {
+      return;  // its caller did not wait for its turn
+    }
+    try {
+      work(request);
+    } catch (const std::exception& e) {
+      spdlog::error("a request failed: {}", e.what());
+      if (request->claim()) {
+        fuse_reply_err(request->get(), EIO);
+      }
+    }
+  });
+}
+
+void Operations::when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt,
+                              Work work) {
+  if (attempt >= Engine::kSettleAttempts) {
+    if (request->claim()) {
+      reply_error(request->get(), still_being_written(model));
+    }
+    return;
+  }
+  later_.after(std::chrono::nanoseconds(settles_in_ns), [this, request, model, work = std::move(work)] {
+    helpers_.run([this, request, model, work] { enter_gate(request, model, work); });
+  });
+}
+
 void Operations::lookup(fuse_req_t req, uint64_t parent, const char* name) {
   const std::shared_ptr<const Node> folder = nodes_.find(parent);
   if (!folder) {
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  auto found = tree_.lookup(*folder, name);
-  if (!found) {
-    const auto weights = Tree::foretold_load(*folder, name);
-    if (weights && found.error().kind == ErrorKind::kNotFound) {
-      (void)engine_.expect_reader(*weights);  // the program will meet what is wrong when it opens them
+  const std::string model = folder->kind == NodeKind::kRoot ? name : gate_key(*folder);
+  through_gate(req, model, [this, folder, name = std::string(name)](const Request& request) {
+    auto found = tree_.lookup(*folder, name);
+    if (!found) {
+      const auto weights = Tree::foretold_load(*folder, name);
+      if (weights && found.error().kind == ErrorKind::kNotFound) {
+        (void)engine_.expect_reader(*weights);  // the program will meet what is wrong when it opens them
+      }
     }
-    reply_error(req, found.error());
-    return;
-  }
-  fuse_entry_param entry{};
-  entry.attr = to_stat(found->attributes);
-  entry.attr_timeout = found->attributes.valid_seconds;
-  entry.entry_timeout = 0;
-  entry.ino = nodes_.remember(std::move(found->node));
-  if (fuse_reply_entry(req, &entry) == -ENOENT) {
-    nodes_.forget(entry.ino, 1);  // the caller was interrupted: the kernel did not count this lookup
-  }
+    if (!request->claim()) {
+      return;
+    }
+    if (!found) {
+      reply_error(request->get(), found.error());
+      return;
+    }
+    fuse_entry_param entry{};
+    entry.attr = to_stat(found->attributes);
+    entry.attr_timeout = found->attributes.valid_seconds;
+    entry.entry_timeout = 0;
+    entry.ino = nodes_.remember(std::move(found->node));
+    if (fuse_reply_entry(request->get(), &entry) == -ENOENT) {
+      nodes_.forget(entry.ino, 1);  // the caller was interrupted: the kernel did not count this lookup
+    }
+  });
 }
 
 void Operations::getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi) {
@@ -147,22 +193,35 @@ void Operations::getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi) 
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  auto attributes = tree_.attributes(*node);
-  if (!attributes && node->kind == NodeKind::kArtifact) {
-    // Only who has the file open asks for a node that its name leads to no more; the kernel does not say which handle.
-    attributes = Tree::attributes_when_opened(*node);
-  }
-  if (fi != nullptr && node->is_control_file() && attributes) {
-    if (const auto handle = handles_.find(fi->fh)) {
-      attributes->size_bytes = handle->text.size();
+  const auto reply = [](fuse_req_t to, const Result<NodeAttributes>& attributes) {
+    if (!attributes) {
+      reply_error(to, attributes.error());
+      return;
     }
-  }
-  if (!attributes) {
-    reply_error(req, attributes.error());
+    const struct ::stat st = to_stat(*attributes);
+    fuse_reply_attr(to, &st, attributes->valid_seconds);
+  };
+  if (node->kind != NodeKind::kArtifact) {
+    auto attributes = tree_.attributes(*node);
+    if (fi != nullptr && node->is_control_file() && attributes) {
+      if (const auto handle = handles_.find(fi->fh)) {
+        attributes->size_bytes = handle->text.size();
+      }
+    }
+    reply(req, attributes);
     return;
   }
-  const struct ::stat st = to_stat(*attributes);
-  fuse_reply_attr(req, &st, attributes->valid_seconds);
+  through_gate(req, gate_key(*node), [this, node, reply](const Request& request) {
+    auto attributes = tree_.attributes(*node);
+    if (!attributes) {
+      // Only who has the file open asks for a node that its name leads to no more; the kernel does not say which
+      // handle.
+      attributes = Tree::attributes_when_opened(*node);
+    }
+    if (request->claim()) {
+      reply(request->get(), attributes);
+    }
+  });
 }
 
 void Operations::opendir(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
@@ -171,18 +230,23 @@ void Operations::opendir(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  auto entries = tree_.list(*node);
-  if (!entries) {
-    reply_error(req, entries.error());
-    return;
-  }
-  entries->insert(entries->begin(), {Tree::Entry{".", inode_of_path(node->path), true}, Tree::Entry{"..", 1, true}});
-  Handle handle;
-  handle.entries = std::move(*entries);
-  fi->fh = handles_.add(std::move(handle));
-  if (fuse_reply_open(req, fi) == -ENOENT) {
-    handles_.take(fi->fh);
-  }
+  through_gate(req, gate_key(*node), [this, node, reply = *fi](const Request& request) mutable {
+    auto entries = tree_.list(*node);
+    if (!request->claim()) {
+      return;
+    }
+    if (!entries) {
+      reply_error(request->get(), entries.error());
+      return;
+    }
+    entries->insert(entries->begin(), {Tree::Entry{".", inode_of_path(node->path), true}, Tree::Entry{"..", 1, true}});
+    Handle handle;
+    handle.entries = std::move(*entries);
+    reply.fh = handles_.add(std::move(handle));
+    if (fuse_reply_open(request->get(), &reply) == -ENOENT) {
+      handles_.take(reply.fh);
+    }
+  });
 }
 
 void Operations::readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
@@ -219,23 +283,48 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
     refuse_write(req);
     return;
   }
-  Handle handle;
-  if (node->is_control_file()) {
-    handle.text = control_.render(node->kind);
-    fi->direct_io = 1;
-  } else if (const Status opened = open_file(id, *node, handle, fi); !opened) {
-    reply_error(req, opened.error());
+  if (!node->is_control_file()) {
+    through_gate(req, gate_key(*node),
+                 [this, id, node, fi = *fi](const Request& request) { open_in_gate(request, id, node, fi, 1); });
     return;
   }
-  handle.served_here =
-      !node->is_control_file() && !(handle.sealed && handle.sealed->opened().mode == SealedMode::kPassthrough);
+  Handle handle;
+  handle.text = control_.render(node->kind);
+  fi->direct_io = 1;
   fi->fh = handles_.add(std::move(handle));
   if (fuse_reply_open(req, fi) == -ENOENT) {
     handles_.take(fi->fh);  // the opener was interrupted, and no release will come
   }
 }
 
-Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+void Operations::open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const Node>& node,
+                              const fuse_file_info& fi, int attempt) {
+  Handle handle;
+  fuse_file_info reply = fi;
+  int64_t settles_in_ns = 0;
+  const Status opened = open_file(id, *node, handle, &reply, settles_in_ns);
+  if (!opened && settles_in_ns > 0) {
+    when_settled(request, gate_key(*node), settles_in_ns, attempt, [this, id, node, fi, attempt](const Request& again) {
+      open_in_gate(again, id, node, fi, attempt + 1);
+    });
+    return;
+  }
+  if (!request->claim()) {
+    return;
+  }
+  if (!opened) {
+    reply_error(request->get(), opened.error());
+    return;
+  }
+  handle.served_here = !(handle.sealed && handle.sealed->opened().mode == SealedMode::kPassthrough);
+  reply.fh = handles_.add(std::move(handle));
+  if (fuse_reply_open(request->get(), &reply) == -ENOENT) {
+    handles_.take(reply.fh);  // the opener was interrupted, and no release will come
+  }
+}
+
+Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi,
+                             int64_t& settles_in_ns) {
   if (node.kind == NodeKind::kGenerated) {
     QCACHE_TRY_ASSIGN(handle.text, tree_.generated_text(node));
     return Tree::generated_key(node.path, handle.text) == node.key ? Status() : changed(node);
@@ -253,7 +342,7 @@ Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse
     handle.source.emplace(std::move(source));
     return {};
   }
-  return open_artifact(id, node, handle, fi);
+  return open_artifact(id, node, handle, fi, settles_in_ns);
 }
 
 Status Operations::hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& handle, fuse_file_info* fi) {
@@ -276,9 +365,10 @@ Status Operations::hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& 
   return {};
 }
 
-Status Operations::open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi) {
+Status Operations::open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi,
+                                 int64_t& settles_in_ns) {
   // A source that changed since the lookup is ESTALE: the kernel then looks the name up again, and opens what it finds.
-  QCACHE_TRY_ASSIGN(OpenArtifact opened, engine_.open(node.artifact, &node.recipe));
+  QCACHE_TRY_ASSIGN(OpenArtifact opened, engine_.open_now(node.artifact, &node.recipe, settles_in_ns));
   if (!node.sealed) {
     fi->direct_io = 1;
   } else if (opened->sealed_fd() < 0) {
@@ -293,7 +383,7 @@ Status Operations::open_artifact(uint64_t id, const Node& node, Handle& handle, 
   return {};
 }
 
-void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi) {
+void Operations::read(fuse_req_t req, uint64_t id, size_t size, off_t offset, const fuse_file_info* fi) {
   const std::shared_ptr<const Handle> handle = handles_.find(fi->fh);
   if (!handle) {
     fuse_reply_err(req, EBADF);
@@ -308,13 +398,20 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
     return;
   }
   if (handle->source) {
-    PageBuffer buffer(size);
-    const auto got = engine_.store().env().read_at(handle->source->fd(), buffer, static_cast<uint64_t>(offset));
-    if (got) {
-      fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.data()), *got);
-    } else {
-      reply_error(req, got.error());
-    }
+    const std::shared_ptr<const Node> node = nodes_.find(id);
+    const std::string model = node ? node->artifact.model : std::string();
+    through_gate(req, model, [this, handle, size, offset](const Request& request) {
+      PageBuffer buffer(size);
+      const auto got = engine_.store().env().read_at(handle->source->fd(), buffer, static_cast<uint64_t>(offset));
+      if (!request->claim()) {
+        return;
+      }
+      if (got) {
+        fuse_reply_buf(request->get(), reinterpret_cast<const char*>(buffer.data()), *got);
+      } else {
+        reply_error(request->get(), got.error());
+      }
+    });
     return;
   }
   const std::string_view text = handle->text;
@@ -323,8 +420,11 @@ void Operations::read(fuse_req_t req, size_t size, off_t offset, const fuse_file
 }
 
 void Operations::release(fuse_req_t req, const fuse_file_info* fi) {
-  const auto handle = handles_.take(fi->fh);
+  auto handle = handles_.take(fi->fh);
   fuse_reply_err(req, 0);  // first: closing a file that was removed meanwhile frees its blocks, which may take seconds
+  if (handle && handle->source) {
+    helpers_.run([closed = std::move(handle)] {});  // closing asks some filesystems, too
+  }
 }
 
 void Operations::remove(fuse_req_t req, uint64_t parent, const char* name, bool folder) {
@@ -333,22 +433,29 @@ void Operations::remove(fuse_req_t req, uint64_t parent, const char* name, bool 
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  const auto found = tree_.lookup(*node, name);
-  if (!found) {
-    reply_error(req, found.error());
-    return;
+  const std::string model = node->kind == NodeKind::kRoot ? name : gate_key(*node);
+  through_gate(req, model, [this, node, name = std::string(name), folder](const Request& request) {
+    remove_node(request, *node, name, folder);
+  });
+}
+
+void Operations::remove_node(const Request& request, const Node& parent, const std::string& name, bool is_folder) {
+  const auto found = tree_.lookup(parent, name);
+  int error = found ? 0 : errno_of(found.error());
+  if (found && found->node.is_directory() != is_folder) {
+    error = is_folder ? ENOTDIR : EISDIR;
   }
-  if (found->node.is_directory() != folder) {
-    fuse_reply_err(req, folder ? ENOTDIR : EISDIR);
-    return;
+  if (error == 0) {
+    if (const Status removed = tree_.remove(found->node); !removed) {
+      spdlog::warn("cannot remove {}: {}", found->node.path, removed.error().message);
+      error = errno_of(removed.error());
+    } else {
+      nodes_.retire(found->node.key);
+    }
   }
-  if (const Status removed = tree_.remove(found->node); !removed) {
-    spdlog::warn("cannot remove {}: {}", found->node.path, removed.error().message);
-    reply_error(req, removed.error());
-    return;
+  if (request->claim()) {
+    fuse_reply_err(request->get(), error);
   }
-  nodes_.retire(found->node.key);
-  fuse_reply_err(req, 0);
 }
 
 void Operations::statfs(fuse_req_t req) {
@@ -373,14 +480,23 @@ void Operations::getxattr(fuse_req_t req, uint64_t id, const char* name, size_t 
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  const auto value = xattrs_.get(*node, name);
-  if (!value) {
-    reply_error(req, value.error());
-  } else if (!*value) {
-    fuse_reply_err(req, ENODATA);
-  } else {
-    reply_xattr(req, **value, size);
+  if (!Xattrs::is_ours(name)) {
+    fuse_reply_err(req, ENODATA);  // ls asks every file for security labels and ACLs: answered without work
+    return;
   }
+  through_gate(req, gate_key(*node), [this, node, name = std::string(name), size](const Request& request) {
+    const auto value = xattrs_.get(*node, name);
+    if (!request->claim()) {
+      return;
+    }
+    if (!value) {
+      reply_error(request->get(), value.error());
+    } else if (!*value) {
+      fuse_reply_err(request->get(), ENODATA);
+    } else {
+      reply_xattr(request->get(), **value, size);
+    }
+  });
 }
 
 void Operations::listxattr(fuse_req_t req, uint64_t id, size_t size) {
@@ -389,17 +505,22 @@ void Operations::listxattr(fuse_req_t req, uint64_t id, size_t size) {
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  const auto names = xattrs_.list(*node);
-  if (!names) {
-    reply_error(req, names.error());
-    return;
-  }
-  std::string joined;
-  for (const std::string& name : *names) {
-    joined += name;
-    joined += '\0';
-  }
-  reply_xattr(req, joined, size);
+  through_gate(req, gate_key(*node), [this, node, size](const Request& request) {
+    const auto names = xattrs_.list(*node);
+    if (!request->claim()) {
+      return;
+    }
+    if (!names) {
+      reply_error(request->get(), names.error());
+      return;
+    }
+    std::string joined;
+    for (const std::string& name : *names) {
+      joined += name;
+      joined += '\0';
+    }
+    reply_xattr(request->get(), joined, size);
+  });
 }
 
 void Operations::setxattr(fuse_req_t req, uint64_t id, const char* name, const char* value, size_t size) {
@@ -408,8 +529,29 @@ void Operations::setxattr(fuse_req_t req, uint64_t id, const char* name, const c
     fuse_reply_err(req, kUnknownNode);
     return;
   }
-  const Status set = xattrs_.set(*node, name, std::string_view(value, size));
-  fuse_reply_err(req, set ? 0 : errno_of(set.error()));
+  through_gate(req, gate_key(*node),
+               [this, node, name = std::string(name), value = std::string(value, size)](const Request& request) {
+                 set_in_gate(request, node, name, value, 1);
+               });
+}
+
+void Operations::set_in_gate(const Request& request, const std::shared_ptr<const Node>& node, const std::string& name,
+                             const std::string& value, int attempt) {
+  int64_t settles_in_ns = 0;
+  const Status set = xattrs_.set(*node, name, value, settles_in_ns);
+  if (!set && settles_in_ns > 0) {
+    when_settled(request, gate_key(*node), settles_in_ns, attempt,
+                 [this, node, name, value, attempt](const Request& again) {
+                   set_in_gate(again, node, name, value, attempt + 1);
+                 });
+  } else if (request->claim()) {
+    fuse_reply_err(request->get(), set ? 0 : errno_of(set.error()));
+  }
+}
+
+void Operations::stop() {
+  later_.stop();
+  helpers_.stop();
 }
 
 const fuse_lowlevel_ops& Operations::table() {
@@ -444,8 +586,8 @@ const fuse_lowlevel_ops& Operations::table() {
     t.open = [](fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       handle(req, [&](Operations& o) { o.open(req, id, fi); });
     };
-    t.read = [](fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* fi) {
-      handle(req, [&](Operations& o) { o.read(req, size, offset, fi); });
+    t.read = [](fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_info* fi) {
+      handle(req, [&](Operations& o) { o.read(req, id, size, offset, fi); });
     };
     t.release = [](fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
       handle(req, [&](Operations& o) { o.release(req, fi); });

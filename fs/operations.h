@@ -1,14 +1,19 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "core/engine/engine.h"
+#include "core/engine/helper_threads.h"
 #include "fs/control_files.h"
 #include "fs/fuse_api.h"
 #include "fs/handle.h"
+#include "fs/later.h"
 #include "fs/node_table.h"
 #include "fs/passthrough.h"
+#include "fs/pending_request.h"
+#include "fs/request_gate.h"
 #include "fs/tree.h"
 #include "fs/xattrs.h"
 
@@ -24,6 +29,9 @@ namespace qcache {
 /// - A filling node is always opened with direct I/O (exact ranges, interruptible, no pages that a later sealed file
 /// could
 ///   contradict), a sealed node with passthrough or, all of them, through the page cache.
+/// - What asks for files of a model goes through RequestGate as a PendingRequest: its filesystem may stop, and then a
+/// few
+///   threads wait for it, and its callers can be killed. Nothing else waits.
 /// Handlers run on several libfuse threads at once and never wait for quantization.
 class Operations {
  public:
@@ -40,13 +48,16 @@ class Operations {
   /// libfuse's table; the session's user data must be this object.
   static const fuse_lowlevel_ops& table();
 
+  /// Answers nothing any more that is still waited for. To be called before the session ends.
+  void stop();
+
   void init(fuse_conn_info* connection);
   void lookup(fuse_req_t req, uint64_t parent, const char* name);
   void getattr(fuse_req_t req, uint64_t id, const fuse_file_info* fi);
   void opendir(fuse_req_t req, uint64_t id, fuse_file_info* fi);
   void readdir(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
   void open(fuse_req_t req, uint64_t id, fuse_file_info* fi);
-  void read(fuse_req_t req, size_t size, off_t offset, const fuse_file_info* fi);
+  void read(fuse_req_t req, uint64_t id, size_t size, off_t offset, const fuse_file_info* fi);
   void release(fuse_req_t req, const fuse_file_info* fi);
   void remove(fuse_req_t req, uint64_t parent, const char* name, bool folder);
   void statfs(fuse_req_t req);
@@ -56,11 +67,24 @@ class Operations {
   void forget(uint64_t id, uint64_t lookups) { nodes_.forget(id, lookups); }
 
  private:
-  /// Opens an artifact's node: fills the handle and the reply's flags.
-  Status open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
+  using Request = std::shared_ptr<PendingRequest>;
+  using Work = std::function<void(const Request& request)>;
+  /// Runs `work`, which asks for files of the model, now or later; it answers the request if it can claim it.
+  void through_gate(fuse_req_t req, const std::string& model, Work work);
+  void enter_gate(const Request& request, const std::string& model, const Work& work);
+  /// Runs `work` through the gate again when the model's files have settled; fails the request at the last attempt.
+  void when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt, Work work);
+  void remove_node(const Request& request, const Node& folder, const std::string& name, bool is_folder);
+
+  void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const Node>& node,
+                    const fuse_file_info& fi, int attempt);
+  /// Opens what a node stands for: fills the handle and the reply's flags. `settles_in_ns` as of Engine::open_now().
+  Status open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
   /// `fd` is a complete file on filesystem `device`.
   Status hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& handle, fuse_file_info* fi);
-  Status open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi);
+  Status open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
+  void set_in_gate(const Request& request, const std::shared_ptr<const Node>& node, const std::string& name,
+                   const std::string& value, int attempt);
 
   Engine& engine_;
   ControlFiles& control_;
@@ -70,6 +94,9 @@ class Operations {
   Passthrough passthrough_;
   HandleTable handles_;  // after it: handles hold what it counts
   const std::function<void()> on_ready_;
+  RequestGate gate_;
+  HelperThreads helpers_{RequestGate::kOfOneRoot};  // what is due later, and closing what may hang
+  Later later_;
 };
 
 }  // namespace qcache

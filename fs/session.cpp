@@ -11,8 +11,10 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -20,7 +22,10 @@
 #include <spawn.h>
 
 #include "core/base/log.h"
+#include "core/base/mount_info.h"
+#include "core/base/mutex.h"
 #include "core/base/units.h"
+#include "core/model/model_finder.h"
 #include "fs/end_signals.h"
 #include "fs/operations.h"
 
@@ -31,6 +36,12 @@ namespace {
 
 // Requests that may read headers or records run side by side; all else is quick, and nothing waits for quantization.
 constexpr unsigned kRequestThreads = 16;
+// Besides them those that RequestGate may let wait for a filesystem that has stopped.
+constexpr unsigned kMostThreads = kRequestThreads + RequestGate::kInAll;
+// How long a folder may take to answer when mounting.
+constexpr std::chrono::seconds kAnswers{10};
+// How long the end may take. Only threads that wait for a filesystem which has stopped need longer.
+constexpr std::chrono::seconds kEnds{5};
 
 struct SessionCloser {
   void operator()(fuse_session* session) const { fuse_session_destroy(session); }
@@ -53,6 +64,74 @@ class Args {
  private:
   fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
 };
+
+/// Ends the process where threads that hang keep it from ending by itself: what is on disk is in order at any moment.
+class EndWatch {
+ public:
+  /// `is_mounted`: whether what is at the mount point is ours to take down.
+  EndWatch(fuse_session* session, const std::string& mount_point, const std::function<bool()>& is_mounted)
+      : thread_([this, session, mount_point, is_mounted] { watch(session, mount_point, is_mounted); }) {}
+  ~EndWatch() {
+    {
+      const MutexLock lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+  EndWatch(const EndWatch&) = delete;
+  EndWatch& operator=(const EndWatch&) = delete;
+
+ private:
+  void watch(fuse_session* session, const std::string& mount_point, const std::function<bool()>& is_mounted) {
+    constexpr std::chrono::milliseconds kLook{250};
+    std::chrono::milliseconds ending{0};
+    {
+      const MutexLock lock(mutex_);
+      while (!ended_ && ending < kEnds) {
+        wake_.wait_for(mutex_, kLook);
+        ending += fuse_session_exited(session) != 0 ? kLook : std::chrono::milliseconds(0);
+      }
+      if (ended_) {
+        return;
+      }
+    }
+    spdlog::warn("{} ends without waiting any longer: a model folder does not answer", mount_point);
+    if (is_mounted()) {
+      (void)unmount(mount_point, true);
+    }
+    spdlog::default_logger()->flush();
+    ::_exit(0);
+  }
+
+  Mutex mutex_;
+  CondVar wake_;
+  bool ended_ QCACHE_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+// What `ask` returns, or nothing where it does not return in time: then its thread is left behind.
+template <typename Ask>
+auto ask_in_time(const Ask& ask) -> std::optional<decltype(ask())> {
+  struct Shared {
+    Mutex mutex;
+    CondVar done;
+    std::optional<decltype(ask())> answer;
+  };
+  const auto shared = std::make_shared<Shared>();
+  std::thread([shared, ask] {
+    auto answer = ask();
+    const MutexLock lock(shared->mutex);
+    shared->answer.emplace(std::move(answer));
+    shared->done.notify_all();
+  }).detach();
+  const auto until = std::chrono::steady_clock::now() + kAnswers;
+  const MutexLock lock(shared->mutex);
+  while (!shared->answer && std::chrono::steady_clock::now() < until) {
+    shared->done.wait_for(shared->mutex, until - std::chrono::steady_clock::now());
+  }
+  return std::move(shared->answer);
+}
 
 // A comma or backslash in an option's value would end it.
 std::string escaped(const std::string& value) {
@@ -169,9 +248,21 @@ class Ending {
   std::thread thread_;
 };
 
-// Whether `inner` is `outer` or lies below it. Both absolute, links resolved.
-bool lies_within(const std::string& inner, const std::string& outer) {
-  return inner == outer || (inner.starts_with(outer) && (outer == "/" || inner[outer.size()] == '/'));
+// The path with links resolved, as far as it exists yet.
+std::string real_path_to_be(Env& env, const std::string& path) {
+  std::error_code ignored;
+  std::filesystem::path there = std::filesystem::absolute(path, ignored).lexically_normal();
+  std::filesystem::path rest;
+  for (;;) {
+    if (const auto real = env.real_path(there.string())) {
+      return rest.empty() ? *real : (std::filesystem::path(*real) / rest).string();
+    }
+    if (!there.has_relative_path()) {
+      return path;
+    }
+    rest = rest.empty() ? there.filename() : there.filename() / rest;
+    there = there.parent_path();
+  }
 }
 
 Status prepare_mount_point(Env& env, const MountOptions& options) {
@@ -193,11 +284,26 @@ Status prepare_mount_point(Env& env, const MountOptions& options) {
   std::vector<std::string> outside = options.engine.roots;
   outside.push_back(options.engine.cache_directory);
   for (const std::string& path : outside) {
-    const auto real = env.real_path(path);  // the cache directory may not exist yet
-    if (lies_within(real ? *real : path, mount_path)) {
+    if (lies_within(real_path_to_be(env, path), mount_path)) {
       return fail(ErrorKind::kInvalidArgument,
                   fmt::format("{} lies below the mount point {}, which would hide it: choose another mount point", path,
                               mount_point));
+    }
+  }
+  for (const std::string& root : options.engine.roots) {
+    if (would_be_walked(root, mount_path)) {
+      return fail(
+          ErrorKind::kInvalidArgument,
+          fmt::format("the mount point {} lies below the model folder {}, which would then be looked for models "
+                      "in itself: choose another mount point",
+                      mount_point, root));
+    }
+    if (would_be_walked(root, real_path_to_be(env, options.engine.cache_directory))) {
+      return fail(
+          ErrorKind::kInvalidArgument,
+          fmt::format("the cache directory {} lies below the model folder {}, where its files would be taken for "
+                      "models: choose another with --cache-dir",
+                      options.engine.cache_directory, root));
     }
   }
   return {};
@@ -206,15 +312,25 @@ Status prepare_mount_point(Env& env, const MountOptions& options) {
 Result<std::vector<std::string>> resolved_roots(Env& env, const std::vector<std::string>& roots) {
   std::vector<std::string> out;
   for (const std::string& root : roots) {
-    auto real = env.real_path(root);
+    const auto found = ask_in_time([&env, root]() -> Result<std::pair<std::string, FileStat>> {
+      QCACHE_TRY_ASSIGN(std::string path, env.real_path(root));
+      QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
+      if (!stat.is_directory()) {
+        return fail(ErrorKind::kInvalidArgument, root + " is not a folder of models");
+      }
+      return std::pair(std::move(path), stat);
+    });
+    if (!found) {
+      return fail(ErrorKind::kIo,
+                  fmt::format("the model folder {} does not answer: its filesystem's server is stopped, "
+                              "or not to be reached; mount it again, or leave it out",
+                              root));
+    }
+    auto real = *found;
     if (!real) {
       return fail(real.error().with_context("the model folder cannot be used"));
     }
-    QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(*real));
-    if (!stat.is_directory()) {
-      return fail(ErrorKind::kInvalidArgument, root + " is not a folder of models");
-    }
-    out.push_back(std::move(*real));
+    out.push_back(std::move(real->first));
   }
   return out;
 }
@@ -289,13 +405,15 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
     spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
     operations.connect(fuse_session_fd(session.get()));
     Ending ending(signals, session.get(), operations, resolved);
+    const EndWatch end_watch(session.get(), resolved.mount_point, [&ending] { return ending.is_mounted(); });
     fuse_loop_config* config = fuse_loop_cfg_create();
-    fuse_loop_cfg_set_max_threads(config, kRequestThreads);
+    fuse_loop_cfg_set_max_threads(config, kMostThreads);
     fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
     fuse_session_loop_mt(session.get(), config);
     fuse_loop_cfg_destroy(config);
     // Waiting reads are answered while the session still takes answers.
     engine->stop();
+    operations.stop();
     operations.disconnect();
     ending.join();
     if (ending.is_mounted()) {

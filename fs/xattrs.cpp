@@ -84,6 +84,10 @@ Result<Xattrs::Values> Xattrs::values(const Node& node) const {
   return out;
 }
 
+bool Xattrs::is_ours(std::string_view name) {
+  return name.starts_with(kPrefix);
+}
+
 Result<std::vector<std::string>> Xattrs::list(const Node& node) const {
   QCACHE_TRY_ASSIGN(const Values all, values(node));
   std::vector<std::string> names;
@@ -95,16 +99,12 @@ Result<std::vector<std::string>> Xattrs::list(const Node& node) const {
 }
 
 Result<std::optional<std::string>> Xattrs::get(const Node& node, std::string_view name) const {
-  // ls asks every file for security labels and ACLs: answered without work.
-  if (!name.starts_with(kPrefix)) {
-    return std::nullopt;
-  }
   QCACHE_TRY_ASSIGN(const Values all, values(node));
   const auto found = std::find_if(all.begin(), all.end(), [&](const auto& entry) { return entry.first == name; });
   return found == all.end() ? std::nullopt : std::optional(found->second);
 }
 
-Status Xattrs::set(const Node& node, std::string_view name, std::string_view value) const {
+Status Xattrs::set(const Node& node, std::string_view name, std::string_view value, int64_t& settles_in_ns) const {
   const std::optional<bool> on = parse_switch(value);
   const bool pinned = name == "user.qcache.pinned";
   if (node.kind != NodeKind::kArtifact || (!pinned && name != "user.qcache.warm")) {
@@ -113,7 +113,7 @@ Status Xattrs::set(const Node& node, std::string_view name, std::string_view val
   if (!on) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("{} takes 1 or 0, not '{}'", name, value));
   }
-  return pinned ? engine_.set_pinned(node.artifact, *on) : engine_.set_warm(node.artifact, *on);
+  return pinned ? engine_.set_pinned(node.artifact, *on) : engine_.set_warm_now(node.artifact, *on, settles_in_ns);
 }
 
 }  // namespace qcache

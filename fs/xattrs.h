@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,12 +17,17 @@ class Xattrs {
  public:
   explicit Xattrs(Engine& engine) : engine_(engine) {}
 
+  /// Whether the name is one of them, on any node.
+  [[nodiscard]] static bool is_ours(std::string_view name);
+
   /// The names a node has now.
   [[nodiscard]] Result<std::vector<std::string>> list(const Node& node) const;
   /// The value of `name`; none where the node does not have it.
   [[nodiscard]] Result<std::optional<std::string>> get(const Node& node, std::string_view name) const;
   /// Sets a control: user.qcache.pinned or user.qcache.warm, to 1 or 0 (true, false, yes, no).
-  [[nodiscard]] Status set(const Node& node, std::string_view name, std::string_view value) const;
+  /// `settles_in_ns` as of Engine::open_now().
+  [[nodiscard]] Status set(const Node& node, std::string_view name, std::string_view value,
+                           int64_t& settles_in_ns) const;
 
  private:
   using Values = std::vector<std::pair<std::string, std::string>>;

@@ -137,9 +137,9 @@ MountedFs::~MountedFs() {
 
 void MountedFs::start() {
   std::vector<std::string> words = setup_.launcher;
-  const std::vector<std::string> command = {program(),          "mount",       "-f",        setup_.models,
-                                            setup_.mount_point, "--cache-dir", setup_.cache};
-  words.insert(words.end(), command.begin(), command.end());
+  words.insert(words.end(), {program(), "mount", "-f"});
+  words.insert(words.end(), setup_.models_before.begin(), setup_.models_before.end());
+  words.insert(words.end(), {setup_.models, setup_.mount_point, "--cache-dir", setup_.cache});
   if (!passthrough_wanted()) {
     words.emplace_back("--no-passthrough");
   }

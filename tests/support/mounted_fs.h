@@ -23,6 +23,7 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
 class MountedFs {
  public:
   struct Setup {
+    std::vector<std::string> models_before{};  ///< more model folders, which come first
     std::string models;
     std::string cache;
     std::string mount_point;           ///< made where missing
