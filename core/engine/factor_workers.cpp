@@ -12,17 +12,24 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <limits>
 #include <optional>
 
 #include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/message.h"
+#include "core/base/units.h"
 #include "core/engine/shared_floats.h"
 
 namespace qcache {
 namespace {
 
 constexpr std::chrono::seconds kIdleTime{30};
+
+// Measured, with some to spare: a worker with libtorch loaded, and how many matrices of directions it has at its peak.
+constexpr uint64_t kWorkerBytes = uint64_t{192} << 20;
+constexpr uint64_t kMatricesOfDirections = 12;
+constexpr uint64_t kMoreDirections = 10;  // kOversampling of low_rank.cpp
 
 /// Nothing where the worker is gone, or is no worker.
 std::optional<FactorReply> ask(int socket, const FactorRequest& request, int memory) {
@@ -91,8 +98,74 @@ FactorWorkers::~FactorWorkers() {
   stop();
 }
 
+uint64_t factor_memory(const FactorRequest& request) {
+  // Of low_rank_factors(): the matrix is read where it lies; what it makes are matrices of one of its sides by the
+  // directions that are searched.
+  constexpr uint64_t kFarTooMany = uint64_t{1} << 48;  // elements; beyond, sums would overflow
+  if (request.rows > kFarTooMany / std::max<uint64_t>(1, request.columns)) {
+    return std::numeric_limits<uint64_t>::max() / 2;
+  }
+  const uint64_t directions = std::min({request.set_size + kMoreDirections, request.rows, request.columns});
+  const uint64_t shared = shared_floats(request.rows, request.columns, request.rank);
+  const uint64_t own = kMatricesOfDirections * directions * (request.rows + request.columns);
+  return kWorkerBytes + sizeof(float) * (shared + own);
+}
+
 Status FactorWorkers::compute(const FactorRequest& request, const std::function<Status(std::span<float>)>& fill,
                               std::span<std::byte> a, std::span<std::byte> b) {
+  const uint64_t bytes = factor_memory(request);
+  QCACHE_TRY(reserve(bytes));
+  Status done = compute_reserved(request, fill, a, b);
+  release(bytes);
+  return done;
+}
+
+Status FactorWorkers::reserve(uint64_t bytes) {
+  constexpr uint64_t kShare = 4;
+  std::vector<Worker> ended;
+  {
+    const MutexLock lock(mutex_);
+    for (;;) {
+      if (stopping_) {
+        return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
+      }
+      const uint64_t allowed = usable_(reserved_) / kShare;
+      if (bytes + reserved_ <= allowed) {
+        // Workers that wait for work hold memory, too; the new computation may have one of them.
+        const uint64_t idle_allowed = 1 + ((allowed - reserved_ - bytes) / kWorkerBytes);
+        while (idle_.size() > idle_allowed) {
+          ended.push_back(std::move(idle_.back()));
+          idle_.pop_back();
+        }
+        reserved_ += bytes;
+        break;
+      }
+      if (reserved_ == 0) {
+        return fail(ErrorKind::kIo,
+                    fmt::format("{} of memory are needed, and ranks above 0 may take a quarter of what qcache can use, "
+                                "{} now: end other programs, or raise its memory limit",
+                                format_size(bytes), format_size(allowed)));
+      }
+      released_.wait(mutex_);
+    }
+  }
+  for (Worker& worker : ended) {
+    bury(std::move(worker));
+  }
+  return {};
+}
+
+void FactorWorkers::release(uint64_t bytes) {
+  {
+    const MutexLock lock(mutex_);
+    reserved_ -= bytes;
+  }
+  released_.notify_all();
+}
+
+Status FactorWorkers::compute_reserved(const FactorRequest& request,
+                                       const std::function<Status(std::span<float>)>& fill, std::span<std::byte> a,
+                                       std::span<std::byte> b) {
   QCACHE_TRY_ASSIGN(const SharedFloats memory,
                     SharedFloats::make(shared_floats(request.rows, request.columns, request.rank)));
   const size_t matrix = request.rows * request.columns;
@@ -205,6 +278,7 @@ void FactorWorkers::stop() {
     }
     ended.swap(idle_);
   }
+  released_.notify_all();
   for (Worker& worker : ended) {
     bury(std::move(worker));
   }

@@ -5,35 +5,17 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
-#include <limits>
 #include <string>
 #include <utility>
 
+#include "core/base/memory.h"
 #include "core/base/units.h"
 
 namespace qcache {
-namespace {
-
-/// What can be used without swapping, or all there is where the kernel does not tell.
-uint64_t available_memory() {
-  std::ifstream info("/proc/meminfo");
-  std::string key;
-  for (uint64_t kilobytes = 0; info >> key >> kilobytes;
-       info.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
-    if (key == "MemAvailable:") {
-      return kilobytes * 1024;
-    }
-  }
-  return std::numeric_limits<uint64_t>::max();
-}
-
-}  // namespace
-
 Result<SharedFloats> SharedFloats::make(uint64_t count) {
   const uint64_t bytes = count * sizeof(float);
   // Asked for first: memory that is not there is found out at the first touch, by a signal that ends the process.
-  if (const uint64_t available = available_memory(); bytes > available) {
+  if (const uint64_t available = usable_memory(); bytes > available) {
     return fail(ErrorKind::kIo, fmt::format("{} of memory are needed and {} are left: end other programs",
                                             format_size(bytes), format_size(available)));
   }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <future>
@@ -103,6 +104,63 @@ TEST_F(FactorWorkersTest, AMatrixThatCannotBeReadCostsNoWorker) {
       request, [](std::span<float>) -> Status { return fail(ErrorKind::kSourceChanged, "gone"); }, {}, {});
   EXPECT_THAT(failed, fails_with(ErrorKind::kSourceChanged, {"gone"}));
   EXPECT_TRUE(compute(workers));
+}
+
+TEST_F(FactorWorkersTest, AllComputationsTogetherStayWithinAQuarterOfTheMemory) {
+  FactorRequest request;
+  request.rows = 20;
+  request.columns = 30;
+  request.rank = 1;
+  request.set_size = 64;
+  const uint64_t one = factor_memory(request);
+  FactorWorkers workers(worker_programs(), [&](uint64_t /*held*/) { return 4 * (2 * one); });  // room for two
+  std::atomic<int> running = 0;
+  std::atomic<int> most = 0;
+  std::vector<std::future<Status>> all;
+  for (int i = 0; i < 6; ++i) {
+    all.push_back(std::async(std::launch::async, [&] {
+      std::vector<float> a(30);
+      std::vector<float> b(20);
+      return workers.compute(
+          request,
+          [&](std::span<float> matrix) -> Status {
+            const int now = ++running;
+            for (int known = most; now > known && !most.compare_exchange_weak(known, now);) {
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            std::ranges::fill(matrix, 1.0F);
+            --running;
+            return {};
+          },
+          std::as_writable_bytes(std::span(a)), std::as_writable_bytes(std::span(b)));
+    }));
+  }
+  for (std::future<Status>& done : all) {
+    EXPECT_TRUE(done.get());
+  }
+  EXPECT_EQ(most, 2);
+}
+
+TEST_F(FactorWorkersTest, WhatAloneNeedsMoreIsRefusedWithFigures) {
+  FactorWorkers workers(worker_programs(), [](uint64_t /*held*/) { return uint64_t{64} << 20; });
+  EXPECT_THAT(compute(workers), fails_with(ErrorKind::kIo, {"memory are needed", "a quarter", "16M"}));
+}
+
+TEST_F(FactorWorkersTest, StopEndsTheWaitForMemory) {
+  FactorRequest request;
+  request.rows = 20;
+  request.columns = 30;
+  request.rank = 1;
+  request.set_size = 64;
+  const uint64_t one = factor_memory(request);
+  FactorWorkers workers({script("exec sleep 1000")}, [&](uint64_t /*held*/) { return 4 * one; });
+  const auto start = [&] { return std::async(std::launch::async, [&] { return compute(workers); }); };
+  auto first = start();
+  auto second = start();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  workers.stop();
+  EXPECT_THAT(first.get(), fails_with(ErrorKind::kInterrupted, {"unmounted"}));
+  EXPECT_THAT(second.get(), fails_with(ErrorKind::kInterrupted, {"unmounted"}));
 }
 
 TEST_F(FactorWorkersTest, MemoryThatIsNotThereIsSaid) {

@@ -57,6 +57,24 @@ TEST_F(MountRank, RanksResolveWhenNamedAndAreListedWhileTheyHoldBytes) {
   EXPECT_EQ(stat_of(file).st_blocks, 1) << "dropped, and still there when named";
 }
 
+// S145: All ranks that are being made take at most a quarter of the memory that qcache may use; a rank of a weight that
+// needs more by itself fails with EIO, and `/.qcache/errors` says how much. Other files are not affected.
+TEST_F(MountRank, ARankThatNeedsTooMuchMemoryIsRefusedWithFigures) {
+  if (kSanitized) {
+    GTEST_SKIP() << "the sanitizers need more memory than the test allows";
+  }
+  small_model().write(model("m"));
+  MountedFs::Setup limited = setup("mnt");
+  limited.launcher = {"prlimit", "--data=700000000"};
+  MountedFs fs(limited);
+  EXPECT_EQ(read_whole(fs.path(kAdapter)).error, EIO);
+  const std::string errors = read_whole(fs.path(".qcache/errors")).bytes;
+  EXPECT_NE(errors.find("memory are needed"), std::string::npos) << errors;
+  EXPECT_NE(errors.find("167M"), std::string::npos) << errors;  // a quarter
+  EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0.bin")), expected_file(model("m"), "nf4")));
+  EXPECT_EQ(fs.stop(), 0);
+}
+
 // S59: `<rank>.bin` and the adapter are the same bytes whenever they are made on machines of one kind (OpenBLAS has
 // other kernels for other processors).
 TEST_F(MountRank, FilesOfARankAreTheSameBytesAgain) {
