@@ -102,11 +102,22 @@ std::string_view typed_storage(DType dtype) {
       return "ByteStorage";
     case DType::kBool:
       return "BoolStorage";
+    case DType::kC64:
+      return "ComplexFloatStorage";
+    case DType::kC128:
+      return "ComplexDoubleStorage";
     case DType::kU64:
     case DType::kU32:
     case DType::kU16:
     case DType::kF8E4M3:
     case DType::kF8E5M2:
+    case DType::kF8E8M0:
+    case DType::kF8E4M3Fnuz:
+    case DType::kF8E5M2Fnuz:
+    case DType::kF4:
+    case DType::kF6E2M3:
+    case DType::kF6E3M2:
+    case DType::kC32:
       break;
   }
   return {};
@@ -166,6 +177,16 @@ bool TorchPickle::add(std::string_view name, DType dtype, std::span<const uint64
   out_ += kReduce;
   ++count_;
   return true;
+}
+
+uint64_t TorchPickle::size() const {
+  constexpr uint64_t kEnd = 2;
+  return forgotten_ + out_.size() + kEnd;
+}
+
+void TorchPickle::forget() {
+  forgotten_ += out_.size();
+  out_.clear();
 }
 
 std::string TorchPickle::finish() && {

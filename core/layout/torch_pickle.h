@@ -24,12 +24,18 @@ class TorchPickle {
   /// nothing added, where the shape's extents or strides do not fit torch's signed 64 bits.
   [[nodiscard]] bool add(std::string_view name, DType dtype, std::span<const uint64_t> shape, uint64_t storage_bytes);
 
+  /// Bytes of the pickle of what was added.
+  [[nodiscard]] uint64_t size() const;
+  /// Forgets what was added, but not how much it was: for who asks for no more than the size.
+  void forget();
+
   /// The pickle of what was added. Leaves this object empty of use.
   [[nodiscard]] std::string finish() &&;
 
  private:
   std::string out_;
   uint64_t count_ = 0;
+  uint64_t forgotten_ = 0;  ///< bytes
 };
 
 }  // namespace qcache

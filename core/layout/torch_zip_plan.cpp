@@ -12,7 +12,7 @@ namespace qcache {
 namespace {
 
 constexpr uint32_t kCrcBytes = 4;
-constexpr uint32_t kMaxTrailerBytes = 8;
+constexpr uint32_t kMaxTrailerBytes = 16;
 
 /// Zeros, then the CRC-32 of everything before, given the tensor's own.
 std::array<std::byte, kMaxTrailerBytes> make_trailer(uint32_t trailer_size, uint32_t tensor_crc) {

@@ -9,10 +9,11 @@ struct DTypeRow {
   uint32_t bytes;
   std::string_view safetensors;
   std::string_view torch;
+  uint32_t elements = 1;
 };
 
 // Indexed by DType.
-constexpr std::array<DTypeRow, 15> kRows = {{
+constexpr std::array<DTypeRow, 24> kRows = {{
     {8, "F64", "float64"},
     {4, "F32", "float32"},
     {2, "F16", "float16"},
@@ -28,6 +29,15 @@ constexpr std::array<DTypeRow, 15> kRows = {{
     {1, "BOOL", "bool"},
     {1, "F8_E4M3", "float8_e4m3fn"},
     {1, "F8_E5M2", "float8_e5m2"},
+    {8, "C64", "complex64"},
+    {1, "F8_E8M0", "float8_e8m0fnu"},
+    {1, "F8_E4M3FNUZ", "float8_e4m3fnuz"},
+    {1, "F8_E5M2FNUZ", "float8_e5m2fnuz"},
+    {1, "F4", "float4_e2m1fn_x2", 2},
+    {3, "F6_E2M3", "", 4},
+    {3, "F6_E3M2", "", 4},
+    {16, "", "complex128"},
+    {4, "", "complex32"},
 }};
 
 const DTypeRow& row(DType dtype) {
@@ -36,7 +46,7 @@ const DTypeRow& row(DType dtype) {
 
 std::optional<DType> find(std::string_view DTypeRow::*column, std::string_view name) {
   for (size_t i = 0; i < kRows.size(); ++i) {
-    if (kRows[i].*column == name) {
+    if (!name.empty() && kRows[i].*column == name) {
       return static_cast<DType>(i);
     }
   }
@@ -47,6 +57,10 @@ std::optional<DType> find(std::string_view DTypeRow::*column, std::string_view n
 
 uint32_t item_bytes(DType dtype) {
   return row(dtype).bytes;
+}
+
+uint32_t elements_per_item(DType dtype) {
+  return row(dtype).elements;
 }
 
 bool is_wide_float(DType dtype) {

@@ -106,21 +106,59 @@ class ConfigVisitor final : public JsonVisitor {
   std::vector<std::string> keys_;  // one per open object
 };
 
-// What makes the weights of these tensors quantized already; empty where nothing does.
+/// Ends of names under which quantizers store codes: GPTQ and AWQ, EXL2, compressed-tensors, HQQ, EXL3, QuIP#, AQLM,
+/// quanto, MXFP4 as gpt-oss has it, bitsandbytes.
+constexpr std::array<std::string_view, 12> kCodeNames = {".qweight",
+                                                         ".q_weight",
+                                                         ".weight_packed",
+                                                         ".W_q",
+                                                         ".trellis",
+                                                         ".Qidxs",
+                                                         ".codes",
+                                                         ".weight._data",
+                                                         ".weight._packed",
+                                                         "_proj_blocks",
+                                                         ".quant_state.bitsandbytes__nf4",
+                                                         ".quant_state.bitsandbytes__fp4"};
+
+/// What the numbers in a matrix of this type must be, as nobody trains weights of it; empty for the others.
+std::string_view packed_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF8E4M3:
+    case DType::kF8E5M2:
+    case DType::kF8E4M3Fnuz:
+    case DType::kF8E5M2Fnuz:
+      return "float8 weights";
+    case DType::kF4:
+    case DType::kF6E2M3:
+    case DType::kF6E3M2:
+      return "packed floats";
+    case DType::kI8:
+    case DType::kU8:
+      return "8-bit integer weights";
+    case DType::kI16:
+    case DType::kU16:
+    case DType::kI32:
+    case DType::kU32:  // MLX
+      return "packed integers";
+    default:
+      return {};
+  }
+}
+
+// What makes the weights of these tensors quantized already, with the tensor that tells; empty where nothing does.
+// MLX stacks the matrices of experts in one tensor, so there may be more than two dimensions.
 std::string quantized_weights(const std::vector<TensorInfo>& tensors) {
   for (const TensorInfo& tensor : tensors) {
     const std::string_view name = tensor.name;
-    if (name.ends_with(".qweight") || name.ends_with(".weight_packed")) {
+    const std::string_view type = packed_type(tensor.dtype);
+    const bool codes =
+        std::any_of(kCodeNames.begin(), kCodeNames.end(), [name](std::string_view end) { return name.ends_with(end); });
+    if (codes && !is_wide_float(tensor.dtype)) {
       return "packed weights";
     }
-    if (!name.ends_with(".weight") || tensor.shape.size() != 2) {
-      continue;
-    }
-    if (tensor.dtype == DType::kF8E4M3 || tensor.dtype == DType::kF8E5M2) {
-      return "float8 weights";
-    }
-    if (tensor.dtype == DType::kI8 || tensor.dtype == DType::kU8) {
-      return "8-bit integer weights";
+    if (!type.empty() && name.ends_with(".weight") && tensor.shape.size() >= 2) {
+      return std::string(type);
     }
   }
   return {};

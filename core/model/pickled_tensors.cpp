@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -26,11 +26,13 @@ struct StorageType {
   DType dtype;
 };
 constexpr std::array kStorageTypes = {
-    StorageType{"DoubleStorage", DType::kF64}, StorageType{"FloatStorage", DType::kF32},
-    StorageType{"HalfStorage", DType::kF16},   StorageType{"BFloat16Storage", DType::kBF16},
-    StorageType{"LongStorage", DType::kI64},   StorageType{"IntStorage", DType::kI32},
-    StorageType{"ShortStorage", DType::kI16},  StorageType{"CharStorage", DType::kI8},
-    StorageType{"ByteStorage", DType::kU8},    StorageType{"BoolStorage", DType::kBool},
+    StorageType{"DoubleStorage", DType::kF64},       StorageType{"FloatStorage", DType::kF32},
+    StorageType{"HalfStorage", DType::kF16},         StorageType{"BFloat16Storage", DType::kBF16},
+    StorageType{"LongStorage", DType::kI64},         StorageType{"IntStorage", DType::kI32},
+    StorageType{"ShortStorage", DType::kI16},        StorageType{"CharStorage", DType::kI8},
+    StorageType{"ByteStorage", DType::kU8},          StorageType{"BoolStorage", DType::kBool},
+    StorageType{"ComplexFloatStorage", DType::kC64},
+    StorageType{"ComplexDoubleStorage", DType::kC128},
 };
 
 /// A call that a pickle describes: what, and with which arguments.
@@ -154,7 +156,7 @@ Result<std::vector<PickledTensor>> TensorReader::read() {
                           : "the checkpoint is not a dictionary of tensors: save a state_dict()");
   }
   std::vector<PickledTensor> tensors;
-  std::unordered_set<std::string_view> names;
+  std::unordered_map<std::string_view, size_t> names;
   const Refs items = graph_.items(state_dict());
   for (size_t i = 0; i + 1 < items.size(); i += 2) {
     const auto call = rebuild_call(items[i + 1]);
@@ -165,10 +167,13 @@ Result<std::vector<PickledTensor>> TensorReader::read() {
     if (name.size() > kMaxNameBytes || !is_utf8(name)) {
       return invalid(fmt::format("tensor {} has a name that is not UTF-8 or longer than 64 KiB", in_quotes(name)));
     }
-    if (!names.insert(name).second) {
-      return invalid(fmt::format("tensor {} is in the checkpoint twice", in_quotes(name)));
-    }
     QCACHE_TRY_ASSIGN(PickledTensor tensor, this->tensor(name, *call));
+    if (const auto [first, is_new] = names.try_emplace(name, tensors.size()); !is_new) {
+      if (tensors[first->second] != tensor) {
+        return invalid(fmt::format("tensor {} is in the checkpoint twice", in_quotes(name)));
+      }
+      continue;
+    }
     tensors.push_back(std::move(tensor));
   }
   if (tensors.empty()) {

@@ -17,6 +17,7 @@ struct PickledStorage {
   std::string_view type;       ///< "FloatStorage"
   std::optional<DType> dtype;  ///< none for untyped storages and for types that qcache does not know
   uint64_t items = 0;          ///< bytes where it is untyped
+  friend bool operator==(const PickledStorage&, const PickledStorage&) = default;
 };
 
 /// What a torch pickle says of one tensor: a view of a storage. Nothing is checked against a file yet.
@@ -27,6 +28,7 @@ struct PickledTensor {
   uint64_t offset = 0;  ///< of its first element, in elements
   Shape shape;
   std::vector<uint64_t> strides;  ///< one per extent, in elements
+  friend bool operator==(const PickledTensor&, const PickledTensor&) = default;
 };
 
 /// The storage that a kPersistent value names. kInvalidModel where it names anything else.
@@ -37,8 +39,8 @@ Result<PickledStorage> pickled_storage(const PickleGraph& graph, PickleRef persi
 /// no tensors, other dictionaries among them, are left out. nn.Parameter is a tensor like any other.
 ///
 /// Fails with kInvalidModel, naming the tensor, where one is of a kind or dtype that qcache does not know (quantized,
-/// sparse, complex, a subclass) or is described in contradictory terms; where there is no dictionary with tensors; and
-/// where two tensors have one name or a name is longer than 64 KiB or not UTF-8.
+/// sparse, a subclass) or is described in contradictory terms; where there is no dictionary with tensors; and
+/// where two different tensors have one name or a name is longer than 64 KiB or not UTF-8.
 Result<std::vector<PickledTensor>> pickled_tensors(const PickleGraph& graph);
 
 }  // namespace qcache

@@ -19,8 +19,9 @@ struct SafetensorsHeader {
 };
 
 /// Checks and decodes header JSON (`json` is the N bytes) of a file of `file_bytes` bytes. Pure: no I/O.
-/// Rejects, naming the tensor: N beyond 100 MB or the file, JSON that is not one object, duplicate keys,
-/// nesting deeper than 16, names over 64 KiB or not UTF-8, unknown dtypes, shapes that overflow, offsets
+/// Takes a tensor that is there again with the same entry for one, and `"__metadata__": null` for none.
+/// Rejects, naming the tensor: N beyond 100 MB or the file, JSON that is not one object, one name with two different
+/// entries, nesting deeper than 16, names over 64 KiB or not UTF-8, unknown dtypes, shapes that overflow, offsets
 /// that are not two non-negative integers, differ from the shape's size, overlap, leave holes, or do not end
 /// at the end of the file.
 Result<std::vector<TensorInfo>> parse_safetensors_header(std::string_view json, uint64_t file_bytes);

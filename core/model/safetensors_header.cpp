@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,6 +32,9 @@ class HeaderVisitor final : public JsonVisitor {
   Status on_key(std::string_view key) override {
     if (depth_ == 1) {
       in_metadata_ = key == "__metadata__";
+      if (in_metadata_ && std::exchange(has_metadata_, true)) {
+        return twice(key);
+      }
       entry_ = {};
       entry_.info.name = key;
     } else if (depth_ == 2 && !in_metadata_) {
@@ -38,6 +42,10 @@ class HeaderVisitor final : public JsonVisitor {
                : key == "shape"        ? Field::kShape
                : key == "data_offsets" ? Field::kOffsets
                                        : Field::kUnknown;
+      const size_t field = static_cast<size_t>(field_);
+      if (field_ != Field::kUnknown && std::exchange(entry_.has.at(field), true)) {
+        return twice(key);
+      }
     }
     return {};
   }
@@ -46,6 +54,9 @@ class HeaderVisitor final : public JsonVisitor {
     const bool container = value.kind == JsonKind::kObject || value.kind == JsonKind::kArray;
     if (depth_ == 0 && value.kind != JsonKind::kObject) {
       return invalid("the header is not a JSON object");
+    }
+    if (depth_ == 1 && in_metadata_ && value.kind == JsonKind::kNull) {
+      return {};  // as MLX writes none
     }
     if (depth_ == 1 && value.kind != JsonKind::kObject) {
       return invalid(in_metadata_ ? std::string("__metadata__ is not an object")
@@ -73,12 +84,14 @@ class HeaderVisitor final : public JsonVisitor {
   enum class Field { kDType, kShape, kOffsets, kUnknown };
   struct Entry {
     TensorInfo info;
-    bool has_dtype = false;
-    bool has_shape = false;
+    std::array<bool, 3> has{};  // by Field
     std::vector<uint64_t> offsets;
   };
 
   [[nodiscard]] std::string name() const { return in_quotes(entry_.info.name); }
+  static Status twice(std::string_view key) {
+    return invalid(fmt::format("the key {} is there twice", in_quotes(key)));
+  }
 
   Status on_field(const JsonValue& value) {
     switch (field_) {
@@ -87,7 +100,6 @@ class HeaderVisitor final : public JsonVisitor {
       case Field::kDType:
         return on_dtype(value);
       case Field::kShape:
-        entry_.has_shape = true;
         return on_list(value, entry_.info.shape, kMaxRank, "shape");
       case Field::kOffsets:
         return on_list(value, entry_.offsets, 2, "data_offsets");
@@ -105,7 +117,6 @@ class HeaderVisitor final : public JsonVisitor {
           fmt::format("tensor {} has the dtype {}, which qcache does not know", name(), in_quotes(value.text)));
     }
     entry_.info.dtype = *dtype;
-    entry_.has_dtype = true;
     return {};
   }
 
@@ -125,13 +136,22 @@ class HeaderVisitor final : public JsonVisitor {
 
   Status finish_entry() {
     TensorInfo& info = entry_.info;
-    if (!entry_.has_dtype || !entry_.has_shape || entry_.offsets.size() != 2) {
+    if (std::ranges::count(entry_.has, false) > 0 || entry_.offsets.size() != 2) {
       return invalid(fmt::format("tensor {} lacks its dtype, its shape or its two data_offsets", name()));
     }
     const uint64_t begin = entry_.offsets[0];
     const uint64_t end = entry_.offsets[1];
     if (begin > end) {
       return invalid(fmt::format("tensor {} ends at offset {}, before it starts at {}", name(), end, begin));
+    }
+    if (const uint32_t elements = elements_per_item(info.dtype); elements > 1) {
+      if (info.shape.empty() || info.shape.back() % elements != 0) {
+        return invalid(
+            fmt::format("tensor {} has the dtype {}, of which {} are stored together, but rows of another "
+                        "length",
+                        name(), safetensors_name(info.dtype), elements));
+      }
+      info.shape.back() /= elements;
     }
     std::optional<uint64_t> bytes = item_bytes(info.dtype);
     for (const uint64_t extent : info.shape) {
@@ -151,9 +171,55 @@ class HeaderVisitor final : public JsonVisitor {
 
   size_t depth_ = 0;
   bool in_metadata_ = false;
+  bool has_metadata_ = false;
   Field field_ = Field::kUnknown;
   Entry entry_;
 };
+
+/// The most tensors that the text can describe: so much room is enough, and little more than is needed.
+size_t most_tensors(std::string_view json) {
+  constexpr std::string_view kInEachEntry = "\"data_offsets\"";
+  constexpr std::string_view kShortestEntry = R"("":{"dtype":"U8","shape":[],"data_offsets":[0,0]})";
+  size_t count = 0;
+  for (size_t at = json.find(kInEachEntry); at != std::string_view::npos;
+       at = json.find(kInEachEntry, at + kInEachEntry.size())) {
+    ++count;
+  }
+  return std::min(count, json.size() / kShortestEntry.size());
+}
+
+bool same_entry(const TensorInfo& a, const TensorInfo& b) {
+  return a.dtype == b.dtype && a.shape == b.shape && a.data == b.data;
+}
+
+// A name may be there again with the same entry, which says nothing new. Sorting, not hashing: no choice of names makes
+// it slow.
+Status drop_repeated(std::vector<TensorInfo>& tensors) {
+  std::vector<uint32_t> by_name(tensors.size());
+  std::iota(by_name.begin(), by_name.end(), 0U);
+  std::sort(by_name.begin(), by_name.end(), [&](uint32_t a, uint32_t b) {
+    const int order = tensors[a].name.compare(tensors[b].name);
+    return order != 0 ? order < 0 : a < b;
+  });
+  std::vector<bool> repeated;
+  for (size_t i = 1; i < by_name.size(); ++i) {
+    const TensorInfo& first = tensors[by_name[i - 1]];
+    const TensorInfo& second = tensors[by_name[i]];
+    if (first.name != second.name) {
+      continue;
+    }
+    if (!same_entry(first, second)) {
+      return invalid(fmt::format("tensor {} is there twice, with different entries", in_quotes(first.name)));
+    }
+    repeated.resize(tensors.size());
+    repeated[by_name[i]] = true;
+  }
+  if (!repeated.empty()) {
+    size_t index = 0;
+    std::erase_if(tensors, [&](const TensorInfo& /*tensor*/) { return repeated[index++]; });
+  }
+  return {};
+}
 
 // The tensors must fill [0, data_bytes) without overlap or hole, as every reader of the format demands.
 Status check_coverage(const std::vector<TensorInfo>& tensors, uint64_t data_bytes) {
@@ -205,11 +271,16 @@ Result<std::vector<TensorInfo>> parse_safetensors_header(std::string_view json, 
         fmt::format("the header has {} bytes, but the whole file only {}: is it complete?", json.size(), file_bytes));
   }
   HeaderVisitor visitor;
-  QCACHE_TRY(visit_json(json, {}, visitor));
+  visitor.tensors.reserve(most_tensors(json));
+  QCACHE_TRY(visit_json(json, {.unique_keys = false}, visitor));
   std::vector<TensorInfo>& tensors = visitor.tensors;
-  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+  QCACHE_TRY(drop_repeated(tensors));
+  const auto by_place = [](const TensorInfo& a, const TensorInfo& b) {
     return std::pair(a.data.offset, a.data.size) < std::pair(b.data.offset, b.data.size);
-  });
+  };
+  if (!std::is_sorted(tensors.begin(), tensors.end(), by_place)) {  // they nearly always are, and it takes memory
+    std::stable_sort(tensors.begin(), tensors.end(), by_place);
+  }
   const uint64_t data_offset = kPrefixBytes + json.size();
   QCACHE_TRY(check_coverage(tensors, file_bytes - data_offset));
   for (TensorInfo& tensor : tensors) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -114,7 +115,11 @@ class ModelReader {
       const auto number = static_cast<uint32_t>(model_.files.size());
       for (TensorInfo& tensor : header.tensors) {
         tensor.file = number;
-        model_.tensors.push_back(std::move(tensor));
+      }
+      if (model_.tensors.empty()) {
+        model_.tensors = std::move(header.tensors);  // a large header is not held twice
+      } else {
+        std::ranges::move(header.tensors, std::back_inserter(model_.tensors));
       }
       model_.files.push_back(path);
       model_.identity.files.push_back(std::move(identity));

@@ -9,7 +9,7 @@
 
 namespace qcache {
 
-/// Extent per dimension, outermost first; empty for a scalar.
+/// Extent per dimension in items (dtype.h), outermost first; empty for a scalar.
 using Shape = std::vector<uint64_t>;
 
 /// One tensor of a source model, as its file's header describes it.

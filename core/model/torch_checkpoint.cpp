@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -42,6 +43,31 @@ std::optional<size_t> after_legacy_magic(std::string_view beginning) {
     }
   }
   return std::nullopt;
+}
+
+/// How much more than its own bytes a file may describe: names may share a storage and expanded tensors have all their
+/// elements in one place, so that a file of 1 KB could stand for terabytes. Tied weights double a file at most.
+constexpr uint64_t kMaxExpansion = 64;
+
+Status check_expansion(const std::vector<TensorInfo>& tensors, uint64_t file_bytes) {
+  const uint64_t allowed = checked_mul(file_bytes, kMaxExpansion).value_or(std::numeric_limits<uint64_t>::max());
+  uint64_t left = allowed;
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.data.size > allowed) {
+      return invalid(
+          fmt::format("tensor {} is {} bytes large, more than {} times the {} bytes of the file that it is "
+                      "in: its elements are one and the same over and over (an expanded tensor)",
+                      in_quotes(tensor.name), tensor.data.size, kMaxExpansion, file_bytes));
+    }
+    if (tensor.data.size > left) {
+      return invalid(
+          fmt::format("the tensors up to {} are together more than {} times as large as the {} bytes of the "
+                      "file that they are in: too many of them share its bytes",
+                      in_quotes(tensor.name), kMaxExpansion, file_bytes));
+    }
+    left -= tensor.data.size;
+  }
+  return {};
 }
 
 uint64_t storage_item_bytes(const PickledStorage& storage) {
@@ -295,6 +321,7 @@ Result<std::vector<TensorInfo>> find_torch_tensors(ByteSource& source) {
   } else {
     return invalid("the file is no torch checkpoint: it begins with none of the formats that torch.save writes");
   }
+  QCACHE_TRY(check_expansion(tensors, source.size()));
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const TensorInfo& a, const TensorInfo& b) { return a.data.offset < b.data.offset; });
   return tensors;

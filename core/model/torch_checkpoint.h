@@ -31,7 +31,8 @@ constexpr size_t kTorchMagicBytes = 32;
 /// storage, and every storage inside the file.
 ///
 /// Fails with kInvalidModel and a sentence where the file is malformed, incomplete or lies about its content, is a
-/// TorchScript archive or of another byte order, or where the rules of pickled_tensors are broken.
+/// TorchScript archive or of another byte order, where a tensor or all of them together are larger than 64 times the
+/// file, or where the rules of pickled_tensors are broken.
 Result<std::vector<TensorInfo>> find_torch_tensors(ByteSource& source);
 
 /// The same for an open file of `size_bytes` bytes; `path` is for messages.

@@ -28,6 +28,9 @@ class IndexVisitor final : public JsonVisitor {
   Status on_key(std::string_view key) override {
     if (depth_ == 1) {
       in_map_ = key == "weight_map";
+      if (in_map_ && found) {
+        return invalid("the key 'weight_map' is there twice");
+      }
     } else if (depth_ == 2 && in_map_) {
       tensor_ = key;
     }
@@ -76,13 +79,20 @@ Result<WeightIndex> parse_weight_index(std::string_view json) {
     return invalid(fmt::format("the index has {} bytes, more than the 100 MB that qcache reads", json.size()));
   }
   IndexVisitor visitor;
-  QCACHE_TRY(visit_json(json, {}, visitor));
+  QCACHE_TRY(visit_json(json, {.unique_keys = false}, visitor));
   if (!visitor.found || visitor.weight_map.empty()) {
     return invalid("the index has no weight_map, or an empty one");
   }
   WeightIndex index;
   index.weight_map = std::move(visitor.weight_map);
   std::sort(index.weight_map.begin(), index.weight_map.end());
+  index.weight_map.erase(std::unique(index.weight_map.begin(), index.weight_map.end()), index.weight_map.end());
+  const auto twice = std::adjacent_find(index.weight_map.begin(), index.weight_map.end(),
+                                        [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twice != index.weight_map.end()) {
+    return invalid(fmt::format("the key {} is there twice, for {} and {}", in_quotes(twice->first),
+                               in_quotes(twice->second), in_quotes(std::next(twice)->second)));
+  }
   for (const auto& [tensor, shard] : index.weight_map) {
     index.shards.push_back(shard);
   }

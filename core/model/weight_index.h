@@ -14,7 +14,7 @@ struct WeightIndex {
   std::vector<std::string> shards;                              ///< plain file names, sorted, unique
   std::vector<std::pair<std::string, std::string>> weight_map;  ///< tensor name -> shard, sorted by name
 };
-/// Rejects names with a path separator or "..", duplicate tensors, and anything that is not string -> string.
+/// Rejects names with a path separator or "..", tensors in two files, and anything that is not string -> string.
 Result<WeightIndex> parse_weight_index(std::string_view json);
 
 }  // namespace qcache

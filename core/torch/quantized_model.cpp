@@ -35,14 +35,25 @@ constexpr DTypePair kDTypes[] = {
     {DType::kI8, at::kChar},
     {DType::kU8, at::kByte},
     {DType::kBool, at::kBool},
+    {DType::kC64, at::kComplexFloat},
+    {DType::kC128, at::kComplexDouble},
+    {DType::kC32, at::kComplexHalf},
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 202
     {DType::kF8E4M3, at::kFloat8_e4m3fn},
     {DType::kF8E5M2, at::kFloat8_e5m2},
+    {DType::kF8E4M3Fnuz, at::kFloat8_e4m3fnuz},
+    {DType::kF8E5M2Fnuz, at::kFloat8_e5m2fnuz},
 #endif
 #if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 203
     {DType::kU64, at::kUInt64},
     {DType::kU32, at::kUInt32},
     {DType::kU16, at::kUInt16},
+#endif
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 207
+    {DType::kF8E8M0, at::kFloat8_e8m0fnu},
+#endif
+#if TORCH_VERSION_MAJOR * 100 + TORCH_VERSION_MINOR >= 208
+    {DType::kF4, at::kFloat4_e2m1fn_x2},
 #endif
 };
 
@@ -90,8 +101,8 @@ Result<ProgramTensor> program_tensor(const std::string& name, const at::Tensor& 
     return unfit(std::string("qcache does not store ") + c10::toString(tensor.scalar_type()));
   }
   kept = tensor.detach().cpu();
-  if (kept.is_neg()) {
-    kept = kept.resolve_neg();
+  if (kept.is_neg() || kept.is_conj()) {
+    kept = kept.resolve_conj().resolve_neg();
   }
   ProgramTensor out;
   out.name = name;

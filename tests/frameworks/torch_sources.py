@@ -18,7 +18,7 @@ import sys
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mounting import mounted, work_folder
 
@@ -45,7 +45,10 @@ def tensors(new):
     }
     for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         out[str(dtype)] = torch.arange(-6, 6).reshape(3, 4).to(dtype).t()
+    out["complex"] = torch.complex(weight(4, 6), weight(4, 6)).t()
     if new:
+        for dtype in ("float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float4_e2m1fn_x2"):
+            out[dtype] = torch.arange(24, dtype=torch.uint8).reshape(4, 6).view(getattr(torch, dtype))
         out["e4m3"] = weight(8, 4).to(torch.float8_e4m3fn).t()
         out["e5m2"] = weight(8).to(torch.float8_e5m2)
         out["uint16"] = torch.tensor([1, 65535]).to(torch.uint16)
@@ -134,8 +137,11 @@ def check_model(root, mount, name):
     served, twin = (torch.load(f"{mount}/{model}/int8/0.bin", weights_only=True) for model in (name, f"{name}-twin"))
     check(served.keys() == twin.keys(), f"{name} int8: {served.keys() ^ twin.keys()}")
     check(any(key.endswith("weight_scale") for key in served), f"{name} int8: nothing is quantized")
+    folder = load_file(f"{mount}/{name}/int8/0/model.safetensors")
+    check(folder.keys() == twin.keys(), f"{name} int8 folder: {folder.keys() ^ twin.keys()}")
     for key, tensor in twin.items():
         check(same(served[key], tensor), f"{name} int8 {key}")
+        check(same(folder[key], tensor), f"{name} int8 folder {key}")
     print(f"{name}: {len(source)} tensors")
 
 

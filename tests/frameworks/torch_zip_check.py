@@ -31,10 +31,13 @@ TYPED_STORAGES = {
     "CharStorage": ("int8", 1),
     "ByteStorage": ("uint8", 1),
     "BoolStorage": ("bool", 1),
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
     "UntypedStorage": (None, 1),
 }
 ITEM_BYTES = {name: size for name, size in TYPED_STORAGES.values() if name}
-ITEM_BYTES.update(uint64=8, uint32=4, uint16=2, float8_e4m3fn=1, float8_e5m2=1)
+ITEM_BYTES.update(uint64=8, uint32=4, uint16=2, float8_e4m3fn=1, float8_e5m2=1, complex32=4)
+ITEM_BYTES.update(float8_e8m0fnu=1, float8_e4m3fnuz=1, float8_e5m2fnuz=1, float4_e2m1fn_x2=1)
 
 Tensor = collections.namedtuple("Tensor", "storage offset shape strides dtype")
 Storage = collections.namedtuple("Storage", "dtype item key location numel")

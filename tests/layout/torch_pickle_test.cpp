@@ -23,10 +23,10 @@ TEST(TorchPickle, UsesTypedStoragesWhereTorchHasThem) {
   const struct {
     DType dtype;
     const char* storage;
-  } cases[] = {{DType::kF64, "DoubleStorage"}, {DType::kF32, "FloatStorage"},     {DType::kF16, "HalfStorage"},
-               {DType::kI64, "LongStorage"},   {DType::kBF16, "BFloat16Storage"}, {DType::kI32, "IntStorage"},
-               {DType::kI16, "ShortStorage"},  {DType::kI8, "CharStorage"},       {DType::kU8, "ByteStorage"},
-               {DType::kBool, "BoolStorage"}};
+  } cases[] = {{DType::kF64, "DoubleStorage"}, {DType::kF32, "FloatStorage"},       {DType::kF16, "HalfStorage"},
+               {DType::kI64, "LongStorage"},   {DType::kBF16, "BFloat16Storage"},   {DType::kI32, "IntStorage"},
+               {DType::kI16, "ShortStorage"},  {DType::kI8, "CharStorage"},         {DType::kU8, "ByteStorage"},
+               {DType::kBool, "BoolStorage"},  {DType::kC64, "ComplexFloatStorage"}};
   for (const auto& c : cases) {
     // 40 bytes are 5, 10, 20 or 40 elements.
     const auto elements = static_cast<char>(40 / item_bytes(c.dtype));
@@ -46,7 +46,12 @@ TEST(TorchPickle, UsesUntypedStoragesInBytesForTheOtherTypes) {
                {DType::kF8E5M2, "float8_e5m2"},
                {DType::kU16, "uint16"},
                {DType::kU32, "uint32"},
-               {DType::kU64, "uint64"}};
+               {DType::kU64, "uint64"},
+               {DType::kF8E8M0, "float8_e8m0fnu"},
+               {DType::kF8E4M3Fnuz, "float8_e4m3fnuz"},
+               {DType::kF8E5M2Fnuz, "float8_e5m2fnuz"},
+               {DType::kF4, "float4_e2m1fn_x2"},
+               {DType::kC32, "complex32"}};
   for (const auto& c : cases) {
     EXPECT_EQ(pickle_of(c.dtype, {4}, 40),
               "\x80\x02}(X\1\0\0\0wctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch.storage\n"

@@ -115,6 +115,16 @@ TEST(ModelFacts, TensorsTellWhatTheConfigDoesNot) {
   EXPECT_EQ(facts_of("a.weight", DType::kF8E5M2, {2, 2}).quant_method, "float8 weights");
   EXPECT_EQ(facts_of("a.weight", DType::kU8, {2, 1}).quant_method, "8-bit integer weights");
   EXPECT_EQ(facts_of("a.qweight", DType::kI32, {2, 2}).quant_method, "packed weights");
+  EXPECT_EQ(facts_of("a.weight", DType::kU32, {2, 2}).quant_method, "packed integers");
+  EXPECT_EQ(facts_of("a.experts.weight", DType::kU32, {2, 2, 2}).quant_method, "packed integers");
+  EXPECT_EQ(facts_of("a.weight", DType::kF4, {2, 2}).quant_method, "packed floats");
+  EXPECT_EQ(facts_of("a.weight", DType::kF8E5M2Fnuz, {2, 2}).quant_method, "float8 weights");
+  for (const char* name : {"a.W_q", "a.trellis", "a.q_weight", "a.weight._data", "experts.down_proj_blocks",
+                           "a.weight.quant_state.bitsandbytes__nf4"}) {
+    EXPECT_EQ(facts_of(name, DType::kU8, {2, 2}).quant_method, "packed weights") << name;
+    EXPECT_EQ(facts_of(name, DType::kBF16, {2, 2}).quant_method, "") << name;
+  }
+  EXPECT_EQ(facts_of("a.weight", DType::kI64, {2, 2}).quant_method, "");
   EXPECT_EQ(facts_of("a.weight", DType::kBF16, {2, 2}).quant_method, "");
   EXPECT_EQ(facts_of("a.weight", DType::kF8E4M3, {2}).quant_method, "");
   EXPECT_EQ(facts_of("a.mask", DType::kU8, {2, 2}).quant_method, "");

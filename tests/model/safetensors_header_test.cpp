@@ -55,6 +55,30 @@ TEST(SafetensorsHeader, AcceptsScalarsAndEmptyTensors) {
   EXPECT_EQ(parse("{}", 0).value().size(), 0U);
 }
 
+TEST(SafetensorsHeader, CountsItemsOfPackedTypes) {
+  const auto tensors = parse(R"({"f4":{"dtype":"F4","shape":[3,4],"data_offsets":[0,6]},)"
+                             R"("f6":{"dtype":"F6_E3M2","shape":[2,8],"data_offsets":[6,18]},)"
+                             R"("c":{"dtype":"C64","shape":[2],"data_offsets":[18,34]}})",
+                             34);
+  ASSERT_THAT(tensors, is_ok());
+  EXPECT_EQ((*tensors)[0].dtype, DType::kF4);
+  EXPECT_EQ((*tensors)[0].shape, Shape({3, 2}));
+  EXPECT_EQ((*tensors)[1].shape, Shape({2, 2}));
+  EXPECT_EQ((*tensors)[2].shape, Shape({2}));
+}
+
+TEST(SafetensorsHeader, AcceptsWhatSaysNothingNew) {
+  const auto tensors = parse(R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"__metadata__":null,)"
+                             R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                             R"("b":{"data_offsets":[1,2],"shape":[1],"dtype":"U8"},)"
+                             R"("\u0062":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+                             2);
+  ASSERT_THAT(tensors, is_ok());
+  ASSERT_EQ(tensors->size(), 2U);
+  EXPECT_EQ((*tensors)[0].name, "a");
+  EXPECT_EQ((*tensors)[1].name, "b");
+}
+
 TEST(SafetensorsHeader, RejectsLyingHeaders) {
   struct Case {
     const char* json;
@@ -73,6 +97,14 @@ TEST(SafetensorsHeader, RejectsLyingHeaders) {
           {R"({"__metadata__":{"a":1}})", 0, {"__metadata__", "not a string"}},
           {R"({"__metadata__":{"a":{}}})", 0, {"__metadata__", "not a string"}},
           // duplicates
+          {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}})",
+           1,
+           {"'a'", "twice"}},
+          {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})",
+           1,
+           {"'a'", "twice"}},
+          {R"({"__metadata__":null,"__metadata__":null})", 0, {"'__metadata__'", "twice"}},
+          {R"({"a":null})", 0, {"tensor 'a'", "not an object"}},
           {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
            2,
            {"'a'", "twice"}},
@@ -99,10 +131,12 @@ TEST(SafetensorsHeader, RejectsLyingHeaders) {
           {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1e0]}})", 1, {"data_offsets of tensor 'a'"}},
           {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[null,1]}})", 1, {"data_offsets of tensor 'a'"}},
           // dtypes
-          {R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})",
+          {R"({"a":{"dtype":"F5","shape":[2],"data_offsets":[0,1]}})",
            1,
-           {"tensor 'a' has the dtype 'F4'", "does not know"}},
-          {R"({"a":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}})", 1, {"'F8_E8M0'", "does not know"}},
+           {"tensor 'a' has the dtype 'F5'", "does not know"}},
+          {R"({"a":{"dtype":"F4","shape":[2,3],"data_offsets":[0,3]}})", 3, {"tensor 'a' has the dtype F4", "2"}},
+          {R"({"a":{"dtype":"F4","shape":[],"data_offsets":[0,1]}})", 1, {"tensor 'a' has the dtype F4"}},
+          {R"({"a":{"dtype":"F6_E2M3","shape":[6],"data_offsets":[0,4]}})", 4, {"dtype F6_E2M3, of which 4"}},
           // sizes
           {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,0]}})", 1, {"tensor 'a'", "before it starts"}},
           {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}})", 7, {"tensor 'a' needs 8 bytes", "give it 7"}},

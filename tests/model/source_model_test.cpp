@@ -206,7 +206,7 @@ TEST_F(SourceModelTest, RejectsShardsThatContradictTheIndex) {
   for (const auto& [what, text, shards, words] : std::initializer_list<Case>{
            {"missing shard", index(R"("a":"s1","b":"s2")"), {{"s1", file_with("a")}}, {"/s2 is missing", "complete"}},
            {"outside", index(R"("a":"../s1")"), {{"s1", file_with("a")}}, {"index.json: ", "'../s1'", "plain"}},
-           {"named twice", index(R"("a":"s1","a":"s1")"), {{"s1", file_with("a")}}, {"'a'", "twice"}},
+           {"named twice", index(R"("a":"s1","a":"s2")"), {{"s1", file_with("a")}}, {"'a'", "twice"}},
            {"not held",
             index(R"("a":"s1","z":"s1")"),
             {{"s1", file_with("a")}},
@@ -245,10 +245,10 @@ TEST_F(SourceModelTest, RejectsShardsThatContradictTheIndex) {
 }
 
 TEST_F(SourceModelTest, RejectsUnknownDtypesNamingTensorAndFile) {
-  put("model.safetensors", safetensors_file(R"({"x":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", "x"));
+  put("model.safetensors", safetensors_file(R"({"x":{"dtype":"F5","shape":[2],"data_offsets":[0,1]}})", "x"));
   EXPECT_THAT(read(),
               fails_with(ErrorKind::kInvalidModel,
-                         {file("model.safetensors"), "tensor 'x' has the dtype 'F4', which qcache does not know"}));
+                         {file("model.safetensors"), "tensor 'x' has the dtype 'F5', which qcache does not know"}));
 }
 
 TEST_F(SourceModelTest, RejectsLooseFilesOfTwoModels) {

@@ -128,10 +128,37 @@ TEST(TorchCheckpoint, TiedWeightsShareTheirBytes) {
   }
 }
 
+TEST(TorchCheckpoint, ReadsComplexNumbers) {
+  const auto tensors = read(torch_zip(pickle_tensors({{"x", "0", "ComplexFloatStorage", 3, 1, {2}, {1}},
+                                                      {"y", "1", "ComplexDoubleStorage", 1, 0, {1}, {1}}}),
+                                      {{"0", std::string(24, 'x')}, {"1", std::string(16, 'y')}}));
+  ASSERT_THAT(tensors, is_ok());
+  EXPECT_EQ((*tensors)[0].dtype, DType::kC64);
+  EXPECT_EQ((*tensors)[0].data.size, 16U);
+  EXPECT_EQ((*tensors)[1].dtype, DType::kC128);
+}
+
+TEST(TorchCheckpoint, RefusesTensorsFarLargerThanTheirFile) {
+  const auto checkpoint = [](const std::vector<TorchView>& views) {
+    return torch_zip(pickle_tensors(views), {{"0", std::string(1000, 'x')}});
+  };
+  const auto expanded = [](int64_t times) {
+    return TorchView{"w", "0", "ByteStorage", 1000, 0, {times, 1000}, {0, 1}};
+  };
+  EXPECT_THAT(read(checkpoint({expanded(50)})), is_ok());
+  EXPECT_THAT(read(checkpoint({expanded(1000)})), fails_with(ErrorKind::kInvalidModel, {"'w'", "1000000", "64 times"}));
+  EXPECT_THAT(read(checkpoint({{"w", "0", "ByteStorage", 1000, 0, {int64_t{1} << 31, int64_t{1} << 31}, {0, 0}}})),
+              fails_with(ErrorKind::kInvalidModel, {"'w'", "64 times"}));
+  std::vector<TorchView> views(60, expanded(50));
+  for (size_t i = 0; i < views.size(); ++i) {
+    views[i].name += std::to_string(i);
+  }
+  EXPECT_THAT(read(checkpoint(views)), fails_with(ErrorKind::kInvalidModel, {"together", "64 times"}));
+}
+
 TEST(TorchCheckpoint, RefusesWhatItCannotServeAndSaysWhy) {
   const std::map<std::string, std::vector<std::string>> reasons = {
       {"sparse", {"'x'", "_rebuild_sparse_tensor", "plain tensors only"}},
-      {"complex", {"'x'", "ComplexFloatStorage", "does not know"}},
       {"quantized", {"'x'", "_rebuild_qtensor", "plain tensors only"}},
       {"negated", {"'x'", "'neg'", "clone()"}},
       {"module", {"whole object", "torch.nn.modules.linear.Linear", "state_dict()"}},
@@ -309,7 +336,13 @@ TEST(TorchCheckpoint, NamesAreUniqueAndText) {
     return torch_zip(pickle_tensors(views), {{"0", "x"}});
   };
   EXPECT_THAT(read(named({"a", "b", "\xC3\xA4", ""})), is_ok());
-  EXPECT_THAT(read(named({"a", "b", "a"})), fails_with(ErrorKind::kInvalidModel, {"'a'", "twice"}));
+  const auto repeated = read(named({"a", "b", "a"}));
+  ASSERT_THAT(repeated, is_ok());
+  EXPECT_EQ(repeated->size(), 2U) << "twice the same";
+  EXPECT_THAT(read(torch_zip(pickle_tensors({{"a", "0", "ByteStorage", 2, 0, {1}, {1}},
+                                             {"a", "0", "ByteStorage", 2, 1, {1}, {1}}}),
+                             {{"0", "xy"}})),
+              fails_with(ErrorKind::kInvalidModel, {"'a'", "twice"}));
   EXPECT_THAT(read(named({"\xED\xA0\x80"})), fails_with(ErrorKind::kInvalidModel, {"not UTF-8"}));
   EXPECT_THAT(read(named({std::string((64 << 10) + 1, 'a')})), fails_with(ErrorKind::kInvalidModel, {"64 KiB"}));
 }

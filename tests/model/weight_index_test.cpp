@@ -17,6 +17,13 @@ TEST(WeightIndex, SortsTensorsAndShards) {
   EXPECT_EQ(index->weight_map, map);
 }
 
+TEST(WeightIndex, TakesATensorThatIsNamedTwiceInOneFile) {
+  const auto index = parse_weight_index(R"({"weight_map":{"a":"s1","b":"s2","a":"s1"}})");
+  ASSERT_THAT(index, is_ok());
+  const std::vector<std::pair<std::string, std::string>> map{{"a", "s1"}, {"b", "s2"}};
+  EXPECT_EQ(index->weight_map, map);
+}
+
 TEST(WeightIndex, RejectsWhatIsNoIndex) {
   struct Case {
     std::string json;

@@ -235,9 +235,12 @@ void ModelBuilder::write_safetensors(const std::string& path, const std::vector<
   for (const Tensor* tensor : tensors) {
     const uint64_t begin = end;
     end += bytes_of(tensor->dtype, tensor->shape);
-    header[tensor->name] = {{"dtype", std::string(safetensors_name(tensor->dtype))},
-                            {"shape", tensor->shape},
-                            {"data_offsets", {begin, end}}};
+    Shape shape = tensor->shape;
+    if (!shape.empty()) {
+      shape.back() *= elements_per_item(tensor->dtype);
+    }
+    header[tensor->name] = {
+        {"dtype", std::string(safetensors_name(tensor->dtype))}, {"shape", shape}, {"data_offsets", {begin, end}}};
   }
   std::string json = header.dump();
   json.resize(round_up(json.size(), 8), ' ');

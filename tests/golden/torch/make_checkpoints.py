@@ -92,7 +92,6 @@ def training(key):
 def refused():
     """Kinds that qcache must refuse, whole."""
     yield "sparse", {"x": torch.eye(2).to_sparse()}
-    yield "complex", {"x": torch.ones(2, dtype=torch.complex64)}
     yield "quantized", {"x": torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8)}
     if FLOAT8:  # older ones lose the sign themselves
         yield "negated", {"x": torch._neg_view(torch.ones(2))}
