@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "core/base/digest.h"
+#include "core/layout/torch_zip.h"
 
 namespace qcache {
 namespace {
@@ -333,7 +334,10 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
         const bool checkpoint = file.kind == ArtifactKind::kCheckpoint;
         ranks[{file.rank, file.kind}] = fmt::format("{}{}", file.rank, checkpoint ? ".bin" : "");
       }
-      add("0.bin", false);
+      QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine_.model(folder.artifact.model));
+      if (!why_no_checkpoint(*source)) {
+        add("0.bin", false);
+      }
       if (engine_.folder(folder.artifact.model, *folder.artifact.scheme, 0)) {
         add("0", true);
       }

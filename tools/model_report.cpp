@@ -11,6 +11,7 @@
 #include "core/base/units.h"
 #include "core/engine/artifact_name.h"
 #include "core/engine/engine.h"
+#include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 #include "core/quant/factors.h"
 #include "tools/human_text.h"
@@ -104,15 +105,18 @@ Result<ModelReport> report_model(Env& env, const std::string& path, const std::s
     if (!info.refusal.empty()) {
       continue;
     }
-    const auto plan = plan_torch_zip(report.model, *info.scheme);
-    if (!plan) {
-      dtype.refusal = plan.error().message;
+    // A model without checkpoints has folders.
+    const auto size = why_no_checkpoint(report.model) ? safetensors_size(report.model, *info.scheme)
+                                                      : torch_zip_size(report.model, *info.scheme);
+    if (!size) {
+      dtype.refusal = size.error().message;
       continue;
     }
-    dtype.size_bytes = (*plan)->size_bytes();
-    for (const Group& group : (*plan)->groups()) {
+    dtype.size_bytes = *size;
+    const ModelChoices choices = info.scheme->choose(report.model);
+    for (const TensorInfo& tensor : report.model.tensors) {
       dtype.largest_rank =
-          std::max(dtype.largest_rank, largest_rank(report.model.tensors[group.tensor], group.encoding));
+          std::max(dtype.largest_rank, largest_rank(tensor, info.scheme->encoding(report.model, choices, tensor)));
     }
     dtype.progress = lookup(report.model, *info.scheme);
   }

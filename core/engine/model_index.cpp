@@ -2,14 +2,33 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "core/base/memory.h"
 #include "core/base/mount_info.h"
 #include "core/model/hub_cache.h"
 
 namespace qcache {
+namespace {
+
+/// From here on reading a model takes memory that is worth giving back.
+constexpr size_t kLargeBytes = size_t{4} << 20;
+
+/// About what the model takes.
+size_t bytes_of(const SourceModel& model) {
+  constexpr size_t kOfAllocations = 32;  // what malloc adds for a name and a shape
+  size_t bytes = sizeof model + model.config_text.capacity();
+  for (const TensorInfo& tensor : model.tensors) {
+    bytes += sizeof tensor + tensor.name.capacity() + kOfAllocations +
+             (tensor.shape.capacity() + tensor.strides.capacity()) * sizeof(uint64_t);
+  }
+  return bytes;
+}
+
+}  // namespace
 
 ModelIndex::ModelIndex(Env& env, std::vector<std::string> roots)
     : env_(env), paths_(std::move(roots)), mounts_(std::make_shared<MountWatch>(env)) {
@@ -149,33 +168,64 @@ bool ModelIndex::still_there(const FoundModel& found) const {
 
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& name) {
   QCACHE_TRY_ASSIGN(const FoundModel found, locate(name));
-  std::shared_ptr<const SourceModel> known;
+  if (auto known = unchanged(found)) {
+    return known;
+  }
+  const std::shared_ptr<std::mutex> turn = turn_of(name);
+  const std::unique_lock<std::mutex> reading(*turn);
+  if (auto known = unchanged(found)) {
+    return known;
+  }
+  std::optional<SourceIdentity> before;
   {
     const MutexLock lock(mutex_);
     const auto slot = slots_.find(name);
+    if (slot != slots_.end() && slot->second.path == found.path) {
+      before = slot->second.model->identity;
+    }
+    forget(name);  // its new state is not held beside the old one
+  }
+  QCACHE_TRY_ASSIGN(SourceModel model, read_source_model(env_, found.path, name));
+  if (before) {
+    model.identity.go_on_from(*before);
+  }
+  const size_t bytes = bytes_of(model);
+  auto fresh = std::make_shared<const SourceModel>(std::move(model));
+  if (bytes > kLargeBytes) {
+    return_freed_memory();  // the header's text
+  }
+  const MutexLock lock(mutex_);
+  forget(name);
+  slots_[name] = Slot{found.path, fresh, ++clock_, bytes};
+  bytes_held_ += bytes;
+  trim();
+  return fresh;
+}
+
+std::shared_ptr<const SourceModel> ModelIndex::unchanged(const FoundModel& found) {
+  std::shared_ptr<const SourceModel> known;
+  {
+    const MutexLock lock(mutex_);
+    const auto slot = slots_.find(found.name);
     if (slot != slots_.end() && slot->second.path == found.path) {
       slot->second.last_use = ++clock_;
       known = slot->second.model;
     }
   }
   // An identity captured too soon after the last change may hide another one: read again until it has settled.
-  if (known && known->identity.settled() && check_unchanged(env_, known->identity)) {
-    return known;
-  }
-  QCACHE_TRY_ASSIGN(SourceModel model, read_source_model(env_, found.path, name));
-  if (known) {
-    model.identity.go_on_from(known->identity);
-  }
-  auto fresh = std::make_shared<const SourceModel>(std::move(model));
+  return known && known->identity.settled() && check_unchanged(env_, known->identity) ? known : nullptr;
+}
+
+std::shared_ptr<std::mutex> ModelIndex::turn_of(const std::string& name) {
   const MutexLock lock(mutex_);
-  Slot& slot = slots_[name];
-  if (slot.model) {
-    tensors_held_ -= slot.model->tensors.size();
+  std::erase_if(turns_, [](const auto& turn) { return turn.second.expired(); });
+  std::weak_ptr<std::mutex>& slot = turns_[name];
+  std::shared_ptr<std::mutex> turn = slot.lock();
+  if (!turn) {
+    turn = std::make_shared<std::mutex>();
+    slot = turn;
   }
-  slot = Slot{found.path, fresh, ++clock_};
-  tensors_held_ += fresh->tensors.size();
-  trim();
-  return fresh;
+  return turn;
 }
 
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get_settled(const std::string& name, int64_t& settles_in_ns) {
@@ -190,13 +240,31 @@ Result<std::shared_ptr<const SourceModel>> ModelIndex::get_settled(const std::st
   return fail(ErrorKind::kBusy, "the files of model '" + name + "' were written just now");
 }
 
+void ModelIndex::forget(const std::string& name) {
+  const auto slot = slots_.find(name);
+  if (slot != slots_.end()) {
+    bytes_held_ -= slot->second.bytes;
+    slots_.erase(slot);
+  }
+}
+
 void ModelIndex::trim() {
-  while (tensors_held_ > kMaxTensors && slots_.size() > 1) {
-    const auto oldest = std::min_element(slots_.begin(), slots_.end(), [](const auto& a, const auto& b) {
-      return a.second.last_use < b.second.last_use;
-    });
-    tensors_held_ -= oldest->second.model->tensors.size();
-    slots_.erase(oldest);
+  for (;;) {
+    // The largest takes the longest to read again.
+    const auto largest = std::max_element(slots_.begin(), slots_.end(),
+                                          [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
+    if (largest == slots_.end() || bytes_held_ - largest->second.bytes <= kMaxBytes) {
+      return;
+    }
+    const std::string* oldest = nullptr;
+    uint64_t last_use = 0;
+    for (const auto& [name, slot] : slots_) {
+      if (&slot != &largest->second && (oldest == nullptr || slot.last_use < last_use)) {
+        oldest = &name;
+        last_use = slot.last_use;
+      }
+    }
+    forget(std::string(*oldest));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -18,8 +19,9 @@ namespace qcache {
 /// The models below the roots, each read when first asked for and again whenever its files change.
 ///
 /// What get() returns is current at the moment of the call: every call looks at the files' stats. Thread-safe; a model
-/// whose header is being read does not hold up calls for others, and a root whose filesystem has stopped does not hold
-/// up names of other roots (see ModelRoot). Memory is bounded: models not asked for lately are read again.
+/// whose header is being read does not hold up calls for others, and is read once however many ask for it; a root whose
+/// filesystem has stopped does not hold up names of other roots (see ModelRoot). Memory is bounded by bytes: models not
+/// asked for lately are read again, except the largest.
 class ModelIndex {
  public:
   ModelIndex(Env& env, std::vector<std::string> roots);
@@ -55,8 +57,9 @@ class ModelIndex {
     std::string path;
     std::shared_ptr<const SourceModel> model;
     uint64_t last_use = 0;
+    size_t bytes = 0;
   };
-  static constexpr size_t kMaxTensors = 1'000'000;  // over all models held; about 150 bytes each
+  static constexpr size_t kMaxBytes = size_t{32} << 20;  // over all models held but the largest
 
   struct Place {
     std::string path;
@@ -66,6 +69,11 @@ class ModelIndex {
   };
   static constexpr size_t kMaxPlaces = 20'000;
 
+  /// The model as it was read, where it has not changed since and its identity is settled; else null.
+  std::shared_ptr<const SourceModel> unchanged(const FoundModel& found) QCACHE_EXCLUDES(mutex_);
+  /// Held by who reads the model called `name`.
+  std::shared_ptr<std::mutex> turn_of(const std::string& name) QCACHE_EXCLUDES(mutex_);
+  void forget(const std::string& name) QCACHE_REQUIRES(mutex_);
   void trim() QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool still_there(const FoundModel& found) const;
   [[nodiscard]] Result<FoundModel> look_up(const std::string& name) QCACHE_EXCLUDES(mutex_);
@@ -78,7 +86,8 @@ class ModelIndex {
   std::vector<std::shared_ptr<ModelRoot>> roots_;  // constant after construction
   Mutex mutex_;
   uint64_t clock_ QCACHE_GUARDED_BY(mutex_) = 0;
-  size_t tensors_held_ QCACHE_GUARDED_BY(mutex_) = 0;
+  size_t bytes_held_ QCACHE_GUARDED_BY(mutex_) = 0;
+  std::unordered_map<std::string, std::weak_ptr<std::mutex>> turns_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Slot> slots_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Place> places_ QCACHE_GUARDED_BY(mutex_);
 };

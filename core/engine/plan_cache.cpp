@@ -1,12 +1,35 @@
 #include "core/engine/plan_cache.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "core/base/memory.h"
 #include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 
 namespace qcache {
 namespace {
+
+/// From here on a plan takes tens of MB.
+constexpr size_t kManyTensors = 8192;
+
+bool is_large(const SourceModel& model) {
+  return model.tensors.size() > kManyTensors;
+}
+
+/// Makes what is large, alone, and hands what it took beyond its result back to the system.
+template <typename Make>
+auto make_alone(const Make& make) {
+  auto made = make();
+  return_freed_memory();
+  return made;
+}
+
+TorchZipOptions checkpoint_options(const ArtifactName& name) {
+  TorchZipOptions options;
+  options.rank = name.rank;
+  return options;
+}
 
 Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name, const SourceModel& model) {
   switch (name.kind) {
@@ -19,75 +42,171 @@ Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name, co
     case ArtifactKind::kCheckpoint:
       break;
   }
-  TorchZipOptions options;
-  options.rank = name.rank;
-  return plan_torch_zip(model, *name.scheme, options);
+  return plan_torch_zip(model, *name.scheme, checkpoint_options(name));
+}
+
+Result<uint64_t> count_size(const ArtifactName& name, const SourceModel& model) {
+  switch (name.kind) {
+    case ArtifactKind::kSafetensors:
+      return safetensors_size(model, *name.scheme);
+    case ArtifactKind::kAdapter: {
+      const std::string prefix = factor_prefix(model);
+      return safetensors_size(model, *name.scheme, {.weights = false, .rank = name.rank, .factor_prefix = prefix});
+    }
+    case ArtifactKind::kCheckpoint:
+      break;
+  }
+  return torch_zip_size(model, *name.scheme, checkpoint_options(name));
+}
+
+/// About what a plan takes: its groups, and the text of the file's index.
+size_t bytes_of(const LayoutPlan& plan) {
+  constexpr size_t kIndexBytes = 300;  // per stored tensor
+  size_t bytes = sizeof plan;
+  for (const Group& group : plan.groups()) {
+    bytes += sizeof group;
+    for (const StoredTensor& stored : group.encoding.stored) {
+      bytes += sizeof stored + stored.name.capacity() + stored.constant.capacity() +
+               stored.shape.size() * sizeof(uint64_t) + kIndexBytes;
+    }
+  }
+  return bytes;
+}
+
+size_t bytes_of(const ModelFolder& folder) {
+  size_t bytes = sizeof folder;
+  const auto add = [&](const std::vector<FolderFile>& files) {
+    for (const FolderFile& file : files) {
+      bytes += sizeof file + file.name.capacity() + file.text.capacity();
+    }
+  };
+  add(folder.files);
+  if (folder.adapter) {
+    add(folder.adapter->files);
+  }
+  return bytes;
 }
 
 }  // namespace
 
-Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& name, const SourceModel& model,
-                                                          const Sha256Digest& recipe) {
-  {
-    const MutexLock lock(mutex_);
-    const auto known = std::find_if(plans_.begin(), plans_.end(), [&](const auto& p) { return p.first == recipe; });
-    if (known != plans_.end()) {
-      plans_.splice(plans_.begin(), plans_, known);
-      return plans_.front().second;
-    }
+template <typename T>
+std::shared_ptr<const T> PlanCache::Recent<T>::find(const Sha256Digest& recipe) {
+  const auto known = std::ranges::find(entries_, recipe, &Entry::recipe);
+  if (known == entries_.end()) {
+    return nullptr;
   }
-  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, make_plan(name, model));
+  entries_.splice(entries_.begin(), entries_, known);
+  return known->value;
+}
+
+template <typename T>
+void PlanCache::Recent<T>::add(const Sha256Digest& recipe, std::shared_ptr<const T> value, size_t bytes,
+                               size_t max_bytes) {
+  entries_.push_front(Entry{recipe, std::move(value), bytes});
+  bytes_ += bytes;
+  while (bytes_ > max_bytes && entries_.size() > 1) {
+    bytes_ -= entries_.back().bytes;
+    entries_.pop_back();
+  }
+}
+
+std::shared_ptr<const LayoutPlan> PlanCache::find_plan(const Sha256Digest& recipe) {
   const MutexLock lock(mutex_);
+  if (auto known = plans_.find(recipe)) {
+    return known;
+  }
+  const auto large = large_plans_.find(recipe);
+  return large == large_plans_.end() ? nullptr : large->second.lock();
+}
+
+std::shared_ptr<const ModelFolder> PlanCache::find_folder(const Sha256Digest& recipe) {
+  const MutexLock lock(mutex_);
+  return folders_.find(recipe);
+}
+
+std::optional<Result<uint64_t>> PlanCache::find_size(const Sha256Digest& recipe) {
+  const MutexLock lock(mutex_);
+  const auto known = sizes_.find(recipe);
+  return known == sizes_.end() ? std::nullopt : std::optional(known->second);
+}
+
+void PlanCache::keep_size(const Sha256Digest& recipe, const Result<uint64_t>& size) {
   if (sizes_.size() >= kMaxSizes) {
     sizes_.clear();  // rare, and cheap to fill again
   }
-  sizes_[recipe] = made->size_bytes();
-  plans_.emplace_front(recipe, made);
-  if (plans_.size() > kMaxPlans) {
-    plans_.pop_back();
+  sizes_.insert_or_assign(recipe, size);
+}
+
+Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& name, const SourceModel& model,
+                                                          const Sha256Digest& recipe) {
+  if (auto known = find_plan(recipe)) {
+    return known;
+  }
+  std::unique_lock<std::mutex> alone;
+  const bool large = is_large(model);
+  if (large) {
+    alone = std::unique_lock(large_);
+    if (auto known = find_plan(recipe)) {
+      return known;
+    }
+  }
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made,
+                    large ? make_alone([&] { return make_plan(name, model); }) : make_plan(name, model));
+  const MutexLock lock(mutex_);
+  keep_size(recipe, made->size_bytes());
+  if (large) {
+    std::erase_if(large_plans_, [](const auto& plan) { return plan.second.expired(); });
+    large_plans_.insert_or_assign(recipe, made);
+  } else {
+    plans_.add(recipe, made, bytes_of(*made), kMaxPlanBytes);
   }
   return made;
 }
 
 Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name, const SourceModel& model,
                                                              const Sha256Digest& recipe, const std::string& base_path) {
-  {
-    const MutexLock lock(mutex_);
-    const auto known = std::find_if(folders_.begin(), folders_.end(), [&](const auto& f) { return f.first == recipe; });
-    if (known != folders_.end()) {
-      folders_.splice(folders_.begin(), folders_, known);
-      return folders_.front().second;
-    }
+  if (auto known = find_folder(recipe)) {
+    return known;
   }
   ArtifactName weights = name;
   weights.kind = ArtifactKind::kSafetensors;
   weights.rank = 0;
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> planned_weights,
-                    plan(weights, model, recipe_of(weights, model)));
+  QCACHE_TRY(size(weights, model, recipe_of(weights, model)));
   if (name.rank > 0) {
     QCACHE_TRY(size(name, model, recipe));  // there is no folder of a rank that no weight has
   }
-  QCACHE_TRY_ASSIGN(ModelFolder planned,
-                    plan_model_folder(model, *name.scheme, *planned_weights, name.rank, base_path));
+  std::unique_lock<std::mutex> alone;
+  const bool large = is_large(model);
+  if (large) {
+    alone = std::unique_lock(large_);
+    if (auto known = find_folder(recipe)) {
+      return known;
+    }
+  }
+  const auto make = [&] { return plan_model_folder(model, *name.scheme, name.rank, base_path); };
+  QCACHE_TRY_ASSIGN(ModelFolder planned, large ? make_alone(make) : make());
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);
-  folders_.emplace_front(recipe, made);
-  if (folders_.size() > kMaxFolders) {
-    folders_.pop_back();
-  }
+  folders_.add(recipe, made, bytes_of(*made), kMaxFolderBytes);
   return made;
 }
 
 Result<uint64_t> PlanCache::size(const ArtifactName& name, const SourceModel& model, const Sha256Digest& recipe) {
-  {
-    const MutexLock lock(mutex_);
-    const auto known = sizes_.find(recipe);
-    if (known != sizes_.end()) {
-      return known->second;
-    }
+  if (const auto known = find_size(recipe)) {
+    return *known;
   }
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> made, plan(name, model, recipe));
-  return made->size_bytes();
+  if (!is_large(model)) {
+    QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> made, plan(name, model, recipe));
+    return made->size_bytes();
+  }
+  const std::unique_lock<std::mutex> alone(large_);
+  if (const auto known = find_size(recipe)) {
+    return *known;
+  }
+  const Result<uint64_t> counted = make_alone([&] { return count_size(name, model); });
+  const MutexLock lock(mutex_);
+  keep_size(recipe, counted);  // failures too: they follow from the headers as sizes do
+  return counted;
 }
 
 }  // namespace qcache

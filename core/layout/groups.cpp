@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
+#include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string_view>
-#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "core/base/checked.h"
 #include "core/quant/factors.h"
@@ -75,50 +77,53 @@ Result<uint64_t> check_encoding(const Encoding& encoding, const Scheme& scheme, 
   return unit_bytes;
 }
 
-Status check_names(std::span<const Group> groups, const SourceModel& model, const Scheme& scheme) {
-  size_t count = 0;
-  for (const Group& group : groups) {
-    count += group.encoding.stored.size();
-  }
-  std::unordered_map<std::string_view, const Group*> owners;
-  owners.reserve(count);
-  for (const Group& group : groups) {
-    for (const StoredTensor& stored : group.encoding.stored) {
-      const auto [owner, is_new] = owners.try_emplace(stored.name, &group);
-      if (!is_new) {
-        return fail(ErrorKind::kInvalidModel,
-                    fmt::format("model '{}' cannot be stored in dtype '{}': the name '{}' would be stored twice, for "
-                                "its tensors '{}' and '{}'; rename one of them",
-                                model.name, scheme.name(), stored.name, model.tensors[owner->second->tensor].name,
-                                model.tensors[group.tensor].name));
-      }
+/// Whether stored names are unique. Holds eight bytes of each; the names that these cannot tell apart are looked at in
+/// a second round.
+class StoredNames {
+ public:
+  void add(const Encoding& encoding) {
+    for (const StoredTensor& stored : encoding.stored) {
+      hashes_.push_back(hash_of(stored.name));
     }
   }
-  return {};
-}
+
+  /// The hashes that are there more than once.
+  [[nodiscard]] std::vector<size_t> repeated() && {
+    std::sort(hashes_.begin(), hashes_.end());
+    std::vector<size_t> out;
+    for (auto at = std::adjacent_find(hashes_.begin(), hashes_.end()); at != hashes_.end();
+         at = std::adjacent_find(at, hashes_.end())) {
+      out.push_back(*at);
+      at = std::upper_bound(at, hashes_.end(), *at);
+    }
+    return out;
+  }
+
+  static size_t hash_of(std::string_view name) { return std::hash<std::string_view>()(name); }
+
+ private:
+  std::vector<size_t> hashes_;
+};
 
 constexpr uint64_t kMaxTiles = std::numeric_limits<uint32_t>::max();
 
-/// Sets the tiles of each group.
-Status number_tiles(std::span<Group> groups, const SourceModel& model, const Scheme& scheme) {
-  uint64_t tiles = 0;
-  for (Group& group : groups) {
-    const TensorInfo& tensor = model.tensors[group.tensor];
-    QCACHE_TRY_ASSIGN(const uint64_t unit_bytes, check_encoding(group.encoding, scheme, tensor));
-    const uint64_t first = tiles;
-    if (unit_bytes > 0) {
-      group.units_per_tile = std::max<uint64_t>(
-          1, std::min(kTileOutputBytes / unit_bytes, kTileSourceBytes / group.encoding.source_bytes_of_unit()));
-      const uint64_t needed = ceil_div(group.encoding.unit_count(), group.units_per_tile);
-      if (needed > kMaxTiles - tiles) {
-        return fail(ErrorKind::kUnsupported,
-                    fmt::format("model '{}' is too large for dtype '{}': tensor '{}' brings it beyond {} tiles",
-                                model.name, scheme.name(), tensor.name, kMaxTiles));
-      }
-      tiles += needed;
+/// Sets the tiles of the group, the first of which is `first`.
+Status number_tiles(Group& group, uint64_t first, const SourceModel& model, const Scheme& scheme) {
+  const TensorInfo& tensor = model.tensors[group.tensor];
+  QCACHE_TRY_ASSIGN(const uint64_t unit_bytes, check_encoding(group.encoding, scheme, tensor));
+  uint64_t end = first;
+  if (unit_bytes > 0) {
+    group.units_per_tile = std::max<uint64_t>(
+        1, std::min(kTileOutputBytes / unit_bytes, kTileSourceBytes / group.encoding.source_bytes_of_unit()));
+    const uint64_t needed = ceil_div(group.encoding.unit_count(), group.units_per_tile);
+    if (needed > kMaxTiles - first) {
+      return fail(ErrorKind::kUnsupported,
+                  fmt::format("model '{}' is too large for dtype '{}': tensor '{}' brings it beyond {} tiles",
+                              model.name, scheme.name(), tensor.name, kMaxTiles));
     }
-    group.tiles = {static_cast<uint32_t>(first), static_cast<uint32_t>(tiles)};
+    end += needed;
   }
+  group.tiles = {static_cast<uint32_t>(first), static_cast<uint32_t>(end)};
   return {};
 }
 
@@ -133,42 +138,94 @@ Error no_such_rank(const SourceModel& model, const Scheme& scheme, uint32_t rank
                                  model.name, scheme.name(), rank, largest)};
 }
 
+/// Calls `visit` with every group, in order and without tiles.
+Status encode_all(const SourceModel& model, const Scheme& scheme, const Contents& contents,
+                  const std::function<Status(Group&&)>& visit) {
+  const ModelChoices choices = scheme.choose(model);
+  if (contents.rank > 0) {
+    uint64_t largest = 0;
+    for (const TensorInfo& tensor : model.tensors) {
+      largest = std::max(largest, largest_rank(tensor, scheme.encoding(model, choices, tensor)));
+    }
+    if (contents.rank > largest) {
+      return fail(no_such_rank(model, scheme, contents.rank, largest));
+    }
+  }
+  if (contents.weights) {
+    for (uint32_t index = 0; index < model.tensors.size(); ++index) {
+      Group group;
+      group.tensor = index;
+      group.encoding = scheme.encoding(model, choices, model.tensors[index]);
+      QCACHE_TRY(visit(std::move(group)));
+    }
+  }
+  for (uint32_t index = 0; contents.rank > 0 && index < model.tensors.size(); ++index) {
+    const TensorInfo& tensor = model.tensors[index];
+    if (auto encoding =
+            factors_of(tensor, scheme.encoding(model, choices, tensor), contents.rank, contents.factor_prefix)) {
+      Group group;
+      group.tensor = index;
+      group.encoding = std::move(*encoding);
+      QCACHE_TRY(visit(std::move(group)));
+    }
+  }
+  return {};
+}
+
+/// Looks for a name that is there twice among those with these hashes (sorted).
+Status check_names(const std::vector<size_t>& repeated, const SourceModel& model, const Scheme& scheme,
+                   const Contents& contents) {
+  if (repeated.empty()) {
+    return {};
+  }
+  std::map<std::string, uint32_t, std::less<>> owners;
+  return encode_all(model, scheme, contents, [&](Group&& group) -> Status {
+    for (StoredTensor& stored : group.encoding.stored) {
+      if (!std::binary_search(repeated.begin(), repeated.end(), StoredNames::hash_of(stored.name))) {
+        continue;
+      }
+      const auto [owner, is_new] = owners.try_emplace(stored.name, group.tensor);
+      if (!is_new) {
+        return fail(ErrorKind::kInvalidModel,
+                    fmt::format("model '{}' cannot be stored in dtype '{}': the name '{}' would be stored twice, for "
+                                "its tensors '{}' and '{}'; rename one of them",
+                                model.name, scheme.name(), stored.name, model.tensors[owner->second].name,
+                                model.tensors[group.tensor].name));
+      }
+    }
+    return {};
+  });
+}
+
 }  // namespace
 
-Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents) {
+Status visit_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents,
+                    const std::function<Status(Group&&)>& visit) {
   if (const std::optional<std::string> refusal = scheme.refusal(model)) {
     return fail(ErrorKind::kUnsupported, *refusal);
   }
   if (model.tensors.size() > kMaxTiles) {
     return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
   }
-  const ModelChoices choices = scheme.choose(model);
+  StoredNames names;
+  uint64_t tiles = 0;
+  const auto number = [&](Group&& group) -> Status {
+    QCACHE_TRY(number_tiles(group, tiles, model, scheme));
+    tiles = group.tiles.end;
+    names.add(group.encoding);
+    return visit(std::move(group));
+  };
+  QCACHE_TRY(encode_all(model, scheme, contents, number));
+  return check_names(std::move(names).repeated(), model, scheme, contents);
+}
+
+Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents) {
   std::vector<Group> groups;
-  std::vector<Group> factors;
-  groups.reserve(model.tensors.size());
-  uint64_t largest = 0;
-  for (uint32_t index = 0; index < model.tensors.size(); ++index) {
-    const TensorInfo& tensor = model.tensors[index];
-    Group group;
-    group.tensor = index;
-    group.encoding = scheme.encoding(model, choices, tensor);
-    if (contents.rank > 0) {
-      largest = std::max(largest, largest_rank(tensor, group.encoding));
-      if (auto encoding = factors_of(tensor, group.encoding, contents.rank, contents.factor_prefix)) {
-        factors.emplace_back().tensor = index;
-        factors.back().encoding = std::move(*encoding);
-      }
-    }
-    if (contents.weights) {
-      groups.push_back(std::move(group));
-    }
-  }
-  if (contents.rank > largest) {
-    return fail(no_such_rank(model, scheme, contents.rank, largest));
-  }
-  std::ranges::move(factors, std::back_inserter(groups));
-  QCACHE_TRY(number_tiles(groups, model, scheme));
-  QCACHE_TRY(check_names(groups, model, scheme));
+  groups.reserve(contents.weights ? model.tensors.size() : 0);
+  QCACHE_TRY(visit_groups(model, scheme, contents, [&](Group&& group) -> Status {
+    groups.push_back(std::move(group));
+    return {};
+  }));
   return groups;
 }
 

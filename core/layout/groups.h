@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,12 @@ struct Contents {
 /// be numbered, kNotFound where no weight has factors of that rank, kInvalidModel where a stored name occurs twice or a
 /// shape is too large, and kInternal where an encoding contradicts itself.
 Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents = {});
+
+/// The same groups in the same order, one at a time: for who needs no more of a model of any size than a number. What
+/// holds for the result holds when this has returned without an error, and so only then may be relied on. An error of
+/// `visit` ends it.
+Status visit_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents,
+                    const std::function<Status(Group&&)>& visit);
 
 /// Tiles of all groups together.
 [[nodiscard]] uint32_t count_tiles(std::span<const Group> groups);

@@ -16,6 +16,10 @@ namespace {
 
 using nlohmann::ordered_json;
 
+/// The largest mixtures of experts have 70,000. Loaders compare every name that a configuration lists with every
+/// module.
+constexpr size_t kMaxModules = 250'000;
+
 std::string config_json(const SourceModel& model, const Scheme& scheme, const std::string& quantization_config) {
   std::vector<JsonMember> members;
   const std::string dtype = fmt::format("\"{}\"", torch_name(scheme.dense_dtype(model)));
@@ -49,16 +53,15 @@ std::string qcache_json(const SourceModel& model, const Scheme& scheme, uint32_t
   return description.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n';
 }
 
-/// The modules of a planned model, by whether they are quantized; with the output heads that have no tensor.
-StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan) {
-  StoredModel out{model, scheme.choose(model), {}, {}};
-  for (const Group& group : plan.groups()) {
-    const TensorInfo& tensor = model.tensors[group.tensor];
+/// Adds the modules, by whether they are quantized; with the output heads that have no tensor.
+void list_modules(const Scheme& scheme, StoredModel& out) {
+  const SourceModel& model = out.model;
+  for (const TensorInfo& tensor : model.tensors) {
     const std::string_view module = module_of_weight(tensor);
     if (module.empty()) {
       continue;
     }
-    if (group.encoding.quantized) {
+    if (scheme.encoding(model, out.choices, tensor).quantized) {
       out.quantized_modules.emplace_back(module);
     } else if (tensor.shape.size() == 2) {
       out.dense_modules.emplace_back(module);
@@ -67,7 +70,6 @@ StoredModel describe_stored(const SourceModel& model, const Scheme& scheme, cons
   for (std::string& head : absent_output_heads(model, out.quantized_modules)) {
     out.dense_modules.push_back(std::move(head));
   }
-  return out;
 }
 
 }  // namespace
@@ -83,10 +85,22 @@ std::optional<std::string> why_not_served(const SourceModel& model, const Scheme
   return std::nullopt;
 }
 
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
-                                      uint32_t rank, const std::string& base_path) {
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, uint32_t rank,
+                                      const std::string& base_path) {
   const FolderReader reader = model.component.empty() ? FolderReader::kTransformers : FolderReader::kDiffusers;
-  const StoredModel stored = describe_stored(model, scheme, plan);
+  StoredModel stored{model, scheme.choose(model), {}, {}};
+  const auto modules =
+      std::ranges::count_if(model.tensors, [](const TensorInfo& tensor) { return !module_of_weight(tensor).empty(); });
+  const bool names_modules = scheme.quantization_config(stored, reader) != "" || !scheme.folder_files(stored).empty();
+  if (names_modules && static_cast<size_t>(modules) > kMaxModules) {
+    return fail(ErrorKind::kUnsupported,
+                fmt::format("no folder of model '{}' in dtype '{}': it has {} modules, and a config.json that names "
+                            "more than {} is of no use to a loader; use the .bin file",
+                            model.name, scheme.name(), modules, kMaxModules));
+  }
+  if (names_modules) {
+    list_modules(scheme, stored);
+  }
   const std::optional<std::string> quantization_config = scheme.quantization_config(stored, reader);
   if (!quantization_config) {
     return fail(

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "core/layout/adapter_folder.h"
-#include "core/layout/layout_plan.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -24,16 +23,17 @@ struct ModelFolder {
 };
 
 /// Plans the folder that transformers, or diffusers where `model` is a pipeline's component, loads when its weights are
-/// `plan`, which must be a plan of `scheme` without factors. `rank` is that of the adapter, `base_path` as for
+/// stored in `scheme`, which must serve the model. `rank` is that of the adapter, `base_path` as for
 /// plan_adapter_folder().
 ///
 ///   config.json   the source's, with the `quantization_config` of the scheme and the dtype of what is not quantized;
 ///                 absent where the source has none or a broken one
 ///   qcache.json   what made this folder: dtype, scheme version, rank, source files with sizes and header digests
 ///   and what the scheme adds
-/// Fails with kUnsupported where that library cannot load this dtype. Pure.
-Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, const LayoutPlan& plan,
-                                      uint32_t rank, const std::string& base_path);
+/// Fails with kUnsupported where that library cannot load this dtype, or the model has more modules than it could
+/// find. Pure.
+Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& scheme, uint32_t rank,
+                                      const std::string& base_path);
 
 /// Why `model` is not served in `scheme` at all (one sentence), or nothing where it is: the scheme refuses it, or the
 /// only library that loads such models cannot load this dtype.

@@ -47,9 +47,10 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
 
   /// Any dtype and up to four extents, often of 0 and 1.
   TensorInfo any_tensor(size_t number) {
-    constexpr std::array kDTypes = {DType::kF64, DType::kF32, DType::kF16,  DType::kBF16,   DType::kI64,
-                                    DType::kI32, DType::kI16, DType::kI8,   DType::kU64,    DType::kU32,
-                                    DType::kU16, DType::kU8,  DType::kBool, DType::kF8E4M3, DType::kF8E5M2};
+    constexpr std::array kDTypes = {DType::kF64, DType::kF32,    DType::kF16,        DType::kBF16,      DType::kI64,
+                                    DType::kI32, DType::kI16,    DType::kI8,         DType::kU64,       DType::kU32,
+                                    DType::kU16, DType::kU8,     DType::kBool,       DType::kF8E4M3,    DType::kF8E5M2,
+                                    DType::kC64, DType::kF8E8M0, DType::kF8E4M3Fnuz, DType::kF8E5M2Fnuz};
     constexpr std::array kNames = {"model.embed_tokens.weight", "größe", "重み.bias", "a b/c\\d\"e", "h.norm.weight"};
     Shape shape(below(5));
     for (uint64_t& extent : shape) {

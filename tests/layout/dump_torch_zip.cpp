@@ -19,8 +19,8 @@ namespace qcache {
 namespace {
 
 bool is_portable(DType dtype) {
-  return dtype != DType::kF8E4M3 && dtype != DType::kF8E5M2 && dtype != DType::kU16 && dtype != DType::kU32 &&
-         dtype != DType::kU64;
+  return is_wide_float(dtype) || dtype == DType::kI64 || dtype == DType::kI32 || dtype == DType::kI16 ||
+         dtype == DType::kI8 || dtype == DType::kU8 || dtype == DType::kBool || dtype == DType::kC64;
 }
 
 void write(const std::string& path, const SourceModel& model, const Scheme& scheme, const TorchZipOptions& options,

@@ -43,6 +43,11 @@ class RandomPlans : public testing::Test {
                                        : plan_safetensors(model_, scheme);
   }
 
+  Result<uint64_t> size_in(size_t container, const Scheme& scheme) {
+    return container < kOptions.size() ? torch_zip_size(model_, scheme, kOptions.at(container))
+                                       : safetensors_size(model_, scheme);
+  }
+
   void plan(int seed, size_t containers = kOptions.size() + 1) {
     random_.seed(static_cast<uint64_t>(seed));
     model_ = random_model(random_, random_() % 24);
@@ -51,6 +56,7 @@ class RandomPlans : public testing::Test {
     auto planned = plan_in(container, chosen);
     ASSERT_TRUE(planned.has_value()) << planned.error().message;
     plan_ = *planned;
+    ASSERT_EQ(size_in(container, chosen).value_or(0), plan_->size_bytes());
     file_ = make_bytes(*plan_, {0, plan_->size_bytes()}, scrambled_bytes);
     auto again = plan_in(container, chosen);
     ASSERT_TRUE(again.has_value());

@@ -8,9 +8,10 @@
 namespace qcache {
 namespace {
 
-constexpr std::array kAllDTypes = {DType::kF64, DType::kF32, DType::kF16,  DType::kBF16,   DType::kI64,
-                                   DType::kI32, DType::kI16, DType::kI8,   DType::kU64,    DType::kU32,
-                                   DType::kU16, DType::kU8,  DType::kBool, DType::kF8E4M3, DType::kF8E5M2};
+constexpr std::array kAllDTypes = {DType::kF64, DType::kF32,    DType::kF16,        DType::kBF16,       DType::kI64,
+                                   DType::kI32, DType::kI16,    DType::kI8,         DType::kU64,        DType::kU32,
+                                   DType::kU16, DType::kU8,     DType::kBool,       DType::kF8E4M3,     DType::kF8E5M2,
+                                   DType::kC64, DType::kF8E8M0, DType::kF8E4M3Fnuz, DType::kF8E5M2Fnuz, DType::kF4};
 
 StoredTensor produced(std::string name, DType dtype, Shape shape, uint64_t bytes_per_unit) {
   StoredTensor stored;
@@ -60,7 +61,9 @@ SourceModel random_model(std::mt19937_64& random, size_t count) {
     for (uint64_t& extent : shape) {
       extent = below(12) == 0 ? 0 : 1 + below(shape.size() > 3 ? 5 : 40);
     }
-    tensors.push_back(make_tensor(name, kAllDTypes[below(kAllDTypes.size())], std::move(shape)));
+    const DType dtype = kAllDTypes[below(kAllDTypes.size())];
+    const bool scalar = shape.empty();  // safetensors has none of two elements
+    tensors.push_back(make_tensor(name, scalar && dtype == DType::kF4 ? DType::kU8 : dtype, std::move(shape)));
   }
   return make_model(std::move(tensors));
 }

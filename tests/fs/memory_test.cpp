@@ -1,0 +1,82 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "tests/fs/mount_test.h"
+
+namespace qcache {
+namespace {
+
+using MountMemory = MountTest;
+
+/// A model of `count` tiny tensors; returns the bytes of its header. Its data are a hole.
+uint64_t write_many_tensors(const std::string& folder, size_t count, uint64_t rows, uint64_t columns) {
+  std::string header = "{";
+  const uint64_t bytes = rows * columns * 2;
+  for (size_t i = 0; i < count; ++i) {
+    header += fmt::format(R"({}"model.layers.{}.mlp.up_proj.weight":{{"dtype":"BF16","shape":[{},{}],)"
+                          R"("data_offsets":[{},{}]}})",
+                          i == 0 ? "" : ",", i, rows, columns, i * bytes, (i + 1) * bytes);
+  }
+  header += '}';
+  const std::string file = folder + "/model.safetensors";
+  write_file(file, safetensors_file(header));
+  std::filesystem::resize_file(file, 8 + header.size() + count * bytes);
+  write_file(folder + "/config.json", R"({"model_type":"qwen2","torch_dtype":"bfloat16"})");
+  return header.size();
+}
+
+/// Calls `work`; the most memory, in bytes, that the daemon had of its own until it returned.
+uint64_t most_memory(const MountedFs& fs, const std::function<void()>& work) {
+  std::atomic<bool> done = false;
+  uint64_t most = 0;
+  std::thread watcher([&] {
+    while (!done) {
+      most = std::max(most, fs.process_status("RssAnon") * 1024);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  });
+  work();
+  done = true;
+  watcher.join();
+  return std::max(most, fs.process_status("RssAnon") * 1024);
+}
+
+/// As `ls -lR` does.
+size_t list_all(const std::string& folder) {
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    files += entry.is_regular_file() ? static_cast<size_t>(entry.file_size() > 0) : 0;
+  }
+  return files;
+}
+
+constexpr uint64_t kOwnBytes = uint64_t{100} << 20;
+
+// S144: Listing takes no more either, however many tensors a model has, but for 4 bytes per byte of the largest header.
+TEST_F(MountMemory, ListingManyTensorsTakesLittleMemory) {
+  if (kSanitized) {
+    GTEST_SKIP() << "the sanitizers' own memory is counted too";
+  }
+  for (const auto& [name, rows] : {std::pair("dense", uint64_t{1}), std::pair("quantized", uint64_t{16})}) {
+    SCOPED_TRACE(name);
+    const uint64_t header = write_many_tensors(model(name), 20'000, rows, 32);
+    MountedFs& fs = mount_as(std::string("mnt-") + name);
+    size_t files = 0;
+    const uint64_t most = most_memory(fs, [&] { files = list_all(fs.path(name)); });
+    std::printf("%zu files listed with at most %.1f MB of memory\n", files, static_cast<double>(most) / (1 << 20));
+    EXPECT_GT(files, 3 * all_dtypes().size());
+    EXPECT_LT(most, kOwnBytes + 4 * header);
+    EXPECT_EQ(stat_of(fs.path(std::string(name) + "/int8/0.bin")).st_size,
+              static_cast<off_t>(planned_file(model(name), "int8")->size_bytes()));
+    EXPECT_EQ(fs.stop(), 0);
+    std::filesystem::remove_all(model(name));
+  }
+}
+
+}  // namespace
+}  // namespace qcache
