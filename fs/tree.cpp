@@ -254,7 +254,7 @@ Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
   node.key = fmt::format("{} {}", node.path, to_hex(node.recipe));
   if (info.record) {
     const BackingStamp& backing = info.record->backing;
-    node.key += fmt::format(" {} {} {}", backing.device, backing.inode, backing.ctime_ns);
+    node.key += fmt::format(" {} {}", backing.inode, backing.ctime_ns);
   }
   const NodeAttributes found = artifact_attributes(node.path, info);
   return ResolvedNode{std::move(node), found};

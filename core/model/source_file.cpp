@@ -39,8 +39,7 @@ Result<SourceFile> SourceFile::open(Env& env, const std::string& path, const std
 }
 
 Result<SourceFileIdentity> SourceFile::finish(Env& env, const Sha256Digest& digest) const {
-  SourceFileIdentity identity{path_,          stat_.device,   stat_.inode, stat_.size_bytes,
-                              stat_.mtime_ns, stat_.ctime_ns, digest};
+  SourceFileIdentity identity{path_, stat_.inode, stat_.size_bytes, stat_.mtime_ns, stat_.ctime_ns, digest};
   QCACHE_TRY_ASSIGN(const FileStat now, env.stat(fd_.get()));
   if (!identity.matches(now)) {
     return fail(ErrorKind::kSourceChanged, path_ + " changed while it was read");

@@ -35,8 +35,7 @@ void add_number(Sha256& hash, uint64_t value) {
 }  // namespace
 
 bool SourceFileIdentity::matches(const FileStat& now) const {
-  return device == now.device && inode == now.inode && size_bytes == now.size_bytes && mtime_ns == now.mtime_ns &&
-         ctime_ns == now.ctime_ns;
+  return inode == now.inode && size_bytes == now.size_bytes && mtime_ns == now.mtime_ns && ctime_ns == now.ctime_ns;
 }
 
 Sha256Digest SourceIdentity::digest() const {
@@ -45,7 +44,6 @@ Sha256Digest SourceIdentity::digest() const {
     // The length first, so that no path can be taken for the numbers after it.
     add_number(hash, file.path.size());
     hash.update(file.path);
-    add_number(hash, file.device);
     add_number(hash, file.inode);
     add_number(hash, file.size_bytes);
     add_number(hash, static_cast<uint64_t>(file.mtime_ns));

@@ -13,17 +13,20 @@ namespace qcache {
 /// What tells one state of one source file from any other: where it lies, its size and times, and the
 /// digest of the bytes that the plan was made from (a safetensors header; what was read of a
 /// torch checkpoint to find its tensors; the whole of a JSON file).
+///
+/// Not the number of its device: a disk that comes back (at boot, plugged in again, on another server) may have another
+/// one, and so have NFS, overlayfs and btrfs each time they are mounted. Who puts another filesystem in its place
+/// changes a time or an inode.
 struct SourceFileIdentity {
   std::string path;  ///< as opened: links not resolved
-  uint64_t device = 0;
   uint64_t inode = 0;
   uint64_t size_bytes = 0;
   int64_t mtime_ns = 0;
   int64_t ctime_ns = 0;
   Sha256Digest header_digest{};
 
-  /// The file was looked for and was not there: no filesystem has an inode 0. Its coming would matter.
-  [[nodiscard]] bool absent() const { return device == 0 && inode == 0; }
+  /// The file was looked for and was not there: no file has neither an inode nor a time. Its coming would matter.
+  [[nodiscard]] bool absent() const { return inode == 0 && ctime_ns == 0; }
   bool operator==(const SourceFileIdentity&) const = default;
   /// Whether a fresh stat still shows the same file (the header digest is not looked at).
   [[nodiscard]] bool matches(const FileStat& now) const;

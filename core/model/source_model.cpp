@@ -211,7 +211,7 @@ class ModelReader {
       case ErrorKind::kPermission: {
         model_.facts.config_problem = std::move(file.error().message);
         QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(path));
-        files.push_back({path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns, {}});
+        files.push_back({path, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns, {}});
         return {};
       }
       default:

@@ -14,7 +14,7 @@ using nlohmann::json;
 // A record is a CBOR map. The keys are part of the format: never reuse one for something else.
 //
 //   "s"  schema number           "r"  rank                "sha" SHA-256 of the file (32 bytes)
-//   "f"  file name               "rec" recipe (32 bytes)  "b"   [device, inode, size, mtime, ctime]
+//   "f"  file name               "rec" recipe (32 bytes)  "b"   [0, inode, size, mtime, ctime]
 //   "v"  virtual path            "sv" scheme version      "c"   created, ns since the epoch
 //   "m"  model folder            "n"  size in bytes       "a"   last access, ns since the epoch
 //   "d"  dtype                   "t"  tile count          "h"   hits     "p"  pinned
@@ -89,7 +89,6 @@ class Reader {
       good_ = false;
       return;
     }
-    take(&(*value)[0], out.device);
     take(&(*value)[1], out.inode);
     take(&(*value)[2], out.size_bytes);
     take(&(*value)[3], out.mtime_ns);
@@ -125,7 +124,7 @@ json binary(const Sha256Digest& digest) {
 }  // namespace
 
 BackingStamp BackingStamp::of(const FileStat& stat) {
-  return {stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns};
+  return {stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns};
 }
 
 std::vector<uint8_t> encode_record(const Record& record) {
@@ -142,7 +141,7 @@ std::vector<uint8_t> encode_record(const Record& record) {
       {"n", record.size_bytes},
       {"t", record.tile_count},
       {"sha", binary(record.sha256)},
-      {"b", json::array({backing.device, backing.inode, backing.size_bytes, backing.mtime_ns, backing.ctime_ns})},
+      {"b", json::array({0, backing.inode, backing.size_bytes, backing.mtime_ns, backing.ctime_ns})},
       {"c", record.created_ns},
       {"a", record.accessed_ns},
       {"h", record.hits},

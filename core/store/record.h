@@ -13,9 +13,8 @@ namespace qcache {
 
 /// The state of a sealed file's inode when its record was written. Any write, rename or restore changes it, so
 /// a file that still matches holds the bytes that were sealed, and one that does not must be hashed before it
-/// is served.
+/// is served. The number of its device does not count: a disk may come back under another one.
 struct BackingStamp {
-  uint64_t device = 0;
   uint64_t inode = 0;
   uint64_t size_bytes = 0;
   int64_t mtime_ns = 0;

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <memory>
 
 #include "tests/fs/mount_test.h"
 
@@ -47,6 +48,37 @@ TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
   small_model(6).shards(2).write(model("m"));
   std::filesystem::remove(weights);
   check("in shards");
+}
+
+// S160: Another device number alone, of the disk with the models or of the one with the cache directory, is no change:
+// a disk plugged in again, a network mount, a boot.
+TEST_F(MountSource, ADiskThatComesBackUnderAnotherNumberIsTheSame) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root: it mounts a filesystem of its own";
+  }
+  small_model().write(dir() / "disk/m");
+  make_directories(dir() / "nothing");
+  const auto plug_in = [&] {
+    return std::make_unique<OwnFilesystem>(models(), "overlay",
+                                           "lowerdir=" + (dir() / "disk") + ":" + (dir() / "nothing"));
+  };
+  const auto first = plug_in();
+  const std::string weights = model("m") + "/model.safetensors";
+  const struct ::stat before = stat_of(weights);
+  MountedFs& fs = mount();
+  EXPECT_EQ(read_whole(fs.path(kInt8)).error, 0);
+  fs.wait_until_sealed(kInt8);
+  EXPECT_EQ(set_xattr(fs.path(kInt8), "user.qcache.pinned", "1"), 0);
+  const auto second = plug_in();
+  ASSERT_NE(stat_of(weights).st_dev, before.st_dev);
+  ASSERT_EQ(stat_of(weights).st_ino, before.st_ino);
+  for (const char* when : {"while it is mounted", "after a restart"}) {
+    SCOPED_TRACE(when);
+    EXPECT_EQ(fs.xattr(kInt8, "state") + fs.xattr(kInt8, "pinned"), "sealed1");
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+    EXPECT_EQ(fs.status("opens_filling"), when[0] == 'w' ? 1U : 0U);
+    fs.restart();
+  }
 }
 
 // S31: That holds for a file of the same size written again within one tick of the filesystem's clock.

@@ -47,7 +47,7 @@ TEST(SettleTime, IsTheYoungerTimePlusTheClockGranularity) {
 
 TEST_F(SourceIdentityTest, EveryFieldCounts) {
   SourceIdentity identity;
-  identity.files.push_back({"/m/a", 1, 2, 3, 4, 5, {6}});
+  identity.files.push_back({"/m/a", 2, 3, 4, 5, {6}});
   std::set<Sha256Digest> digests{identity.digest()};
   const auto expect_new = [&](const SourceIdentity& changed) { EXPECT_TRUE(digests.insert(changed.digest()).second); };
   const auto with = [&](auto change) {
@@ -56,14 +56,13 @@ TEST_F(SourceIdentityTest, EveryFieldCounts) {
     expect_new(changed);
   };
   with([](SourceFileIdentity& file) { file.path = "/m/b"; });
-  with([](SourceFileIdentity& file) { file.device = 9; });
   with([](SourceFileIdentity& file) { file.inode = 9; });
   with([](SourceFileIdentity& file) { file.size_bytes = 9; });
   with([](SourceFileIdentity& file) { file.mtime_ns = 9; });
   with([](SourceFileIdentity& file) { file.ctime_ns = 9; });
   with([](SourceFileIdentity& file) { file.header_digest[31] = 9; });
   SourceIdentity more = identity;
-  more.files.push_back({"/m/config.json", 0, 0, 0, 0, 0, {}});
+  more.files.push_back({"/m/config.json", 0, 0, 0, 0, {}});
   expect_new(more);
   expect_new({});
 
@@ -73,6 +72,15 @@ TEST_F(SourceIdentityTest, EveryFieldCounts) {
   EXPECT_EQ(later.digest(), identity.digest());
   // A fixed value: cache records hold it.
   EXPECT_EQ(to_hex(SourceIdentity{}.digest()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+TEST_F(SourceIdentityTest, AnotherDeviceNumberIsNoChange) {
+  const SourceFileIdentity weights = capture().files.front();
+  FileStat now = *Env::posix().stat(weights.path);
+  ++now.device;
+  EXPECT_TRUE(weights.matches(now));
+  ++now.inode;
+  EXPECT_FALSE(weights.matches(now));
 }
 
 TEST_F(SourceIdentityTest, IsUnchangedUntilAFileIsTouched) {
