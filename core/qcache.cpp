@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -32,24 +33,37 @@ Result<std::string> get_quantized_model_cache_path(const std::string& model_path
 }
 
 Result<bool> validate_cache_integrity(const std::string& cache_path) {
-  QCACHE_TRY_ASSIGN(const std::string real, Env::posix().real_path(cache_path));
+  const auto found = Env::posix().real_path(cache_path);
+  const bool exists = found.has_value();
+  const std::string& real = exists ? *found : cache_path;
   const size_t slash = real.find_last_of('/');
   const std::string file = real.substr(slash + 1);
+  if (!exists && (slash == std::string::npos || !is_artifact_file_name(file))) {
+    return fail(found.error());
+  }
   if (!is_artifact_file_name(file)) {
     return false;
   }
   auto store = open_store(real.substr(0, slash));
   if (!store.has_value()) {
-    if (store.error().kind == ErrorKind::kNotFound) {
+    if (store.error().kind == ErrorKind::kNotFound && exists) {
       return false;  // a file outside any cache directory has no record
     }
-    return fail(std::move(store).error());
+    return fail(exists ? std::move(store).error() : found.error());
   }
-  QCACHE_TRY_ASSIGN(const auto record, (*store)->catalog().find(file));
-  if (!record.has_value()) {
-    return false;
+  QCACHE_TRY_ASSIGN(std::vector<Record> records, (*store)->find_all(base_file_name(file)));
+  if (file != base_file_name(file)) {
+    std::erase_if(records, [&](const Record& record) { return record.file != file; });
   }
-  return (*store)->verify(*record);
+  if (records.empty()) {
+    return exists ? Result<bool>(false) : fail(found.error());
+  }
+  bool whole = !exists || std::ranges::any_of(records, [&](const Record& record) { return record.file == file; });
+  for (const Record& record : records) {
+    QCACHE_TRY_ASSIGN(const bool right, (*store)->verify(record));
+    whole = whole && right;
+  }
+  return whole;
 }
 
 Result<CacheInfo> get_cache_info(const std::string& cache_dir) {

@@ -12,8 +12,10 @@
 
 namespace qcache {
 
-/// The path at which `model_path` (a folder; links are resolved) quantized to `weight_dtype` (a canonical name or
-/// alias) with LoRA rank `rank` is cached, in the default cache directory. The file need not exist.
+/// The path by which `model_path` (a folder; links are resolved) quantized to `weight_dtype` (a canonical name or
+/// alias) with LoRA rank `rank` is cached, in the default cache directory. The file need not exist. Where the path
+/// holds what was made of another state of the model, or by another build, the file lies beside it, as
+/// `quantized_model_<md5>-<recipe>.bin`: the functions that take a cache path find it there.
 Result<std::string> get_quantized_model_cache_path(const std::string& model_path, std::string_view weight_dtype,
                                                    uint32_t rank);
 
@@ -23,13 +25,13 @@ struct ModelSource {
   std::string model_path;
   std::string weight_dtype;
   uint32_t rank = 0;
-  /// The name by which mounts show the model, where it is not that of the folder: "outer--inner" for the folder
-  /// "outer/inner" of a mounted folder. It is part of the file.
+  /// The name by which `qcache ls` lists the file, where it is not that of the folder: "outer--inner" for the folder
+  /// "outer/inner" of a mounted folder. Mounts serve the file whatever they call the model.
   std::string model_name = {};
 };
 
-/// Whether the sealed file at `cache_path` holds the bytes that its record says (SHA-256 over the whole file). Reads
-/// the file once. kNotFound where there is no such file; false where it has no record or differs.
+/// Whether the sealed files at `cache_path` hold the bytes that their records say (SHA-256 over the whole files). Reads
+/// each once. kNotFound where there is no such file; false where it has no record or differs.
 Result<bool> validate_cache_integrity(const std::string& cache_path);
 
 struct CacheInfo {

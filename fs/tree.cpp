@@ -394,14 +394,8 @@ Status Tree::remove(const Node& node) const {
       return holds_weights ? engine_.remove(weights) : Status();
     }
     case NodeKind::kDtype:
-    case NodeKind::kModel: {
-      QCACHE_TRY_ASSIGN(const std::vector<Entry> entries, list(node));
-      for (const Entry& entry : entries) {
-        QCACHE_TRY_ASSIGN(const ResolvedNode child, lookup(node, entry.name));
-        QCACHE_TRY(remove(child.node));
-      }
-      return {};
-    }
+    case NodeKind::kModel:
+      return engine_.remove_all(node.artifact.model, node.artifact.scheme);
     default:
       return fail(ErrorKind::kPermission, "the folder " + node.path + " cannot be removed");
   }

@@ -62,20 +62,22 @@ Result<Xattrs::Values> Xattrs::values(const Node& node) const {
     add("state", std::string(to_string(info.state)));
     add("progress", fmt::format("{:.4f}", info.progress));
     add("source", info.model_path);
-    const CacheDirectory& directory = engine_.store().directory();
     if (info.record) {
       add("sha256", to_hex(info.record->sha256));
       add("created", format_time(info.record->created_ns));
       add("accessed", format_time(info.record->accessed_ns));
       add("hits", fmt::format("{}", info.record->hits));
-      add("pinned", info.record->pinned ? "1" : "0");
-      add("backing", directory.sealed_path(info.file));
       QCACHE_TRY_ASSIGN(const auto tensors, engine_.store().catalog().quality(*info.record));
       if (!tensors.empty()) {
         add("sqnr", quality_summary(tensors));
       }
-    } else if (info.state != ArtifactState::kAbsent) {
-      add("backing", directory.filling_path(info.file));
+    }
+    if (!info.backing.empty()) {
+      add("backing", info.backing);
+    }
+    QCACHE_TRY_ASSIGN(const auto pinned, engine_.store().is_pinned(info.file, info.recipe));
+    if (pinned) {
+      add("pinned", *pinned ? "1" : "0");
     }
     if (!info.error.empty()) {
       add("error", info.error);

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "core/quant/factors.h"
+#include "core/store/cache_directory.h"
 
 namespace qcache {
 namespace {
@@ -87,19 +88,44 @@ std::optional<uint32_t> parse_rank(std::string_view digits) {
   return rank;
 }
 
-Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
+std::string base_file_name_of(const ArtifactName& name, std::string_view model_path) {
+  return artifact_file_name(model_path, name.scheme->name(), name.rank, extension_of(name.kind));
+}
+
+std::string base_file_name_of(const ArtifactPath& path, std::string_view model_path) {
+  return artifact_file_name(model_path, path.dtype, path.rank, extension_of(path.kind));
+}
+
+Sha256Digest method_of(const ArtifactName& name) {
   // Raised whenever a container's bytes change for the same tensors.
-  constexpr uint32_t kLayoutVersion = 2;
+  constexpr uint32_t kLayoutVersion = 3;
   Sha256 hash;
-  // The model's name is part of the bytes (archive/qcache.json); lengths keep the fields apart.
-  hash.update(fmt::format("qcache recipe\n{}:{}\n{} {} {} {} {}\n", name.model.size(), name.model, name.scheme->name(),
-                          name.scheme->version(), name.rank, extension_of(name.kind), kLayoutVersion));
+  hash.update(fmt::format("qcache recipe\n{} {} {} {} {}\n", name.scheme->name(), name.scheme->version(), name.rank,
+                          extension_of(name.kind), kLayoutVersion));
   if (name.rank > 0) {
     hash.update(fmt::format("factors {}\n", kFactorVersion));
   }
+  return hash.finish();
+}
+
+Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
+  Sha256 hash;
+  const Sha256Digest method = method_of(name);
+  hash.update(std::as_bytes(std::span(method)));
   const Sha256Digest source = model.identity.digest();
   hash.update(std::as_bytes(std::span(source)));
   return hash.finish();
+}
+
+Result<bool> is_made_of(const Record& record, const SourceModel& model) {
+  const auto path = parse_artifact_path(record.virtual_path);
+  const Scheme* const scheme = find_scheme(record.dtype);
+  if (!path || scheme == nullptr) {
+    return fail(ErrorKind::kUnsupported, fmt::format("a newer qcache made {} in dtype '{}', which this one does not "
+                                                     "know",
+                                                     record.virtual_path, record.dtype));
+  }
+  return recipe_of(ArtifactName{path->model, scheme, record.rank, path->kind}, model) == record.recipe;
 }
 
 }  // namespace qcache

@@ -8,6 +8,7 @@
 #include "core/base/digest.h"
 #include "core/model/source_model.h"
 #include "core/quant/scheme.h"
+#include "core/store/record.h"
 
 namespace qcache {
 
@@ -47,7 +48,18 @@ struct ArtifactPath {
 /// The rank of "<rank>.bin": decimal without leading zeros, below 2^31. None for anything else.
 [[nodiscard]] std::optional<uint32_t> rank_of_file_name(std::string_view name);
 
-/// The digest over everything that decides an artifact's bytes. Equal recipes make equal bytes.
+/// The file name in the cache directory that an artifact of the model in folder `model_path` goes by, whichever recipe
+/// makes it.
+[[nodiscard]] std::string base_file_name_of(const ArtifactName& name, std::string_view model_path);
+/// The same for what a path in a mount names. Whichever name the model has there, the folder decides.
+[[nodiscard]] std::string base_file_name_of(const ArtifactPath& path, std::string_view model_path);
+
+/// The digest over what decides an artifact's bytes but the state of the source: scheme, layout, their versions.
+[[nodiscard]] Sha256Digest method_of(const ArtifactName& name);
+/// The digest over everything that decides an artifact's bytes. Equal recipes make equal bytes. The name by which the
+/// model is shown is no part of it.
 [[nodiscard]] Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model);
+/// Whether the file of `record` is what `model` makes now. kUnsupported where a newer qcache made it.
+Result<bool> is_made_of(const Record& record, const SourceModel& model);
 
 }  // namespace qcache

@@ -14,14 +14,6 @@
 #include "core/engine/quality_json.h"
 
 namespace qcache {
-namespace {
-
-std::string cached_file_name(const std::string& model_path, const ArtifactName& name) {
-  return artifact_file_name(model_path, name.scheme->name(), name.rank, extension_of(name.kind));
-}
-
-}  // namespace
-
 std::string_view to_string(ArtifactState state) {
   switch (state) {
     case ArtifactState::kAbsent:
@@ -190,10 +182,10 @@ Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
   for (const ArtifactKind kind : {ArtifactKind::kSafetensors, ArtifactKind::kCheckpoint}) {
     const ArtifactName name{model_name, &scheme, 0, kind};
-    QCACHE_TRY_ASSIGN(const std::optional<Record> record,
-                      store_->peek_sealed(cached_file_name(source->path, name), recipe_of(name, *source)));
-    if (record) {
-      QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors, store_->catalog().quality(*record));
+    QCACHE_TRY_ASSIGN(const auto sealed,
+                      store_->peek_sealed(base_file_name_of(name, source->path), recipe_of(name, *source)));
+    if (sealed && sealed->trusted) {
+      QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors, store_->catalog().quality(sealed->record));
       if (!tensors.empty()) {
         return tensors;
       }
@@ -218,7 +210,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   ArtifactInfo info;
   info.name = name;
   info.model_path = source->path;
-  info.file = cached_file_name(source->path, name);
+  info.file = base_file_name_of(name, source->path);
   info.recipe = recipe_of(name, *source);
   for (const SourceFileIdentity& file : source->identity.files) {
     info.source_mtime_ns = std::max(info.source_mtime_ns, file.mtime_ns);
@@ -231,29 +223,45 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     return fail(std::move(size).error());
   }
   info.size_bytes = *size;
-  QCACHE_TRY_ASSIGN(info.record, store_->peek_sealed(info.file, info.recipe));
-  const CacheDirectory& directory = store_->directory();
   auto artifact = live(info.file);
   if (artifact && artifact->recipe() != info.recipe) {
     artifact.reset();
   }
-  auto on_disk = env_.stat(info.record ? directory.sealed_path(info.file) : directory.filling_path(info.file));
-  if (!on_disk && artifact && artifact->complete()) {
-    on_disk = env_.stat(artifact->filling().fd());  // it is just being sealed, and so has neither name nor record
+  QCACHE_TRY_ASSIGN(auto sealed, store_->peek_sealed(info.file, info.recipe));
+  if (sealed) {
+    info.file = sealed->record.file;
+    info.backing = store_->directory().sealed_path(info.file);
+    info.disk_bytes = sealed->disk_bytes;
+  } else if (artifact) {
+    info.file = artifact->filling().key().file;
+    info.backing = store_->directory().filling_path(info.file);
+    auto on_disk = env_.stat(info.backing);
+    if (!on_disk && artifact->complete()) {
+      on_disk = env_.stat(artifact->filling().fd());  // it is just being sealed, and so has neither name nor record
+    }
+    info.disk_bytes = on_disk.value_or(FileStat()).allocated_bytes;
+  } else {
+    QCACHE_TRY_ASSIGN(const auto filling, store_->peek_filling(info.file, info.recipe));
+    if (filling) {
+      info.file = filling->file;
+      info.backing = store_->directory().filling_path(info.file);
+      info.disk_bytes = filling->disk_bytes;
+      info.state = ArtifactState::kFilling;
+    }
   }
-  if (on_disk) {
-    info.disk_bytes = on_disk->allocated_bytes;
-  }
-  if (info.record) {
+  if (sealed && sealed->trusted) {
+    info.record = std::move(sealed->record);
     info.state = ArtifactState::kSealed;
+    info.progress = 1;
+  } else if (sealed) {
+    info.state = ArtifactState::kFilling;  // who opens it gets each tile checked
     info.progress = 1;
   } else if (artifact) {
     const std::optional<Error> failure = artifact->failure();
     info.state = failure ? ArtifactState::kFailed : ArtifactState::kFilling;
     info.error = failure ? failure->message : "";
     info.progress = artifact->progress();
-  } else if (on_disk) {
-    info.state = ArtifactState::kFilling;
+  } else if (info.state == ArtifactState::kFilling) {
     info.progress = info.size_bytes == 0
                         ? 0
                         : std::min(1.0, static_cast<double>(info.disk_bytes) / static_cast<double>(info.size_bytes));
@@ -262,29 +270,32 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
 }
 
 std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {
-  const std::vector<ArtifactPath> paths = paths_of_ranks();
   std::vector<ArtifactName> out;
-  for (const ArtifactPath& path : paths) {
-    if (path.model == model_name && path.dtype == scheme.name()) {
-      out.push_back(ArtifactName{model_name, &scheme, path.rank, path.kind});
+  const auto found = locate_model(model_name);
+  if (!found) {
+    return out;
+  }
+  for (const CachedRank& cached : ranks_in_cache()) {
+    if (cached.path.dtype == scheme.name() && base_file_name_of(cached.path, found->path) == cached.base) {
+      out.push_back(ArtifactName{model_name, &scheme, cached.path.rank, cached.path.kind});
     }
   }
   // A file that is just being sealed may have been seen neither as the one nor as the other.
   const MutexLock lock(mutex_);
   for (const auto& [file, artifact] : live_) {
     const ArtifactName& name = artifact->name();
-    if (name.rank > 0 && name.model == model_name && name.scheme == &scheme && artifact->progress() > 0) {
-      out.push_back(name);
+    if (name.rank > 0 && artifact->model_path() == found->path && name.scheme == &scheme && artifact->progress() > 0) {
+      out.push_back(ArtifactName{model_name, &scheme, name.rank, name.kind});
     }
   }
   return out;
 }
 
-std::vector<ArtifactPath> Engine::paths_of_ranks() {
+std::vector<Engine::CachedRank> Engine::ranks_in_cache() {
   // Listing every dtype of every model must not read the whole catalog each time.
   constexpr std::chrono::seconds kKept{1};
   constexpr int kLooks = 3;  // more than one where files are sealed or dropped while we look
-  std::vector<ArtifactPath> paths;
+  std::vector<CachedRank> ranks;
   for (int looks = 0; looks < kLooks; ++looks) {
     uint64_t changes = 0;
     {
@@ -294,21 +305,21 @@ std::vector<ArtifactPath> Engine::paths_of_ranks() {
       }
       changes = rank_changes_;
     }
-    paths.clear();
+    ranks.clear();
     const auto entries = store_->entries();
     for (const CacheEntry& entry : entries.value_or(std::vector<CacheEntry>())) {
       if (auto path = parse_artifact_path(entry.record.virtual_path); path && path->rank > 0) {
-        paths.push_back(std::move(*path));
+        ranks.push_back({std::move(*path), base_file_name(entry.record.file)});
       }
     }
     const MutexLock lock(mutex_);
     if (changes == rank_changes_) {
-      cached_ranks_ = paths;
+      cached_ranks_ = ranks;
       cached_ranks_until_ = std::chrono::steady_clock::now() + kKept;
       break;
     }
   }
-  return paths;
+  return ranks;
 }
 
 void Engine::forget_cached_ranks() {
@@ -385,23 +396,25 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
   if (expected != nullptr && *expected != recipe) {
     return fail(ErrorKind::kSourceChanged, "the model changed since " + name.virtual_path() + " was looked up");
   }
-  const std::string file = cached_file_name(source->path, name);
+  const std::string base = base_file_name_of(name, source->path);
 
   SealedFile sealed;
-  QCACHE_TRY_ASSIGN(const SealedState state, store_->find_sealed(file, recipe, sealed));
+  QCACHE_TRY_ASSIGN(const SealedState state, store_->find_sealed(base, recipe, sealed));
   if (state == SealedState::kTrusted) {
     stats_.opens_sealed.fetch_add(1, std::memory_order_relaxed);
     spdlog::info("loaded {}: {}, complete and verified", name.virtual_path(), format_size(sealed.record.size_bytes));
     std::shared_ptr<FillingArtifact> filled;  // its readers keep it; new ones need it no more
     {
       const MutexLock lock(mutex_);
-      if (const auto found = live_.find(file); found != live_.end()) {
+      if (const auto found = live_.find(base); found != live_.end()) {
         filled = retire(found->second);
         live_.erase(found);
       }
     }
     let_go(std::move(filled));
-    return OpenArtifact(*this, file, std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_), nullptr);
+    std::string file = sealed.record.file;
+    return OpenArtifact(*this, std::move(file), std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_),
+                        nullptr);
   }
   if (state == SealedState::kSuspect) {
     errors_.add(name.virtual_path(),
@@ -409,30 +422,30 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
                       "the cached file is not the one that was sealed (it was written, moved or restored): every tile "
                       "is checked against its SHA-256 before it is served"},
                 env_.now_ns());
-    QCACHE_TRY(store_->demote(file));
+    QCACHE_TRY(store_->demote(sealed.record.file));
   }
-  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingArtifact> artifact, filling(name, source, file, recipe));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<FillingArtifact> artifact, filling(name, source, base, recipe));
   if (!artifact) {
     return std::optional<OpenArtifact>();
   }
   stats_.opens_filling.fetch_add(1, std::memory_order_relaxed);
-  return OpenArtifact(*this, file, artifact, artifact);
+  return OpenArtifact(*this, artifact->filling().key().file, artifact, artifact);
 }
 
 Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& name,
                                                          const std::shared_ptr<const SourceModel>& model,
-                                                         const std::string& file, const Sha256Digest& recipe) {
+                                                         const std::string& base, const Sha256Digest& recipe) {
   const auto usable = [&](const std::shared_ptr<FillingArtifact>& artifact) {
     return artifact && artifact->recipe() == recipe && artifact->filling().is_current();
   };
-  if (auto known = live(file); usable(known)) {
+  if (auto known = live(base); usable(known)) {
     return known;
   }
   // Opened outside the lock: it waits for the directory lock. Two threads may both get here; the second finds the
   // first's artifact below and drops its own, which shares the same files.
   QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, *model, recipe));
   QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> reader, SourceReader::open(env_, model, stats_));
-  const FillingKey key{file, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
+  const FillingKey key{base, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
   QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, store_->open_filling(key));
   if (!pair) {
     return std::shared_ptr<FillingArtifact>();
@@ -450,7 +463,7 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
     if (stopping_) {
       return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
     }
-    std::shared_ptr<FillingArtifact>& slot = live_[file];
+    std::shared_ptr<FillingArtifact>& slot = live_[base];
     if (!usable(slot)) {
       old = retire(slot);
       slot = fresh;
@@ -476,40 +489,36 @@ void Engine::let_go(std::shared_ptr<const void> last) {
   }
 }
 
-std::shared_ptr<FillingArtifact> Engine::live(const std::string& file) const {
+std::shared_ptr<FillingArtifact> Engine::live(const std::string& base) const {
   const MutexLock lock(mutex_);
-  const auto found = live_.find(file);
+  const auto found = live_.find(base);
   return found == live_.end() ? nullptr : found->second;
 }
 
 void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
   const MutexLock lock(mutex_);  // the caller's reference is not the last one
-  const auto found = live_.find(artifact->filling().key().file);
+  const auto found = live_.find(base_file_name(artifact->filling().key().file));
   if (found != live_.end() && found->second == artifact) {
     retire(found->second);
     live_.erase(found);
   }
 }
 
-Status Engine::remove(const ArtifactName& name) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-  const std::string file = cached_file_name(found.path, name);
-  if (auto artifact = live(file)) {
+void Engine::give_up(const std::string& base) {
+  if (auto artifact = live(base)) {
     artifact->drop();
     forget(artifact);
     let_go(std::move(artifact));
   }
-  // With a descriptor left, removing the name does not free the blocks: that would be done with the directory locked.
-  std::vector<std::shared_ptr<const void>> kept;
-  for (const std::string& path : {store_->directory().sealed_path(file), store_->directory().filling_path(file)}) {
-    if (auto fd = env_.open(path, O_RDONLY)) {
-      kept.push_back(std::make_shared<UniqueFd>(std::move(*fd)));
-    }
-  }
-  const auto freed = store_->drop(file, "removed by a user");
-  for (auto& descriptor : kept) {
-    let_go(std::move(descriptor));
-  }
+}
+
+Status Engine::remove(const ArtifactName& name) {
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+  const std::string base = base_file_name_of(name, found.path);
+  give_up(base);
+  std::vector<UniqueFd> held;
+  const auto freed = store_->drop_all(base, "removed by a user", held);
+  let_go(std::make_shared<std::vector<UniqueFd>>(std::move(held)));
   QCACHE_TRY(freed);
   if (name.rank > 0) {
     forget_cached_ranks();
@@ -517,9 +526,31 @@ Status Engine::remove(const ArtifactName& name) {
   return {};
 }
 
+Status Engine::remove_all(const std::string& model_name, const Scheme* scheme) {
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(model_name));
+  QCACHE_TRY_ASSIGN(const auto entries, store_->entries());
+  for (const CacheEntry& entry : entries) {
+    const auto path = parse_artifact_path(entry.record.virtual_path);
+    const std::string base = base_file_name(entry.record.file);
+    if (path && (scheme == nullptr || path->dtype == scheme->name()) && base_file_name_of(*path, found.path) == base) {
+      give_up(base);
+      std::vector<UniqueFd> held;
+      const auto freed = store_->drop_all(base, "removed by a user", held);
+      let_go(std::make_shared<std::vector<UniqueFd>>(std::move(held)));
+      QCACHE_TRY(freed);
+    }
+  }
+  forget_cached_ranks();
+  return {};
+}
+
 Status Engine::set_pinned(const ArtifactName& name, bool pinned) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-  return store_->catalog().set_pinned(cached_file_name(found.path, name), pinned);
+  if (!pinned) {
+    QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+    return store_->unpin_all(base_file_name_of(name, found.path));
+  }
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(name.model));
+  return store_->set_pinned(base_file_name_of(name, source->path), recipe_of(name, *source), true);
 }
 
 Status Engine::set_warm(const ArtifactName& name, bool warm) {
@@ -530,7 +561,7 @@ Status Engine::set_warm_now(const ArtifactName& name, bool warm, int64_t& settle
   settles_in_ns = 0;
   if (!warm) {
     QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
-    if (const auto artifact = live(cached_file_name(found.path, name))) {
+    if (const auto artifact = live(base_file_name_of(name, found.path))) {
       artifact->set_warm(false);
     }
     return {};

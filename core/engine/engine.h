@@ -43,14 +43,15 @@ enum class ArtifactState { kAbsent, kFilling, kSealed, kFailed };
 struct ArtifactInfo {
   ArtifactName name;
   std::string model_path;
-  std::string file;  ///< name in the cache directory
+  std::string file;     ///< its name in the cache directory where it has bytes there, else the one it goes by
+  std::string backing;  ///< the path of its bytes; empty where it has none
   Sha256Digest recipe{};
   uint64_t size_bytes = 0;  ///< exact
   uint64_t disk_bytes = 0;  ///< what the cached bytes occupy now
   ArtifactState state = ArtifactState::kAbsent;
   double progress = 0;
   std::string error;             ///< why the last read failed, where one did
-  std::optional<Record> record;  ///< where sealed
+  std::optional<Record> record;  ///< where sealed and not touched since
   int64_t source_mtime_ns = 0;   ///< of the youngest source file
 };
 
@@ -141,9 +142,13 @@ class Engine final : private FillingObserver {
   static constexpr int kSettleAttempts = 4;
   /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open_now().
   Status expect_reader(const ArtifactName& name);
-  /// Drops the cached bytes. Readers keep theirs. Absent bytes are no error.
+  /// Drops the cached bytes, also those of former states of the model. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
-  /// kNotFound where the file is not sealed.
+  /// The same for all that is cached of a model, in one scheme or (null) in all. Goes by what is cached, so that it
+  /// also works for a model that cannot be served.
+  Status remove_all(const std::string& model_name, const Scheme* scheme);
+  /// Pins what the model makes as it is now; unpins also what was made of former states. kNotFound where it is not
+  /// complete.
   Status set_pinned(const ArtifactName& name, bool pinned);
   /// Starts making the whole file in the background, or stops. Returns at once; describe() tells how far it is.
   Status set_warm(const ArtifactName& name, bool warm);
@@ -175,14 +180,16 @@ class Engine final : private FillingObserver {
   /// Null as try_open().
   Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
                                                    const std::shared_ptr<const SourceModel>& model,
-                                                   const std::string& file, const Sha256Digest& recipe)
+                                                   const std::string& base, const Sha256Digest& recipe)
       QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] std::shared_ptr<FillingArtifact> live(const std::string& file) const QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] std::shared_ptr<FillingArtifact> live(const std::string& base) const QCACHE_EXCLUDES(mutex_);
   void forget(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
   // Takes an artifact out of live_; its readers keep it. To be let_go() of without the lock.
   std::shared_ptr<FillingArtifact> retire(std::shared_ptr<FillingArtifact>& slot) QCACHE_REQUIRES(mutex_);
   // Drops what may be the last reference, on a worker: closing a large file that was removed takes seconds.
   void let_go(std::shared_ptr<const void> last) QCACHE_EXCLUDES(mutex_);
+  /// A file that goes by this name, or all, is about to be dropped.
+  void give_up(const std::string& base) QCACHE_EXCLUDES(mutex_);
 
   void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
@@ -196,7 +203,12 @@ class Engine final : private FillingObserver {
   void flush_accesses();
   void closed(const std::string& file, std::shared_ptr<const void> artifact);
   void forget_cached_ranks() QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] std::vector<ArtifactPath> paths_of_ranks() QCACHE_EXCLUDES(mutex_);
+  /// A file of a rank above 0. Its path may name the model as another mount does; `base` tells the folder.
+  struct CachedRank {
+    ArtifactPath path;
+    std::string base;
+  };
+  [[nodiscard]] std::vector<CachedRank> ranks_in_cache() QCACHE_EXCLUDES(mutex_);
   void check_free_space();
 
   Env& env_;
@@ -211,14 +223,15 @@ class Engine final : private FillingObserver {
   mutable Mutex mutex_;  // taken before a FillingArtifact's
   CondVar wake_;
   bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
-  // By file name. An artifact stays for a while after its last reader left: opening it again then costs no hashing.
+  // By the name that the file goes by (base_file_name()); of several recipes the latest. An artifact stays for a while
+  // after its last reader left: opening it again then costs no hashing.
   std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
   // Those that are no longer in live_, for as long as somebody has them open.
   std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
-  std::vector<ArtifactPath> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
+  std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
   uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
 

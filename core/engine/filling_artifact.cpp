@@ -69,6 +69,7 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
 
 std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
   stats_.reads.fetch_add(1, std::memory_order_relaxed);
+  last_read_ns_.store(env_.now_ns(), std::memory_order_relaxed);
   range = range.intersect(ByteRange{0, plan_->size_bytes()});
   const std::vector<TileSpan> needed = plan_->tiles_for(range);
   std::shared_ptr<Waiter> waiter;
@@ -441,9 +442,10 @@ Record FillingArtifact::record_draft() const {
   draft.dtype = name_.scheme->name();
   draft.rank = name_.rank;
   draft.recipe = recipe();
+  draft.method = method_of(name_);
   draft.scheme_version = name_.scheme->version();
   draft.created_ns = env_.now_ns();
-  draft.accessed_ns = draft.created_ns;
+  draft.accessed_ns = last_read_ns_.load(std::memory_order_relaxed);
   return draft;
 }
 

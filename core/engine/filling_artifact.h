@@ -156,6 +156,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   FillingObserver& observer_;
   Surveys surveys_;
   const TileMaker maker_;
+  std::atomic<int64_t> last_read_ns_ = 0;
 
   mutable Mutex mutex_;  // taken before the pool's; see docs/ARCHITECTURE.md
   std::vector<TileState> tiles_ QCACHE_GUARDED_BY(mutex_);

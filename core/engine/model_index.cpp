@@ -71,13 +71,18 @@ Result<FoundModel> ModelIndex::locate(const std::string& name) {
     const MutexLock lock(mutex_);
     const auto place = places_.find(name);
     if (place != places_.end() && std::chrono::steady_clock::now() - place->second.found_at < kLookInterval) {
-      known = FoundModel{name, place->second.path};
       if (place->second.may_stop) {
-        return *known;  // whoever wants more of it sees what has become of it
+        return FoundModel{name, place->second.real_path};  // whoever wants more of it sees what has become of it
       }
+      known = FoundModel{name, place->second.path};
     }
   }
-  return known && still_there(*known) ? *known : look_up(name);
+  if (known) {
+    if (auto there = resolved(*known)) {
+      return *std::move(there);
+    }
+  }
+  return look_up(name);
 }
 
 Result<FoundModel> ModelIndex::look_up(const std::string& name) {
@@ -129,14 +134,15 @@ Result<FoundModel> ModelIndex::look_up(const std::string& name) {
   return fail(ErrorKind::kNotFound, std::move(message));
 }
 
-FoundModel ModelIndex::remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root) {
+Result<FoundModel> ModelIndex::remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root) {
+  QCACHE_TRY_ASSIGN(FoundModel real, resolved(found));
   const bool may_stop = root->may_stop();
   const MutexLock lock(mutex_);
   if (places_.size() >= kMaxPlaces) {
     places_.clear();  // rare, and cheap to fill again
   }
-  places_[found.name] = Place{found.path, root, may_stop, std::chrono::steady_clock::now()};
-  return found;
+  places_[found.name] = Place{found.path, real.path, root, may_stop, std::chrono::steady_clock::now()};
+  return real;
 }
 
 std::vector<std::string> ModelIndex::stopped_roots() const {
@@ -158,12 +164,16 @@ std::string ModelIndex::root_that_may_stop(const std::string& name) {
   return place != places_.end() && place->second.may_stop ? place->second.root->path() : std::string();
 }
 
-bool ModelIndex::still_there(const FoundModel& found) const {
+Result<FoundModel> ModelIndex::resolved(FoundModel found) const {
   if (const auto hub = hub_location(found.path)) {
-    const auto snapshot = current_snapshot(env_, hub->repo_folder);
-    return snapshot && *snapshot && found.path.starts_with(**snapshot);
+    QCACHE_TRY_ASSIGN(const auto snapshot, current_snapshot(env_, hub->repo_folder));
+    if (!snapshot || !found.path.starts_with(*snapshot)) {
+      return fail(ErrorKind::kNotFound, found.path + " is no longer the current snapshot");
+    }
+    return found;
   }
-  return env_.stat(found.path).has_value();
+  QCACHE_TRY_ASSIGN(found.path, env_.real_path(found.path));
+  return found;
 }
 
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& name) {

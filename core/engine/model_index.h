@@ -63,6 +63,7 @@ class ModelIndex {
 
   struct Place {
     std::string path;
+    std::string real_path;  ///< when it was found
     std::shared_ptr<ModelRoot> root;
     bool may_stop = false;
     std::chrono::steady_clock::time_point found_at;
@@ -75,10 +76,12 @@ class ModelIndex {
   std::shared_ptr<std::mutex> turn_of(const std::string& name) QCACHE_EXCLUDES(mutex_);
   void forget(const std::string& name) QCACHE_REQUIRES(mutex_);
   void trim() QCACHE_REQUIRES(mutex_);
-  [[nodiscard]] bool still_there(const FoundModel& found) const;
   [[nodiscard]] Result<FoundModel> look_up(const std::string& name) QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] FoundModel remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root)
+  [[nodiscard]] Result<FoundModel> remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root)
       QCACHE_EXCLUDES(mutex_);
+  /// With the links in its path followed, so that all names of a folder lead to one path; an error where it is no
+  /// longer there, or another snapshot of its hub cache is current.
+  [[nodiscard]] Result<FoundModel> resolved(FoundModel found) const;
 
   Env& env_;
   const std::vector<std::string> paths_;

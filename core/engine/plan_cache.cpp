@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 
 #include "core/base/memory.h"
 #include "core/layout/safetensors_layout.h"
@@ -73,6 +74,14 @@ size_t bytes_of(const LayoutPlan& plan) {
   return bytes;
 }
 
+/// A folder's texts name the model as the mount does, which the recipe does not.
+Sha256Digest folder_key(const Sha256Digest& recipe, const std::string& model) {
+  Sha256 hash;
+  hash.update(std::as_bytes(std::span(recipe)));
+  hash.update(model);
+  return hash.finish();
+}
+
 size_t bytes_of(const ModelFolder& folder) {
   size_t bytes = sizeof folder;
   const auto add = [&](const std::vector<FolderFile>& files) {
@@ -90,8 +99,8 @@ size_t bytes_of(const ModelFolder& folder) {
 }  // namespace
 
 template <typename T>
-std::shared_ptr<const T> PlanCache::Recent<T>::find(const Sha256Digest& recipe) {
-  const auto known = std::ranges::find(entries_, recipe, &Entry::recipe);
+std::shared_ptr<const T> PlanCache::Recent<T>::find(const Sha256Digest& key) {
+  const auto known = std::ranges::find(entries_, key, &Entry::key);
   if (known == entries_.end()) {
     return nullptr;
   }
@@ -100,9 +109,9 @@ std::shared_ptr<const T> PlanCache::Recent<T>::find(const Sha256Digest& recipe) 
 }
 
 template <typename T>
-void PlanCache::Recent<T>::add(const Sha256Digest& recipe, std::shared_ptr<const T> value, size_t bytes,
+void PlanCache::Recent<T>::add(const Sha256Digest& key, std::shared_ptr<const T> value, size_t bytes,
                                size_t max_bytes) {
-  entries_.push_front(Entry{recipe, std::move(value), bytes});
+  entries_.push_front(Entry{key, std::move(value), bytes});
   bytes_ += bytes;
   while (bytes_ > max_bytes && entries_.size() > 1) {
     bytes_ -= entries_.back().bytes;
@@ -119,9 +128,9 @@ std::shared_ptr<const LayoutPlan> PlanCache::find_plan(const Sha256Digest& recip
   return large == large_plans_.end() ? nullptr : large->second.lock();
 }
 
-std::shared_ptr<const ModelFolder> PlanCache::find_folder(const Sha256Digest& recipe) {
+std::shared_ptr<const ModelFolder> PlanCache::find_folder(const Sha256Digest& key) {
   const MutexLock lock(mutex_);
-  return folders_.find(recipe);
+  return folders_.find(key);
 }
 
 std::optional<Result<uint64_t>> PlanCache::find_size(const Sha256Digest& recipe) {
@@ -165,7 +174,8 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
 
 Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name, const SourceModel& model,
                                                              const Sha256Digest& recipe, const std::string& base_path) {
-  if (auto known = find_folder(recipe)) {
+  const Sha256Digest key = folder_key(recipe, name.model);
+  if (auto known = find_folder(key)) {
     return known;
   }
   ArtifactName weights = name;
@@ -179,7 +189,7 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
   const bool large = is_large(model);
   if (large) {
     alone = std::unique_lock(large_);
-    if (auto known = find_folder(recipe)) {
+    if (auto known = find_folder(key)) {
       return known;
     }
   }
@@ -187,7 +197,7 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
   QCACHE_TRY_ASSIGN(ModelFolder planned, large ? make_alone(make) : make());
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);
-  folders_.add(recipe, made, bytes_of(*made), kMaxFolderBytes);
+  folders_.add(key, made, bytes_of(*made), kMaxFolderBytes);
   return made;
 }
 

@@ -43,12 +43,12 @@ class PlanCache {
   template <typename T>
   class Recent {
    public:
-    std::shared_ptr<const T> find(const Sha256Digest& recipe);
-    void add(const Sha256Digest& recipe, std::shared_ptr<const T> value, size_t bytes, size_t max_bytes);
+    std::shared_ptr<const T> find(const Sha256Digest& key);
+    void add(const Sha256Digest& key, std::shared_ptr<const T> value, size_t bytes, size_t max_bytes);
 
    private:
     struct Entry {
-      Sha256Digest recipe;
+      Sha256Digest key;
       std::shared_ptr<const T> value;
       size_t bytes = 0;
     };
@@ -57,7 +57,7 @@ class PlanCache {
   };
 
   std::shared_ptr<const LayoutPlan> find_plan(const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
-  std::shared_ptr<const ModelFolder> find_folder(const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
+  std::shared_ptr<const ModelFolder> find_folder(const Sha256Digest& key) QCACHE_EXCLUDES(mutex_);
   std::optional<Result<uint64_t>> find_size(const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
   void keep_size(const Sha256Digest& recipe, const Result<uint64_t>& size) QCACHE_REQUIRES(mutex_);
 

@@ -91,18 +91,18 @@ Result<Record> make_whole_file(Store& store, const ArtifactName& name, const std
   const Sha256Digest recipe = recipe_of(name, *model);
   PlanCache plans;
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> plan, plans.plan(name, *model, recipe));
-  const std::string file = artifact_file_name(model->path, name.scheme->name(), name.rank, extension_of(name.kind));
-  const FillingKey key{file, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
+  const std::string base = base_file_name_of(name, model->path);
+  const FillingKey key{base, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
   // More than two need a file that others drop and make over and over.
   constexpr int kLooks = 5;
   for (int looks = 0; looks < kLooks; ++looks) {
     SealedFile sealed;
-    QCACHE_TRY_ASSIGN(const SealedState state, store.find_sealed(file, recipe, sealed));
+    QCACHE_TRY_ASSIGN(const SealedState state, store.find_sealed(base, recipe, sealed));
     if (state == SealedState::kTrusted) {
       return std::move(sealed.record);
     }
     if (state == SealedState::kSuspect) {
-      QCACHE_TRY(store.demote(file));
+      QCACHE_TRY(store.demote(sealed.record.file));
     }
     QCACHE_TRY_ASSIGN(auto record, fill_and_seal(store, name, key, plan, open_source));
     if (record) {

@@ -40,16 +40,15 @@ struct SmallRecord {
   std::string bytes;
 };
 
-/// What `archive/qcache.json` says. Only what follows from the model's content and name, nothing of where or
-/// when it was read: the same model gives the same file everywhere.
+/// What `archive/qcache.json` says. Only what follows from the model's content, nothing of where or when it was read or
+/// by which name it is shown: the same model gives the same file everywhere.
 class Description {
  public:
-  Description(const SourceModel& model, const Scheme& scheme, uint32_t rank)
+  Description(const Scheme& scheme, uint32_t rank)
       : text_(json_of({{"qcache", 1},
                        {"dtype", scheme.name()},
                        {"scheme_version", scheme.version()},
                        {"rank", rank},
-                       {"model", model.name},
                        {"quantized", nlohmann::ordered_json::array()}})) {
     text_.resize(text_.size() - kEnd.size());
   }
@@ -203,7 +202,7 @@ Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(const SourceModel& mode
   small.push_back({kSmallRecords[1], std::string(kByteOrder)});
   small.push_back({kSmallRecords[2], std::string(kVersion)});
   if (options.describe) {
-    Description description(model, scheme, options.rank);
+    Description description(scheme, options.rank);
     for (const Group& group : parts.groups) {
       if (group.encoding.quantized) {
         description.add_quantized(model.tensors[group.tensor].name);
@@ -237,7 +236,7 @@ Result<uint64_t> torch_zip_size(const SourceModel& model, const Scheme& scheme, 
   QCACHE_TRY(check_options(options));
   std::vector<uint64_t> record_bytes;
   TorchPickle pickle;
-  Description description(model, scheme, options.rank);
+  Description description(scheme, options.rank);
   const auto count = [&](const Group& group) -> Status {
     for (uint32_t s = 0; s < group.encoding.stored.size(); ++s) {
       QCACHE_TRY_ASSIGN(const TorchRecord record, record_of(model, group, s, pickle));

@@ -23,23 +23,60 @@ namespace {
 
 constexpr std::string_view kDescription = "archive/qcache.json";
 
+struct CachedFilePlace {
+  std::string directory;
+  std::string file;
+  bool exists = false;
+};
+
 tl::unexpected<Error> not_cached(const std::string& cache_path, std::string_view why) {
   return fail(
       ErrorKind::kNotFound,
       fmt::format("nothing is cached at {} ({}): save the model, or read its file in a mount", cache_path, why));
 }
 
+/// The folder (links resolved) and the name of the file at a cache path. The folder alone must exist: what goes by the
+/// name may lie beside it.
+Result<CachedFilePlace> place_of(Env& env, const std::string& cache_path) {
+  const auto real = env.real_path(cache_path);
+  if (!real && real.error().kind != ErrorKind::kNotFound) {
+    return fail(real.error());
+  }
+  const std::string& path = real ? *real : cache_path;
+  const size_t slash = path.find_last_of('/');
+  CachedFilePlace place{slash == std::string::npos ? "." : path.substr(0, slash + 1), path.substr(slash + 1),
+                        real.has_value()};
+  if (!is_artifact_file_name(place.file) || !place.file.ends_with(extension_of(ArtifactKind::kCheckpoint))) {
+    return fail(ErrorKind::kInvalidArgument,
+                cache_path + " is not the path of a cached model: get_quantized_model_cache_path() gives those");
+  }
+  return place;
+}
+
 /// Whether the record is still what the model in its folder makes. So it is where there is no model any more.
 Result<bool> is_up_to_date(Env& env, const Record& record) {
-  const auto name = parse_artifact_path(record.virtual_path);
-  const Scheme* const scheme = find_scheme(record.dtype);
-  if (!name || scheme == nullptr) {
-    return fail(ErrorKind::kUnsupported, fmt::format("a newer qcache made {} in dtype '{}', which this one does not "
-                                                     "know",
-                                                     record.virtual_path, record.dtype));
+  const std::string name = record.model_path.substr(record.model_path.find_last_of('/') + 1);
+  QCACHE_TRY_ASSIGN(const auto model, read_settled_model(env, record.model_path, name));
+  return model ? is_made_of(record, *model) : true;
+}
+
+/// The record of what is cached at the path: that of the file itself where it is one of several recipes', else that of
+/// what the model in its folder makes now.
+Result<Record> record_at(Store& store, const CachedFilePlace& place, const std::string& cache_path) {
+  QCACHE_TRY_ASSIGN(std::vector<Record> records, store.find_all(base_file_name(place.file)));
+  if (place.file != base_file_name(place.file)) {
+    std::erase_if(records, [&](const Record& record) { return record.file != place.file; });
   }
-  QCACHE_TRY_ASSIGN(const auto model, read_settled_model(env, record.model_path, name->model));
-  return !model || recipe_of(ArtifactName{name->model, scheme, record.rank, name->kind}, *model) == record.recipe;
+  if (records.empty()) {
+    return not_cached(cache_path, "it has no record");
+  }
+  for (Record& record : records) {
+    QCACHE_TRY_ASSIGN(const bool up_to_date, is_up_to_date(store.env(), record));
+    if (up_to_date) {
+      return std::move(record);
+    }
+  }
+  return not_cached(cache_path, "the model in " + records.front().model_path + " has changed since");
 }
 
 Result<SealedFile> open_sealed(Store& store, const Record& record, const std::string& cache_path) {
@@ -49,7 +86,6 @@ Result<SealedFile> open_sealed(Store& store, const Record& record, const std::st
     case SealedState::kTrusted:
       return sealed;
     case SealedState::kAbsent:
-    case SealedState::kStale:
       return not_cached(cache_path, "it was just removed");
     case SealedState::kSuspect:
       break;
@@ -89,38 +125,26 @@ Result<std::vector<std::string>> quantized_tensors(ByteSource& file) {
 }  // namespace
 
 Result<std::shared_ptr<const CachedModel>> CachedModel::open(Env& env, const std::string& cache_path) {
-  const auto real = env.real_path(cache_path);
-  if (!real) {
-    return real.error().kind == ErrorKind::kNotFound ? not_cached(cache_path, "there is no such file")
-                                                     : fail(real.error());
+  QCACHE_TRY_ASSIGN(const CachedFilePlace place, place_of(env, cache_path));
+  auto directory = CacheDirectory::open_existing(env, place.directory);
+  if (!directory) {
+    return place.exists || directory.error().kind != ErrorKind::kNotFound
+               ? fail(std::move(directory).error())
+               : not_cached(cache_path, "there is no such file");
   }
-  const size_t slash = real->find_last_of('/');
-  const std::string file = real->substr(slash + 1);
-  if (!is_artifact_file_name(file) || !file.ends_with(extension_of(ArtifactKind::kCheckpoint))) {
-    return fail(ErrorKind::kInvalidArgument,
-                cache_path + " is not the path of a cached model: get_quantized_model_cache_path() gives those");
-  }
-  QCACHE_TRY_ASSIGN(CacheDirectory directory, CacheDirectory::open_existing(env, real->substr(0, slash + 1)));
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, Store::open(env, std::move(directory)));
-  QCACHE_TRY_ASSIGN(const auto record, store->catalog().find(file));
-  if (!record) {
-    return not_cached(cache_path, "it has no record");
-  }
-  QCACHE_TRY_ASSIGN(const bool up_to_date, is_up_to_date(env, *record));
-  if (!up_to_date) {
-    return not_cached(cache_path, "the model in " + record->model_path + " has changed since");
-  }
-  QCACHE_TRY_ASSIGN(SealedFile sealed, open_sealed(*store, *record, cache_path));
-  const std::array<AccessUpdate, 1> access = {AccessUpdate{file, env.now_ns(), 1}};
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, Store::open(env, std::move(*directory)));
+  QCACHE_TRY_ASSIGN(const Record record, record_at(*store, place, cache_path));
+  QCACHE_TRY_ASSIGN(SealedFile sealed, open_sealed(*store, record, cache_path));
+  const std::array<AccessUpdate, 1> access = {AccessUpdate{record.file, env.now_ns(), 1}};
   if (const Status touched = store->catalog().touch(access); !touched) {
     spdlog::warn("cannot record that {} was read: {}", cache_path, touched.error().message);
   }
   const std::shared_ptr<CachedModel> model(new CachedModel());
   model->path_ = cache_path;
-  model->dtype_ = record->dtype;
-  model->rank_ = record->rank;
-  model->scheme_version_ = record->scheme_version;
-  QCACHE_TRY(model->map(std::move(sealed.fd), record->size_bytes, cache_path));
+  model->dtype_ = record.dtype;
+  model->rank_ = record.rank;
+  model->scheme_version_ = record.scheme_version;
+  QCACHE_TRY(model->map(std::move(sealed.fd), record.size_bytes, cache_path));
   QCACHE_TRY(model->read(env, cache_path));
   return model;
 }

@@ -220,6 +220,19 @@ Status complete(Env& env, Held& held, const std::string& folder, const std::stri
   return {};
 }
 
+/// Who saves a model says what its file is to hold from now on, so what was made of its former states goes, and the
+/// path is free for it. What another build made, or somebody has pinned, stays beside it.
+Status drop_former_states(Store& store, const std::string& base, const Sha256Digest& method,
+                          const Sha256Digest& recipe) {
+  QCACHE_TRY_ASSIGN(const std::vector<Record> records, store.find_all(base));
+  for (const Record& record : records) {
+    if (record.method == method && record.recipe != recipe && !record.pinned) {
+      QCACHE_TRY(store.drop_sealed(record, "a program saves another state of its model", WhenInUse::kDrop));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Status save_program_model(Env& env, const std::vector<ProgramTensor>& tensors, const std::string& cache_path,
@@ -257,8 +270,9 @@ Status save_program_model(Env& env, const std::vector<ProgramTensor>& tensors, c
       return std::make_unique<MemorySource>(env, model, held.memory, stats);
     };
   }
-  QCACHE_TRY_ASSIGN([[maybe_unused]] const Record record,
-                    make_whole_file(*store, ArtifactName{name, scheme, source.rank}, model, open_source));
+  const ArtifactName artifact{name, scheme, source.rank};
+  QCACHE_TRY(drop_former_states(*store, file, method_of(artifact), recipe_of(artifact, *model)));
+  QCACHE_TRY_ASSIGN([[maybe_unused]] const Record record, make_whole_file(*store, artifact, model, open_source));
   return {};
 }
 

@@ -32,6 +32,10 @@ std::vector<Victim> choose_victims(const std::vector<CacheEntry>& entries, const
   for (const CacheEntry& entry : entries) {
     const bool droppable = !entry.in_use && !entry.record.pinned;
     const auto age = age_of(entry, now_ns);
+    if (droppable && entry.stale) {
+      victims.push_back({entry, "made of an earlier state of its model"});
+      continue;
+    }
     if (droppable && policy.max_age.has_value() && age.has_value() && *age >= *policy.max_age) {
       victims.push_back({entry, fmt::format("not read for {}", format_duration(*age))});
       continue;

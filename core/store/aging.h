@@ -10,7 +10,7 @@
 
 namespace qcache {
 
-/// When cached files are dropped. Files in use and pinned files never are.
+/// When cached files are dropped, beside stale ones. Files in use and pinned files never are.
 struct AgingPolicy {
   std::optional<std::chrono::seconds> max_age = std::chrono::hours(24 * 7);  ///< since the last access
   std::optional<uint64_t> max_bytes;  ///< on disk; the least recently used go first
@@ -22,8 +22,8 @@ struct Victim {
   std::string reason;
 };
 
-/// Chooses what to drop: pure. Expired files first; then, while the rest is above max_bytes, the least recently used.
-/// A filling file's last access is the mtime of its map.
+/// Chooses what to drop: pure. Stale files, whatever their age (CacheEntry::stale), and expired ones; then, while the
+/// rest is above max_bytes, the least recently used. A filling file's last access is the mtime of its map.
 [[nodiscard]] std::vector<Victim> choose_victims(const std::vector<CacheEntry>& entries, const AgingPolicy& policy,
                                                  int64_t now_ns);
 

@@ -5,6 +5,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -16,7 +17,10 @@
 namespace qcache {
 namespace {
 
+// A file is called `<prefix><md5>[-<start of its recipe>]<extension>`.
 constexpr std::string_view kNamePrefix = "quantized_model_";
+constexpr size_t kUsualStemBytes = kNamePrefix.size() + 32;
+constexpr size_t kRecipeDigits = 16;
 // Leaves room for ".map.new" within the 255 bytes that a file name may have, and for the catalog's keys.
 constexpr size_t kMaxNameBytes = 200;
 
@@ -130,6 +134,23 @@ std::string artifact_file_name(std::string_view model_path, std::string_view wei
                                std::string_view extension) {
   return fmt::format("{}{}{}", kNamePrefix, md5_hex(fmt::format("{}_{}_{}", model_path, weight_dtype, rank)),
                      extension);
+}
+
+std::string base_file_name(std::string_view file) {
+  std::string base(file);
+  const std::string_view beyond = file.substr(std::min(kUsualStemBytes, file.size()));
+  const std::string_view digits = beyond.substr(std::min<size_t>(1, beyond.size()), kRecipeDigits);
+  if (beyond.starts_with('-') && digits.size() == kRecipeDigits &&
+      digits.find_first_not_of("0123456789abcdef") == std::string_view::npos) {
+    base.erase(kUsualStemBytes, 1 + kRecipeDigits);
+  }
+  return base;
+}
+
+std::string file_name_beside(std::string_view base, const Sha256Digest& recipe) {
+  std::string name = base_file_name(base);
+  name.insert(std::min(kUsualStemBytes, name.size()), '-' + to_hex(recipe).substr(0, kRecipeDigits));
+  return name;
 }
 
 bool is_artifact_file_name(std::string_view name) {

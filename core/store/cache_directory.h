@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/base/digest.h"
 #include "core/base/env.h"
 #include "core/base/result.h"
 
@@ -18,14 +19,20 @@ namespace qcache {
 [[nodiscard]] std::string artifact_file_name(std::string_view model_path, std::string_view weight_dtype, uint32_t rank,
                                              std::string_view extension = ".bin");
 
-/// Whether `name` is one that artifact_file_name() makes. Nothing else in a cache directory is ever removed.
+/// The name for a file of `recipe` where another one's has the usual name `base` (an artifact_file_name()):
+/// `quantized_model_<md5>-<first 16 hex digits of the recipe><extension>`.
+[[nodiscard]] std::string file_name_beside(std::string_view base, const Sha256Digest& recipe);
+/// The usual name of what `file` holds, which may be `file` itself.
+[[nodiscard]] std::string base_file_name(std::string_view file);
+
+/// Whether `name` is one that these functions make. Nothing else in a cache directory is ever removed.
 [[nodiscard]] bool is_artifact_file_name(std::string_view name);
 
 /// The folder that holds cached files, and the names in it:
 ///
 ///     CACHEDIR.TAG                 tells backup tools to skip the folder
 ///     index/                       the catalog (LMDB)
-///     quantized_model_<md5>.bin    sealed files
+///     quantized_model_<md5>.bin    sealed files; of further recipes quantized_model_<md5>-<recipe>.bin
 ///     <same name>.map              what filling/ had of it: with that it can be checked should its record be lost
 ///     filling/<same name>          a file being made (sparse)
 ///     filling/<same name>.map      which of its tiles are made, and their digests

@@ -44,29 +44,42 @@ FillingFile::FillingFile(Env& env, CacheDirectory directory, FillingKey key)
 
 FillingFile::~FillingFile() = default;
 
-Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDirectory& directory, const FillingKey& key,
-                                                       const std::function<Result<bool>()>& sealed_meanwhile) {
-  QCACHE_TRY(check_key(key));
-  const std::shared_ptr<FillingFile> file(new FillingFile(env, directory, key));
-  // Pairs are made, leased and removed under this lock only, so what is seen here stays as it is.
+Result<std::shared_ptr<FillingFile>> FillingFile::open(Env& env, const CacheDirectory& directory,
+                                                       const FillingKey& key) {
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env, directory.lock_path()));
-  QCACHE_TRY_ASSIGN(const bool resumed, file->resume());
+  QCACHE_TRY_ASSIGN(auto file, resume(env, directory, key));
+  return file ? std::move(file) : begin(env, directory, key);
+}
+
+// Pairs are made, leased and removed under the directory lock only, so what is seen here stays as it is.
+Result<std::shared_ptr<FillingFile>> FillingFile::resume(Env& env, const CacheDirectory& directory,
+                                                         const FillingKey& key) {
+  QCACHE_TRY(check_key(key));
+  std::shared_ptr<FillingFile> file(new FillingFile(env, directory, key));
+  QCACHE_TRY_ASSIGN(const bool resumed, file->open_pair());
   if (!resumed) {
-    if (sealed_meanwhile) {
-      QCACHE_TRY_ASSIGN(const bool sealed, sealed_meanwhile());
-      if (sealed) {
-        return std::shared_ptr<FillingFile>();
-      }
-    }
-    QCACHE_TRY(file->start());
+    return std::shared_ptr<FillingFile>();
   }
-  // The kernel would read ahead into the holes: it fills pages with zeros that are to be written soon, on the time of
-  // whoever reads what is there.
-  (void)::posix_fadvise(file->data_.get(), 0, 0, POSIX_FADV_RANDOM);
+  file->expect_holes();
   return file;
 }
 
-Result<bool> FillingFile::resume() {
+Result<std::shared_ptr<FillingFile>> FillingFile::begin(Env& env, const CacheDirectory& directory,
+                                                        const FillingKey& key) {
+  QCACHE_TRY(check_key(key));
+  std::shared_ptr<FillingFile> file(new FillingFile(env, directory, key));
+  QCACHE_TRY(file->start());
+  file->expect_holes();
+  return file;
+}
+
+// The kernel would read ahead into the holes: it fills pages with zeros that are to be written soon, on the time of
+// whoever reads what is there.
+void FillingFile::expect_holes() {
+  (void)::posix_fadvise(data_.get(), 0, 0, POSIX_FADV_RANDOM);
+}
+
+Result<bool> FillingFile::open_pair() {
   QCACHE_TRY_ASSIGN(UniqueFd data, open_if_usable(env_, directory_.filling_path(key_.file)));
   QCACHE_TRY_ASSIGN(UniqueFd map_fd, open_if_usable(env_, directory_.map_path(key_.file)));
   if (!data.valid() || !map_fd.valid()) {

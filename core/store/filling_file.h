@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +10,7 @@
 #include "core/base/result.h"
 #include "core/base/unique_fd.h"
 #include "core/store/cache_directory.h"
+#include "core/store/kept.h"
 #include "core/store/tile_map.h"
 
 namespace qcache {
@@ -26,12 +26,15 @@ namespace qcache {
 /// and can no longer be sealed.
 class FillingFile {
  public:
-  /// Resumes the pair under `key.file` if it was made for the same key, else starts a new pair in its place (an old
-  /// pair that is still open elsewhere keeps its inodes). kNoSpace where the disk is full. Takes the directory lock.
-  /// `sealed_meanwhile` is asked under that lock before a new pair is begun; where it says yes, none is, and the result
-  /// is null. Store::open_filling() is for those who do not want a file made that is sealed already.
-  static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key,
-                                                   const std::function<Result<bool>()>& sealed_meanwhile = {});
+  /// resume(), else begin(), under the directory lock. Looks under the one name only: Store::open_filling() is for
+  /// those who do not want a file made that is sealed already, or replaced that is of another recipe.
+  static Result<std::shared_ptr<FillingFile>> open(Env& env, const CacheDirectory& directory, const FillingKey& key);
+  /// Opens the pair under `key.file` if it was made for the same key; null where there is none. REQUIRES: the directory
+  /// lock is held, as for begin().
+  static Result<std::shared_ptr<FillingFile>> resume(Env& env, const CacheDirectory& directory, const FillingKey& key);
+  /// Starts a new pair in the place of any old one (which, where it is still open elsewhere, keeps its inodes).
+  /// kNoSpace where the disk is full.
+  static Result<std::shared_ptr<FillingFile>> begin(Env& env, const CacheDirectory& directory, const FillingKey& key);
   ~FillingFile();
   FillingFile(const FillingFile&) = delete;
   FillingFile& operator=(const FillingFile&) = delete;
@@ -39,6 +42,9 @@ class FillingFile {
   [[nodiscard]] const FillingKey& key() const { return key_; }
   /// The data file, open for reading and writing; `size_bytes` long from the start.
   [[nodiscard]] int fd() const { return data_.get(); }
+
+  /// What was kept of the file where it was complete before.
+  [[nodiscard]] Result<std::optional<Kept>> kept() const { return read_kept(env_, map_fd_.get()); }
 
   /// Tells the kernel that no hole is left and that the file is about to be read from end to end: from now on it reads
   /// ahead, which until then would fill holes with zeros. A hint; nothing but speed depends on it.
@@ -78,8 +84,9 @@ class FillingFile {
  private:
   FillingFile(Env& env, CacheDirectory directory, FillingKey key);
   /// False where the pair under the name is not whole or not of this key.
-  Result<bool> resume();
+  Result<bool> open_pair();
   Status start();
+  void expect_holes();
 
   Env& env_;
   const CacheDirectory directory_;

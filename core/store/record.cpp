@@ -18,6 +18,7 @@ using nlohmann::json;
 //   "v"  virtual path            "sv" scheme version      "c"   created, ns since the epoch
 //   "m"  model folder            "n"  size in bytes       "a"   last access, ns since the epoch
 //   "d"  dtype                   "t"  tile count          "h"   hits     "p"  pinned
+//   "mk" method (32 bytes; may be missing)
 constexpr uint64_t kSchema = 1;
 
 // Walks CBOR and stops where it nests deeper than any record: the parser is recursive, and damaged bytes must not be
@@ -137,6 +138,7 @@ std::vector<uint8_t> encode_record(const Record& record) {
       {"d", record.dtype},
       {"r", record.rank},
       {"rec", binary(record.recipe)},
+      {"mk", binary(record.method)},
       {"sv", record.scheme_version},
       {"n", record.size_bytes},
       {"t", record.tile_count},
@@ -176,6 +178,9 @@ Result<Record> decode_record(std::span<const uint8_t> bytes) {
     reader.read("d", record.dtype);
     reader.read("r", record.rank);
     reader.read("rec", record.recipe);
+    if (map.contains("mk")) {
+      reader.read("mk", record.method);
+    }
     reader.read("sv", record.scheme_version);
     reader.read("n", record.size_bytes);
     reader.read("t", record.tile_count);

@@ -33,6 +33,9 @@ struct Record {
   std::string dtype;         ///< canonical scheme name
   uint32_t rank = 0;
   Sha256Digest recipe{};  ///< what decides the bytes: see FillingKey::recipe
+  /// What of the recipe is not the state of the source: of two files of one name and method one is of an older state.
+  /// Zeros: not known (an earlier qcache made the file).
+  Sha256Digest method{};
   uint32_t scheme_version = 0;
   uint64_t size_bytes = 0;
   uint32_t tile_count = 0;

@@ -5,6 +5,8 @@
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -30,6 +32,11 @@ Status change_mode(int fd, mode_t mode, const std::string& file) {
     return fail(system_error(errno, fmt::format("cannot change the permissions of the cached file {}", file)));
   }
   return {};
+}
+
+// Where a file of the recipe may lie; who looks there goes by this order.
+std::array<std::string, 2> names_of(const std::string& base, const Sha256Digest& recipe) {
+  return {base, file_name_beside(base, recipe)};
 }
 
 // The digest of every tile; an error where one is not made, or not hashed.
@@ -62,25 +69,29 @@ Result<std::shared_ptr<Store>> Store::open(Env& env, CacheDirectory directory) {
   return store;
 }
 
-Result<SealedState> Store::find_sealed(const std::string& file, const Sha256Digest& recipe, SealedFile& out) {
-  QCACHE_TRY(check_name(file));
-  const std::string path = directory_.sealed_path(file);
+Result<std::optional<Record>> Store::find_record(const std::string& base, const Sha256Digest& recipe) {
+  for (const std::string& file : names_of(base, recipe)) {
+    QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));
+    if (record.has_value() && record->recipe == recipe) {
+      return record;
+    }
+  }
+  return std::optional<Record>();
+}
+
+Result<SealedState> Store::find_sealed(const std::string& base, const Sha256Digest& recipe, SealedFile& out) {
+  QCACHE_TRY(check_name(base));
   // Another process may replace or remove the file between any two steps; then what was seen is of no use.
   constexpr int kLooks = 5;
   for (int look = 0; look < kLooks; ++look) {
-    QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));
+    QCACHE_TRY_ASSIGN(auto record, find_record(base, recipe));
     if (!record.has_value()) {
-      QCACHE_TRY(settle_unrecorded(file));
+      for (const std::string& file : names_of(base, recipe)) {
+        QCACHE_TRY(settle_unrecorded(file));
+      }
       return SealedState::kAbsent;
     }
-    if (record->recipe != recipe) {
-      QCACHE_TRY_ASSIGN(const auto dropped,
-                        drop_sealed(*record, "its model or its dtype's scheme has changed since", WhenInUse::kDrop));
-      if (dropped.has_value()) {
-        return SealedState::kStale;
-      }
-      continue;
-    }
+    const std::string path = directory_.sealed_path(record->file);
     auto fd = env_.open(path, O_RDONLY);
     if (!fd.has_value()) {
       if (fd.error().kind != ErrorKind::kNotFound) {
@@ -105,31 +116,149 @@ Result<SealedState> Store::find_sealed(const std::string& file, const Sha256Dige
       out = SealedFile{std::move(*fd), std::move(*record)};
       return SealedState::kTrusted;
     }
-    QCACHE_TRY_ASSIGN(const auto again, catalog_->find(file));
+    QCACHE_TRY_ASSIGN(const auto again, catalog_->find(record->file));
     if (again.has_value() && again->backing == record->backing) {
       spdlog::warn("{} was touched since it was saved; it is checked again before it is served ({})",
                    record->virtual_path, path);
+      out.record = std::move(*record);
       return SealedState::kSuspect;
     }
   }
-  return fail(ErrorKind::kBusy, fmt::format("other processes keep replacing the cached file {}; try again", path));
+  return fail(ErrorKind::kBusy, fmt::format("other processes keep replacing the cached file {}; try again",
+                                            directory_.sealed_path(base)));
 }
 
-Result<std::shared_ptr<FillingFile>> Store::open_filling(const FillingKey& key) {
-  return FillingFile::open(env_, directory_, key, [&]() -> Result<bool> {
-    QCACHE_TRY_ASSIGN(const auto record, catalog_->find(key.file));
-    return record.has_value() && record->recipe == key.recipe;
-  });
-}
-
-Result<std::optional<Record>> Store::peek_sealed(const std::string& file, const Sha256Digest& recipe) {
-  QCACHE_TRY(check_name(file));
-  QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));
-  if (!record.has_value() || record->recipe != recipe) {
-    return std::optional<Record>();
+Result<std::shared_ptr<FillingFile>> Store::open_filling(FillingKey key) {
+  QCACHE_TRY(check_name(key.file));
+  const std::string base = key.file;
+  const auto names = names_of(base, key.recipe);
+  // Names are given and taken under this lock only, so what is seen here stays as it is.
+  QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
+  for (const std::string& file : names) {
+    key.file = file;
+    QCACHE_TRY_ASSIGN(auto resumed, FillingFile::resume(env_, directory_, key));
+    if (resumed) {
+      return resumed;
+    }
   }
-  QCACHE_TRY_ASSIGN(const bool trusted, is_trusted(*record));
-  return trusted ? std::move(record) : std::nullopt;
+  QCACHE_TRY_ASSIGN(const auto record, find_record(base, key.recipe));
+  if (record.has_value()) {
+    return std::shared_ptr<FillingFile>();
+  }
+  QCACHE_TRY_ASSIGN(const bool taken, is_taken_locked(base));
+  key.file = names[taken ? 1 : 0];
+  return FillingFile::begin(env_, directory_, key);
+}
+
+// Whether a file of another recipe than the one that is asked about has the name: a complete one, one that is being
+// made, or one that was complete before or would be in a moment.
+Result<bool> Store::is_taken_locked(const std::string& file) {
+  QCACHE_TRY_ASSIGN(const auto record, catalog_->find(file));
+  if (record.has_value()) {
+    QCACHE_TRY_ASSIGN(const auto sealed, stat_if_there(env_, directory_.sealed_path(file)));
+    if (sealed.has_value()) {
+      return true;
+    }
+  }
+  QCACHE_TRY_ASSIGN(const auto filling, filling_entry(file));
+  if (!filling.has_value()) {
+    return false;
+  }
+  QCACHE_TRY_ASSIGN(const auto unused, RemovalLock::try_acquire(env_, directory_.filling_path(file)));
+  return !unused.has_value() || filling->progress >= 1.0 || filling->record.created_ns != 0;
+}
+
+Result<std::optional<SealedLook>> Store::peek_sealed(const std::string& base, const Sha256Digest& recipe) {
+  QCACHE_TRY(check_name(base));
+  QCACHE_TRY_ASSIGN(auto record, find_record(base, recipe));
+  if (!record.has_value()) {
+    return std::optional<SealedLook>();
+  }
+  QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, directory_.sealed_path(record->file)));
+  if (!stat.has_value()) {
+    return std::optional<SealedLook>();
+  }
+  const bool trusted = BackingStamp::of(*stat) == record->backing;
+  return std::optional(SealedLook{std::move(*record), trusted, stat->allocated_bytes});
+}
+
+Result<std::optional<FillingLook>> Store::peek_filling(const std::string& base, const Sha256Digest& recipe) {
+  QCACHE_TRY(check_name(base));
+  for (const std::string& file : names_of(base, recipe)) {
+    QCACHE_TRY_ASSIGN(const auto data, stat_if_there(env_, directory_.filling_path(file)));
+    if (data.has_value()) {
+      QCACHE_TRY_ASSIGN(const auto key, filling_key(file));
+      if (key.has_value() && key->recipe == recipe) {
+        return std::optional(FillingLook{file, data->allocated_bytes});
+      }
+    }
+  }
+  return std::optional<FillingLook>();
+}
+
+Result<std::vector<Record>> Store::find_all(const std::string& base) {
+  QCACHE_TRY_ASSIGN(std::vector<Record> records, catalog_->list());
+  std::erase_if(records, [&](const Record& record) { return base_file_name(record.file) != base; });
+  std::stable_sort(records.begin(), records.end(),
+                   [](const Record& a, const Record& b) { return a.created_ns > b.created_ns; });
+  return records;
+}
+
+Result<std::optional<Store::KeptInMap>> Store::find_kept(const std::string& base, const Sha256Digest& recipe) {
+  for (const std::string& file : names_of(base, recipe)) {
+    QCACHE_TRY_ASSIGN(const auto key, filling_key(file));
+    if (!key.has_value() || key->recipe != recipe) {
+      continue;
+    }
+    QCACHE_TRY_ASSIGN(UniqueFd map, env_.open(directory_.map_path(file), O_RDWR));
+    QCACHE_TRY_ASSIGN(const auto kept, read_kept(env_, map.get()));
+    if (kept.has_value()) {
+      return std::optional(KeptInMap{std::move(map), *kept});
+    }
+  }
+  return std::optional<KeptInMap>();
+}
+
+Result<std::optional<bool>> Store::is_pinned(const std::string& base, const Sha256Digest& recipe) {
+  QCACHE_TRY(check_name(base));
+  QCACHE_TRY_ASSIGN(const auto record, find_record(base, recipe));
+  if (record.has_value()) {
+    return std::optional(record->pinned);
+  }
+  QCACHE_TRY_ASSIGN(const auto found, find_kept(base, recipe));
+  return found.has_value() ? std::optional(found->kept.pinned) : std::nullopt;
+}
+
+Status Store::set_pinned(const std::string& base, const Sha256Digest& recipe, bool pinned) {
+  QCACHE_TRY(check_name(base));
+  QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
+  QCACHE_TRY_ASSIGN(const auto record, find_record(base, recipe));
+  if (record.has_value()) {
+    return catalog_->set_pinned(record->file, pinned);
+  }
+  QCACHE_TRY_ASSIGN(auto found, find_kept(base, recipe));
+  if (found.has_value()) {
+    found->kept.pinned = pinned;
+    return write_kept(env_, found->map.get(), found->kept);
+  }
+  return fail(ErrorKind::kNotFound,
+              fmt::format("no complete file of the model as it is now is cached as {}; 'qcache warm' makes one", base));
+}
+
+Status Store::unpin_all(const std::string& base) {
+  QCACHE_TRY_ASSIGN(const auto all, entries());
+  bool found = false;
+  for (const CacheEntry& entry : all) {
+    const bool was_complete = entry.sealed || entry.record.created_ns != 0;
+    if (was_complete && base_file_name(entry.record.file) == base) {
+      QCACHE_TRY(set_pinned(entry.record.file, entry.record.recipe, false));
+      found = true;
+    }
+  }
+  if (!found) {
+    return fail(ErrorKind::kNotFound, fmt::format("no complete file is cached as {}", base));
+  }
+  return {};
 }
 
 Result<bool> Store::is_trusted(const Record& record) {
@@ -149,16 +278,16 @@ Status Store::demote(const std::string& file) {
     return {};
   }
   QCACHE_TRY_ASSIGN(const auto tiles, catalog_->tile_digests(file));
-  if (stat->size_bytes == record->size_bytes && tiles.size() != record->tile_count) {
-    QCACHE_TRY(catalog_->erase(file));
-    QCACHE_TRY_ASSIGN(const bool recovered, recover_locked(file));
-    if (recovered) {
-      return {};
+  if (tiles.size() != record->tile_count) {
+    if (stat->size_bytes == record->size_bytes) {
+      QCACHE_TRY(catalog_->erase(file));
+      QCACHE_TRY_ASSIGN(const bool recovered, recover_locked(file));
+      if (recovered) {
+        return {};
+      }
     }
-  }
-  if (stat->size_bytes != record->size_bytes || tiles.size() != record->tile_count) {
     QCACHE_TRY(drop_sealed_locked(file));
-    spdlog::warn("dropped {}: its length is not what was saved", record->virtual_path);
+    spdlog::warn("dropped {}: the digests of its tiles are lost", record->virtual_path);
     return {};
   }
   return demote_locked(*record, tiles);
@@ -166,13 +295,14 @@ Status Store::demote(const std::string& file) {
 
 // 1. the map is complete on disk, under a temporary name   (a crash: a leftover)
 // 2. the map has its name                                   (a crash: half a pair beside a suspect file)
-// 3. the record is gone                                     (a crash: a file without a record)
-// 4. the data file has its name in filling/                 (done)
+// 3. the data file has its length, and its name in filling/ (a crash: a record without a file beside a whole pair)
+// 4. the record is gone                                     (done)
 Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles) {
   const std::string sealed_path = directory_.sealed_path(record.file);
   const std::string map_path = directory_.map_path(record.file);
   const std::string new_map = map_path + ".new";
   QCACHE_TRY_ASSIGN(const UniqueFd data, env_.open(sealed_path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(data.get()));
   Status prepared = [&]() -> Status {
     QCACHE_TRY_ASSIGN(const UniqueFd fd, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
     QCACHE_TRY(TileMap::format(
@@ -181,11 +311,11 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
     for (uint32_t tile = 0; tile < record.tile_count; ++tile) {
       QCACHE_TRY(map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt}));
     }
+    QCACHE_TRY(write_kept(env_, fd.get(), Kept::of(record)));
     QCACHE_TRY(env_.sync(fd.get()));
     QCACHE_TRY(drop_filling_locked(record.file));
     QCACHE_TRY(env_.rename(new_map, map_path));
-    QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(record.file)));
-    return catalog_->erase(record.file);
+    return remove_if_there(env_, directory_.kept_map_path(record.file));
   }();
   if (!prepared.has_value()) {
     (void)env_.remove(new_map);  // best effort: leftovers are removed later
@@ -193,9 +323,18 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
     return prepared;
   }
   QCACHE_TRY(change_mode(data.get(), kFillingMode, record.file));
+  if (stat.size_bytes != record.size_bytes) {
+    // What is missing now does not have the digest of its tile, and so is made again.
+    QCACHE_TRY_ASSIGN(const UniqueFd writable, env_.open(sealed_path, O_RDWR));
+    QCACHE_TRY(env_.truncate(writable.get(), record.size_bytes));
+  }
   QCACHE_TRY(env_.rename(sealed_path, directory_.filling_path(record.file)));
   QCACHE_TRY(env_.sync_directory(directory_.filling_directory()));
-  return env_.sync_directory(directory_.path());
+  QCACHE_TRY(env_.sync_directory(directory_.path()));
+  if (const Status erased = catalog_->erase(record.file); !erased.has_value()) {
+    spdlog::warn("the record of {} stays until the next look: {}", sealed_path, erased.error().message);
+  }
+  return {};
 }
 
 Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality,
@@ -238,19 +377,31 @@ Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, st
 Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record,
                                                           const std::vector<Sha256Digest>& tiles,
                                                           std::span<const TensorQuality> quality) {
-  QCACHE_TRY_ASSIGN(const auto old, catalog_->find(record.file));
+  const std::string& filling_file = filling.key().file;
+  QCACHE_TRY_ASSIGN(auto old, catalog_->find(record.file));
+  if (old.has_value() && old->recipe != record.recipe) {
+    // Processes that did not see each other: both files stay.
+    record.file = file_name_beside(filling_file, record.recipe);
+    QCACHE_TRY_ASSIGN(old, catalog_->find(record.file));
+  }
   if (old.has_value()) {
     QCACHE_TRY_ASSIGN(const bool trusted, is_trusted(*old));
     if (trusted && old->recipe == record.recipe) {
-      QCACHE_TRY(drop_filling_locked(record.file));  // made twice, by processes that did not see each other
+      QCACHE_TRY(drop_filling_locked(filling_file));  // made twice, by processes that did not see each other
       return old;
     }
     // It must not stand for the new bytes, not even for a moment.
     QCACHE_TRY(catalog_->erase(record.file));
   }
-  // Nor its map beside them.
-  QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(record.file)));
-  QCACHE_TRY(env_.rename(directory_.filling_path(record.file), directory_.sealed_path(record.file)));
+  QCACHE_TRY_ASSIGN(const auto kept, filling.kept());
+  if (kept.has_value()) {
+    kept->restore(record);
+  } else {
+    record.accessed_ns = std::max(record.accessed_ns, record.created_ns);
+  }
+  QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(record.file)));  // of another state
+  const std::string sealed_path = directory_.sealed_path(record.file);
+  QCACHE_TRY(env_.rename(directory_.filling_path(filling_file), sealed_path));
   const Status committed = [&]() -> Status {
     QCACHE_TRY(change_mode(filling.fd(), kSealedMode, record.file));
     QCACHE_TRY(env_.sync_directory(directory_.path()));
@@ -260,13 +411,13 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
     return catalog_->put(record, tiles, quality);
   }();
   if (!committed.has_value()) {
-    undo_rename_locked(filling);
+    undo_rename_locked(filling, sealed_path);
     return fail(committed.error());
   }
   // Not synced: a map that is back in its old place after a power cut has no data file there, and is a leftover.
-  if (const Status kept = env_.rename(directory_.map_path(record.file), directory_.kept_map_path(record.file));
-      !kept.has_value()) {
-    spdlog::warn("{}; it is removed later", kept.error().message);
+  if (const Status moved = env_.rename(directory_.map_path(filling_file), directory_.kept_map_path(record.file));
+      !moved.has_value()) {
+    spdlog::warn("{}; it is removed later", moved.error().message);
   }
   spdlog::info("saved {}: {} bytes, sha256 {}...", record.virtual_path, record.size_bytes,
                to_hex(std::span(record.sha256).first(4)));
@@ -275,11 +426,11 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
 
 // The bytes are right and the map is still there, so the file can go on as a filling one. If not even that works, it
 // is a file without a record and dropped later.
-void Store::undo_rename_locked(const FillingFile& filling) {
+void Store::undo_rename_locked(const FillingFile& filling, const std::string& sealed_path) {
   const std::string& file = filling.key().file;
   Status undone = change_mode(filling.fd(), kFillingMode, file);
   if (undone.has_value()) {
-    undone = env_.rename(directory_.sealed_path(file), directory_.filling_path(file));
+    undone = env_.rename(sealed_path, directory_.filling_path(file));
   }
   if (!undone.has_value()) {
     spdlog::error("{} is lost and made again: {}", filling.key().virtual_path, undone.error().message);

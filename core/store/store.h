@@ -15,6 +15,7 @@
 #include "core/store/catalog.h"
 #include "core/store/file_digest.h"
 #include "core/store/filling_file.h"
+#include "core/store/kept.h"
 
 namespace qcache {
 
@@ -26,19 +27,35 @@ struct SealedFile {
 
 /// What find_sealed() found.
 enum class SealedState {
-  kAbsent,   ///< no record, or no file: what was half there has been removed, what lost its record is filling again
-  kStale,    ///< made from another recipe: removed, and to be made again
+  kAbsent,   ///< no record of the recipe, or no file: what was half there has been removed, what lost its
+             ///< record is filling again
   kSuspect,  ///< the record is right, but the file's inode is not the one that was sealed: see demote()
   kTrusted,  ///< may be served
 };
 
+/// What peek_sealed() sees of a complete file.
+struct SealedLook {
+  Record record;
+  bool trusted = false;  ///< find_sealed() would say kTrusted, else kSuspect
+  uint64_t disk_bytes = 0;
+};
+
+/// What peek_filling() sees of a filling file.
+struct FillingLook {
+  std::string file;
+  uint64_t disk_bytes = 0;
+};
+
 /// One entry of the cache directory, as people see it.
 struct CacheEntry {
-  /// For a filling file: what its map says (names, recipe, size, tiles; accessed_ns is the time of its last mark or use). The
-  /// rest is empty.
+  /// For a filling file: what its map says (names, recipe, size, tiles; accessed_ns is the time of its last mark or
+  /// use), and what was kept where it was complete before (created_ns is not 0 then). The rest is empty.
   Record record;
   bool sealed = false;
   bool in_use = false;  ///< somebody holds a lease
+  /// A sealed file that was made of an earlier state of its source and has not been opened since a later one's was
+  /// complete.
+  bool stale = false;
   uint64_t disk_bytes = 0;
   double progress = 1.0;  ///< share of tiles made
 };
@@ -55,6 +72,11 @@ enum class WhenInUse { kDrop, kKeep };
 
 /// The life of cached files across names: finding, sealing, demoting, dropping.
 ///
+/// What is made of one model in one dtype and rank goes by one name, the *base* (artifact_file_name()). Files of
+/// different recipes (another state of the model, another build) lie side by side: who comes first has that name,
+/// others lie beside it (file_name_beside()). So no recipe ever takes a complete file, or one that is being made, from
+/// another; aging does, and drop_all(). A `file` below is one of these names, a `base` stands for all of them.
+///
 /// The order that makes a crash harmless is kept here: bytes durable -> final name durable -> record committed; and in
 /// dropping, name removed -> record erased, as a full disk may refuse the latter. A crash between any two steps leaves
 /// a file without a record, a filling file (resumed), or a record without a file (erased at the next look). A file
@@ -70,34 +92,53 @@ class Store {
   [[nodiscard]] Catalog& catalog() { return *catalog_; }
   [[nodiscard]] Env& env() { return env_; }
 
-  /// Looks a sealed file up for serving. For kTrusted `out` holds it, leased. `recipe` as in FillingKey.
-  Result<SealedState> find_sealed(const std::string& file, const Sha256Digest& recipe, SealedFile& out);
+  /// Looks a sealed file up for serving. For kTrusted `out` holds it, leased; for kSuspect its record. `recipe` as in
+  /// FillingKey.
+  Result<SealedState> find_sealed(const std::string& base, const Sha256Digest& recipe, SealedFile& out);
 
-  /// Whether find_sealed would say kTrusted, by catalog and stat alone: no open, no side effect. For listings.
-  Result<std::optional<Record>> peek_sealed(const std::string& file, const Sha256Digest& recipe);
+  /// What find_sealed() would find, by catalog and stat alone: no open, no side effect. Nothing where it is absent. For
+  /// listings.
+  Result<std::optional<SealedLook>> peek_sealed(const std::string& base, const Sha256Digest& recipe);
+  /// The same for what open_filling() would go on with.
+  Result<std::optional<FillingLook>> peek_filling(const std::string& base, const Sha256Digest& recipe);
+  /// The records of all complete files of the name, the one made last first.
+  Result<std::vector<Record>> find_all(const std::string& base);
 
-  /// Opens the filling file of `key`, or begins it. Null where the file was sealed since find_sealed() did not find it:
-  /// ask that again.
-  Result<std::shared_ptr<FillingFile>> open_filling(const FillingKey& key);
+  /// Opens the filling file of `key`, whose `file` is the base, or begins it: under that name, or beside it where a
+  /// file of another recipe has it. What another recipe has begun and nobody is making loses the name, if it never was
+  /// complete. Null where the file was sealed since find_sealed() did not find it: ask that again.
+  Result<std::shared_ptr<FillingFile>> open_filling(FillingKey key);
 
   /// Turns a suspect sealed file back into a filling file whose tiles are all marked with the recorded digests (and no
-  /// CRCs), so that each is hashed before it is served and a wrong one is made again. The record is removed. A pair
-  /// that was being filled under that name loses it. Where the file has meanwhile become trusted or absent nothing is
-  /// done, and where it cannot be a filling file (its length changed) it is dropped: so look again with find_sealed()
-  /// after.
+  /// CRCs), so that each is hashed before it is served and a wrong one is made again. The record goes, what people have
+  /// set is kept (kept.h). A pair that was being filled under that name loses it. Where the file has meanwhile become
+  /// trusted or absent nothing is done: so look again with find_sealed() after.
   Status demote(const std::string& file);
 
+  /// Pins the complete file of `recipe`, or unpins it; one that was complete and is being looked through is meant too.
+  /// kNotFound where there is none.
+  Status set_pinned(const std::string& base, const Sha256Digest& recipe, bool pinned);
+  /// Whether the file that set_pinned() means is pinned; nothing where there is none.
+  Result<std::optional<bool>> is_pinned(const std::string& base, const Sha256Digest& recipe);
+  /// Unpins all that goes by the name. kNotFound where nothing of it is complete.
+  Status unpin_all(const std::string& base);
+
   /// Seals a filling file whose every byte has been written. `draft` carries names, versions and times; recipe, size,
-  /// digest, backing stamp and tile digests are filled in here. Hashes the whole file as it lies on disk, syncs,
-  /// renames, commits, `quality` with it (none: not measured). Nothing (and no error) where the filling file is no
-  /// longer current: it was removed or replaced. After a failed sync nobody knows what is on disk, so the filling file
-  /// is dropped.
+  /// digest, backing stamp and tile digests are filled in here, and what was kept of a complete file comes back.
+  /// Hashes the whole file as it lies on disk, syncs, renames, commits, `quality` with it (none: not measured). Nothing
+  /// (and no error) where the filling file is no longer current: it was removed or replaced. After a failed sync nobody
+  /// knows what is on disk, so the filling file is dropped.
   Result<std::optional<Record>> seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality = {},
                                      const KeepGoing& keep_going = {});
 
   /// Drops the file (sealed and filling) and its record, in use or not. Readers that have it open keep their bytes.
   /// Logs `reason`. Returns the disk bytes given up.
   Result<uint64_t> drop(const std::string& file, std::string_view reason);
+  /// The same for all that goes by the name.
+  Result<uint64_t> drop_all(const std::string& base, std::string_view reason);
+  /// The same; `held` gets descriptors of what was dropped. Closing the last one of a large file frees its blocks,
+  /// which may take seconds.
+  Result<uint64_t> drop_all(const std::string& base, std::string_view reason, std::vector<UniqueFd>& held);
   /// Drops one sealed file if its record still is the one that was `seen`. With kKeep also nothing is done where it
   /// has been read or pinned since, or is in use. Nothing where it was kept.
   Result<std::optional<uint64_t>> drop_sealed(const Record& seen, std::string_view reason, WhenInUse when);
@@ -125,16 +166,25 @@ class Store {
   Status settle_unrecorded(const std::string& file);
   Result<std::string> map_of_unrecorded(const std::string& file);
   Result<bool> recover_locked(const std::string& file);
+  struct KeptInMap {
+    UniqueFd map;
+    Kept kept;
+  };
+  Result<std::optional<KeptInMap>> find_kept(const std::string& base, const Sha256Digest& recipe);
+  Result<std::optional<Record>> find_record(const std::string& base, const Sha256Digest& recipe);
   Result<bool> is_trusted(const Record& record);
+  Result<bool> is_taken_locked(const std::string& file);
   Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record,
                                                      const std::vector<Sha256Digest>& tiles,
                                                      std::span<const TensorQuality> quality);
-  void undo_rename_locked(const FillingFile& filling);
+  void undo_rename_locked(const FillingFile& filling, const std::string& sealed_path);
   void abandon(const FillingFile& filling, std::string_view reason);
   Status demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles);
+  Result<uint64_t> drop_locked(const std::string& file, std::string_view reason, std::vector<UniqueFd>& held);
   Result<uint64_t> drop_sealed_locked(const std::string& file);
   Result<uint64_t> drop_filling_locked(const std::string& file);
   Result<std::vector<std::string>> filling_names();
+  Result<std::optional<FillingKey>> filling_key(const std::string& file);
   Result<std::optional<CacheEntry>> filling_entry(const std::string& file);
 
   Env& env_;

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -32,6 +33,20 @@ Result<std::vector<std::string>> Store::filling_names() {
   return std::vector<std::string>(names.begin(), names.end());
 }
 
+// What the map of the pair says; nothing where there is none, or it is damaged.
+Result<std::optional<FillingKey>> Store::filling_key(const std::string& file) {
+  const auto fd = env_.open(directory_.map_path(file), O_RDONLY);
+  if (!fd.has_value()) {
+    return fd.error().kind == ErrorKind::kNotFound ? Result<std::optional<FillingKey>>(std::nullopt) : fail(fd.error());
+  }
+  auto key = TileMap::read_key(env_, fd->get());
+  if (!key.has_value()) {
+    return key.error().kind == ErrorKind::kCorrupt ? Result<std::optional<FillingKey>>(std::nullopt)
+                                                   : fail(key.error());
+  }
+  return std::optional(std::move(*key));
+}
+
 // Nothing where the pair is not whole. Does not say whether it is in use.
 Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) {
   const std::string map_path = directory_.map_path(file);
@@ -55,12 +70,16 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
     return fail(summary.error());
   }
   CacheEntry entry;
+  QCACHE_TRY_ASSIGN(const auto kept, read_kept(env_, fd->get()));
+  if (kept.has_value()) {
+    kept->restore(entry.record);
+  }
   entry.record.file = file;
   entry.record.virtual_path = summary->key.virtual_path;
   entry.record.recipe = summary->key.recipe;
   entry.record.size_bytes = summary->key.size_bytes;
   entry.record.tile_count = summary->key.tile_count;
-  entry.record.accessed_ns = map->mtime_ns;
+  entry.record.accessed_ns = std::max(entry.record.accessed_ns, map->mtime_ns);
   entry.disk_bytes = data->allocated_bytes + map->allocated_bytes;
   const uint32_t tiles = summary->key.tile_count;
   entry.progress = tiles == 0 ? 1.0 : static_cast<double>(summary->marked_count) / static_cast<double>(tiles);
@@ -68,6 +87,10 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
 }
 
 Result<std::vector<CacheEntry>> Store::entries() {
+  const auto is_later_state = [](const CacheEntry& later, const CacheEntry& entry) {
+    return later.record.method == entry.record.method && later.record.recipe != entry.record.recipe &&
+           later.record.created_ns > std::max(entry.record.accessed_ns, entry.record.created_ns);
+  };
   std::vector<CacheEntry> all;
   QCACHE_TRY_ASSIGN(const auto records, catalog_->list());
   for (const Record& record : records) {
@@ -75,8 +98,17 @@ Result<std::vector<CacheEntry>> Store::entries() {
     QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
     if (stat.has_value()) {
       QCACHE_TRY_ASSIGN(const auto unused, RemovalLock::try_acquire(env_, path));
-      all.push_back({record, true, !unused.has_value(), stat->allocated_bytes, 1.0});
+      all.push_back({record, true, !unused.has_value(), false, stat->allocated_bytes, 1.0});
     }
+  }
+  std::multimap<std::string, const CacheEntry*> by_base;
+  for (const CacheEntry& entry : all) {
+    by_base.emplace(base_file_name(entry.record.file), &entry);
+  }
+  for (CacheEntry& entry : all) {
+    const auto [first, last] = by_base.equal_range(base_file_name(entry.record.file));
+    entry.stale = entry.record.method != Sha256Digest{} &&
+                  std::any_of(first, last, [&](const auto& other) { return is_later_state(*other.second, entry); });
   }
   QCACHE_TRY_ASSIGN(const auto names, filling_names());
   for (const std::string& name : names) {

@@ -23,8 +23,12 @@ Status Store::settle_unrecorded(const std::string& file) {
   if (!seen.has_value()) {
     return {};
   }
+  QCACHE_TRY_ASSIGN(auto record, catalog_->find(file));
+  if (record.has_value()) {
+    return {};  // of another recipe: no reason to wait for the lock
+  }
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
-  QCACHE_TRY_ASSIGN(const auto record, catalog_->find(file));
+  QCACHE_TRY_ASSIGN(record, catalog_->find(file));
   if (record.has_value()) {
     return {};
   }

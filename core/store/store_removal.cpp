@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
@@ -54,7 +55,45 @@ Result<uint64_t> Store::drop(const std::string& file, std::string_view reason) {
   if (!is_artifact_file_name(file)) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not the name of a cached file", file));
   }
+  std::vector<UniqueFd> held;  // closed after the directory is unlocked
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
+  return drop_locked(file, reason, held);
+}
+
+// By what lies there and not by the catalog, so that files without a record go too.
+Result<uint64_t> Store::drop_all(const std::string& base, std::string_view reason) {
+  std::vector<UniqueFd> held;
+  return drop_all(base, reason, held);
+}
+
+Result<uint64_t> Store::drop_all(const std::string& base, std::string_view reason, std::vector<UniqueFd>& held) {
+  if (!is_artifact_file_name(base)) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not the name of a cached file", base));
+  }
+  QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
+  QCACHE_TRY_ASSIGN(std::vector<std::string> files, env_.list(directory_.path()));
+  QCACHE_TRY_ASSIGN(const auto filling, filling_names());
+  files.insert(files.end(), filling.begin(), filling.end());
+  files.push_back(base);
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  uint64_t bytes = 0;
+  for (const std::string& file : files) {
+    if (is_artifact_file_name(file) && base_file_name(file) == base) {
+      QCACHE_TRY_ASSIGN(const uint64_t dropped, drop_locked(file, reason, held));
+      bytes += dropped;
+    }
+  }
+  return bytes;
+}
+
+Result<uint64_t> Store::drop_locked(const std::string& file, std::string_view reason, std::vector<UniqueFd>& held) {
+  // With a descriptor left, removing the name does not free the blocks: that would be done with the directory locked.
+  for (const std::string& path : {directory_.sealed_path(file), directory_.filling_path(file)}) {
+    if (auto fd = env_.open(path, O_RDONLY | O_NONBLOCK)) {
+      held.push_back(std::move(*fd));
+    }
+  }
   QCACHE_TRY_ASSIGN(const auto filling, filling_entry(file));
   // A catalog that cannot be read must not keep anybody from freeing space; it only gives the name for the log here.
   const auto record = catalog_->find(file).value_or(std::nullopt);
@@ -114,7 +153,7 @@ Result<std::vector<CacheEntry>> Store::remove_leftovers(bool dry_run) {
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   std::vector<Leftover> leftovers;
   const auto add = [&](Record record, bool sealed, std::vector<std::string> paths) -> Status {
-    Leftover leftover{{std::move(record), sealed, false, 0, 0.0}, std::move(paths)};
+    Leftover leftover{{std::move(record), sealed, false, false, 0, 0.0}, std::move(paths)};
     for (const std::string& path : leftover.paths) {
       QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
       leftover.entry.disk_bytes += stat.has_value() ? stat->allocated_bytes : 0;

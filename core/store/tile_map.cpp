@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/store/kept.h"
+
 namespace qcache {
 namespace {
 
@@ -30,7 +32,8 @@ struct Header {
   std::array<char, FillingKey::kMaxVirtualPath> path;
   Sha256Digest digest;  ///< of all that precedes it
 };
-static_assert(std::is_trivially_copyable_v<Header> && sizeof(Header) <= kHeaderBytes);
+static_assert(std::is_trivially_copyable_v<Header> && sizeof(Header) <= kKeptOffset);
+static_assert(kKeptOffset + kKeptBytes <= kHeaderBytes);
 
 // Flags of an entry.
 constexpr uint32_t kMade = 1;
@@ -63,8 +66,9 @@ Result<Header> make_header(const FillingKey& key) {
   return header;
 }
 
-// Reads and checks the header, and that the file is exactly as long as it says.
-Result<FillingKey> read_key(Env& env, int fd) {
+}  // namespace
+
+Result<FillingKey> TileMap::read_key(Env& env, int fd) {
   const auto broken = [] { return fail(ErrorKind::kCorrupt, "the map of a filling file is damaged"); };
   QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(fd));
   Header header{};
@@ -82,8 +86,6 @@ Result<FillingKey> read_key(Env& env, int fd) {
   key.tile_count = header.tile_count;
   return key;
 }
-
-}  // namespace
 
 // All zeros where the tile is not made.
 struct alignas(kEntryBytes) TileMap::Entry {

@@ -45,7 +45,8 @@ struct TileMark {
 /// The map of a filling file, shared with every process that makes the same file: marks are written into the file, and
 /// read from a mapping of it, which the kernel keeps the same.
 ///
-/// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine.
+/// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine. The end of the header
+/// is for what kept.h says.
 /// Nothing is stored through the mapping: on a full disk that copies what it writes (btrfs, a thin volume, a snapshot)
 /// such a store is SIGBUS, whatever was allocated, while a write is an error that can be told.
 /// Always holds: an entry that is read as made is one that somebody wrote whole, as each carries a checksum of itself;
@@ -62,6 +63,8 @@ class TileMap {
   /// writing where tiles are to be marked, and stays open as long as the map lives.
   static Result<std::unique_ptr<TileMap>> map(Env& env, int fd);
 
+  /// What the map is of; kCorrupt as for map(). Reads the header only.
+  static Result<FillingKey> read_key(Env& env, int fd);
   /// A look from outside, without mapping.
   struct Summary {
     FillingKey key;

@@ -447,7 +447,7 @@ TEST_F(EngineTest, AFileSealedWhileItIsOpenedIsNotMadeAgain) {
   EXPECT_FALSE(env_.stat(store->directory().filling_path(record.file)));
   FillingKey other = key;
   other.recipe[0] = static_cast<uint8_t>(other.recipe[0] ^ 1U);
-  EXPECT_NE(*store->open_filling(other), nullptr) << "of another recipe it is stale";
+  EXPECT_NE(*store->open_filling(other), nullptr) << "of another recipe it is another file";
   EXPECT_EQ(made, tile_count());
 }
 

@@ -401,6 +401,67 @@ TEST_F(MountCache, AgingCountsFromTheLastClose) {
   EXPECT_GT(std::chrono::steady_clock::now() - closed, std::chrono::seconds(4));
 }
 
+// S165: `rm -r` also drops what is cached of a model that cannot be served any more, whose folder is empty.
+TEST_F(MountCache, RemovingABrokenModelDropsItsFiles) {
+  small_model().write(model("m"));
+  small_model().write(model("n"));
+  MountedFs& fs = mount();
+  const auto complete_all = [&] {
+    for (const char* file : {kInt8, "m/nf4/0/model.safetensors", "n/int8/0.bin"}) {
+      complete(fs, file);
+    }
+    EXPECT_EQ(read_at(open_file(fs.path("m/fp32/0.bin")).get(), 5000, 100).error, 0);
+    EXPECT_EQ(fs.status("files_sealed"), 3U);
+    EXPECT_EQ(fs.status("files_filling"), 1U);
+  };
+  complete_all();
+  std::filesystem::resize_file(model("m") + "/model.safetensors", 100);
+  EXPECT_TRUE(names_in(fs.path("m")).empty());
+  EXPECT_NE(fs.xattr("m", "error"), "");
+  EXPECT_EQ(run_program({"rm", "-r", fs.path("m")}, dir() / "said"), 0) << read_file(dir() / "said");
+  EXPECT_EQ(fs.status("files_sealed"), 1U);
+  EXPECT_EQ(fs.status("files_filling"), 0U);
+  EXPECT_EQ(fs.xattr("n/int8/0.bin", "state"), "sealed");
+  small_model().write(model("m"));
+  complete_all();
+}
+
+// S161: A model's folder has one set of cached files, by whichever names mounts show it: no mount or command drops or
+// makes again what another has made, and what people set counts for all.
+TEST_F(MountCache, OneFolderUnderTwoNamesHasOneSetOfFiles) {
+  small_model().write(models() + "/org/m");
+  const std::string expected = expected_file(models() + "/org/m", "int8");
+  ASSERT_EQ(run_program({MountedFs::program(), "warm", models() + "/org/m", "int8", "--cache-dir", cache()}), 0);
+  std::filesystem::create_directory_symlink("org/m", models() + "/latest");
+  MountedFs& outer = mount();
+  MountedFs::Setup below = setup("below");
+  below.models = models() + "/org";
+  const MountedFs inner(below);
+  const std::string in_outer = "org--m/int8/0.bin";
+  EXPECT_EQ(outer.xattr(in_outer, "state"), "sealed") << "made before it was mounted, by the folder's own name";
+  EXPECT_EQ(run_program({MountedFs::program(), "pin", "org--m", "int8", "--cache-dir", cache()}), 0);
+  EXPECT_EQ(outer.xattr("latest/int8/0.bin", "state") + outer.xattr("latest/int8/0.bin", "pinned"), "sealed1");
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_TRUE(reads_as(read_whole(inner.path(kInt8)), expected));
+    EXPECT_TRUE(reads_as(read_whole(outer.path(in_outer)), expected));
+    EXPECT_EQ(outer.xattr(in_outer, "state") + outer.xattr(in_outer, "pinned"), "sealed1");
+    EXPECT_EQ(inner.xattr(kInt8, "state") + inner.xattr(kInt8, "pinned"), "sealed1");
+  }
+  EXPECT_EQ(inner.status("tiles_quantized") + outer.status("tiles_quantized"), 0U);
+
+  // Half made by one, completed by the other; each folder names the model as its mount does.
+  const std::string weights = "/nf4/0/model.safetensors";
+  const UniqueFd half = open_file(outer.path("org--m" + weights));
+  EXPECT_EQ(read_at(half.get(), 10'000, 10).error, 0);
+  complete(inner, "m" + weights);
+  EXPECT_EQ(outer.xattr("org--m" + weights, "state"), "sealed");
+  EXPECT_NE(read_whole(outer.path("org--m/nf4/0/qcache.json")).bytes.find(R"("model": "org--m")"), std::string::npos);
+  EXPECT_NE(read_whole(inner.path("m/nf4/0/qcache.json")).bytes.find(R"("model": "m")"), std::string::npos);
+  EXPECT_EQ(inner.status("files_sealed"), 2U);
+  EXPECT_EQ(::unlink(outer.path(in_outer).c_str()), 0);
+  EXPECT_EQ(inner.xattr(kInt8, "state"), "absent") << "rm drops it under every name";
+}
+
 // S29: Setting `user.qcache.pinned` to 1 pins a complete file, 0 unpins it; other values are EINVAL, a file that is not
 // complete is ENOENT.
 TEST_F(MountCache, PinningIsForCompleteFiles) {
@@ -417,6 +478,28 @@ TEST_F(MountCache, PinningIsForCompleteFiles) {
   EXPECT_EQ(fs.xattr(kInt8, "pinned"), "1");
   EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "no"), 0);
   EXPECT_EQ(fs.xattr(kInt8, "pinned"), "0");
+}
+
+// S164: Pinning means the file of the model as it is now: what was made of an earlier state is not pinned in its place,
+// but 0 unpins it.
+TEST_F(MountCache, PinningMeansTheModelAsItIsNow) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string file = fs.path(kInt8);
+  complete(fs, kInt8);
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "1"), 0);
+  set_mtime(model("m") + "/model.safetensors", 1'000'000'000);
+  EXPECT_EQ(fs.xattr(kInt8, "state") + fs.xattr(kInt8, "pinned"), "absent");
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "1"), ENOENT);
+  complete(fs, kInt8);
+  EXPECT_EQ(fs.xattr(kInt8, "pinned"), "0");
+  const std::vector<std::string> collect = {MountedFs::program(), "gc", "--cache-dir", cache()};
+  EXPECT_EQ(run_program(collect, dir() / "said"), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 2U) << "pinned is pinned";
+  EXPECT_EQ(set_xattr(file, "user.qcache.pinned", "0"), 0);
+  EXPECT_EQ(run_program(collect, dir() / "said"), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 1U);
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
 }
 
 // S40: A file that is being made can be read and mapped on a full disk, too: what cannot be stored is served from

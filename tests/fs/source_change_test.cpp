@@ -20,6 +20,7 @@ TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
   small_model(1).write(model("m"));
   MountedFs& fs = mount();
   const std::string file = fs.path(kInt8);
+  uint64_t states = 0;
   const auto check = [&](const char* what) {
     SCOPED_TRACE(what);
     const std::string expected = expected_file(model("m"), "int8");
@@ -27,7 +28,7 @@ TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
     EXPECT_TRUE(reads_as(read_whole(file), expected));
     fs.wait_until_sealed(kInt8);
     EXPECT_TRUE(reads_as(read_whole(file), expected));
-    EXPECT_EQ(fs.status("files_sealed"), 1U);
+    EXPECT_EQ(fs.status("files_sealed"), ++states) << "those of earlier states stay until they age";
   };
   check("first");
   const std::string weights = model("m") + "/model.safetensors";
@@ -48,6 +49,55 @@ TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
   small_model(6).shards(2).write(model("m"));
   std::filesystem::remove(weights);
   check("in shards");
+  std::filesystem::rename(model("m"), models() + "/.first");
+  small_model(7).write(models() + "/.second");
+  std::filesystem::create_directory_symlink(models() + "/.first", model("m"));
+  check("a link to the same");
+  std::filesystem::remove(model("m"));
+  std::filesystem::create_directory_symlink(models() + "/.second", model("m"));
+  check("a link that leads elsewhere");
+}
+
+// S162: What was completed of an earlier state of a model is kept beside the new file, and served again should that
+// state come back. Aging drops it, whatever its age, once the new file is complete and it has not been opened since;
+// `rm` drops both.
+TEST_F(MountSource, EarlierStatesOfAModelAreKeptUntilTheyAge) {
+  small_model(1).write(model("m"));
+  MountedFs& fs = mount();
+  const auto complete = [&] {
+    EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
+    fs.wait_until_sealed(kInt8);
+  };
+  complete();
+  std::filesystem::rename(model("m"), dir() / "first");
+  small_model(2).write(model("m"));
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "absent");
+  EXPECT_EQ(stat_of(fs.path(kInt8)).st_blocks, 0);
+  complete();
+  EXPECT_EQ(fs.status("files_sealed"), 2U);
+  const uint64_t made = fs.status("tiles_quantized");
+  std::filesystem::rename(model("m"), dir() / "second");
+  std::filesystem::rename(dir() / "first", model("m"));
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
+  complete();
+  EXPECT_EQ(fs.status("tiles_quantized"), made);
+
+  const std::vector<std::string> collect = {MountedFs::program(), "gc", "--cache-dir", cache()};
+  EXPECT_TRUE(eventually([&] { return fs.xattr(kInt8, "hits") == "1"; }));
+  EXPECT_EQ(run_program(collect, dir() / "said"), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 2U) << "each has been opened since the later one was complete, or is that";
+  small_model(3).write(model("m"));
+  complete();
+  EXPECT_EQ(fs.status("files_sealed"), 3U);
+  EXPECT_EQ(run_program(collect, dir() / "said"), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 1U);
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
+
+  small_model(4).write(model("m"));
+  complete();
+  EXPECT_EQ(fs.status("files_sealed"), 2U);
+  EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+  EXPECT_EQ(fs.status("files_sealed"), 0U);
 }
 
 // S160: Another device number alone, of the disk with the models or of the one with the cache directory, is no change:

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "core/qcache.h"
 #include "core/quant/number_formats.h"
 #include "core/quant/scheme.h"
 #include "core/store/store.h"
@@ -140,6 +141,21 @@ TEST_F(CachedModelTest, AChangedModelIsNotCachedAnyMore) {
   ASSERT_THAT(save("int8"), is_ok());
   set_mtime(folder() + "/model.safetensors", 1'000'000'000);
   EXPECT_THAT(open("int8"), fails_with(ErrorKind::kNotFound, {folder(), "changed"}));
+}
+
+TEST_F(CachedModelTest, WhatLiesBesideAnotherRecipesFileIsFound) {
+  ASSERT_THAT(save("int8"), is_ok());
+  const auto store = *Store::open(Env::posix(), *CacheDirectory::open(Env::posix(), dir_ / "cache"));
+  ASSERT_THAT(store->set_pinned(file("int8"), store->catalog().list()->front().recipe, true), is_ok());
+  const std::string former = read_file(path("int8"));
+  set_mtime(folder() + "/model.safetensors", 1'000'000'000);
+  ASSERT_THAT(save("int8"), is_ok());
+  EXPECT_EQ(read_file(path("int8")), former) << "what is pinned stays";
+  ASSERT_EQ(store->catalog().list()->size(), 2U);
+  EXPECT_THAT(open("int8"), is_ok());
+  EXPECT_EQ(validate_cache_integrity(path("int8")), true);
+  std::filesystem::remove(path("int8"));
+  EXPECT_THAT(open("int8"), is_ok()) << "the path need not exist";
 }
 
 TEST_F(CachedModelTest, AModelWhoseFolderIsGoneIsStillThere) {

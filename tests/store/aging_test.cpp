@@ -24,6 +24,7 @@ struct Given {
   uint64_t bytes;
   bool in_use = false;
   bool pinned = false;
+  bool stale = false;
 };
 
 std::vector<std::string> victims(const std::vector<Given>& given, const AgingPolicy& policy) {
@@ -34,6 +35,7 @@ std::vector<std::string> victims(const std::vector<Given>& given, const AgingPol
     entry.record.accessed_ns = kNow - one.days * kDay;
     entry.record.pinned = one.pinned;
     entry.in_use = one.in_use;
+    entry.stale = one.stale;
     entry.disk_bytes = one.bytes;
     entries.push_back(entry);
   }
@@ -56,6 +58,14 @@ TEST(Aging, ChoosesAsItsPolicySays) {
   } rows[] = {
       {"default: a week", abc, {}, {"a: not read for 8d", "b: not read for 7d"}},
       {"no limit", abc, {std::nullopt, std::nullopt}, {}},
+      {"stale ones go whatever their age",
+       {{"a", 0, 100, false, false, true}, {"b", 1, 100}},
+       {std::nullopt, 100},
+       {"a: made of an earlier state of its model"}},
+      {"but not if they are in use or pinned",
+       {{"a", 0, 100, true, false, true}, {"b", 0, 100, false, true, true}},
+       {},
+       {}},
       {"in use and pinned stay", {{"a", 8, 100, true, false}, {"b", 9, 100, false, true}}, {}, {}},
       {"the least recently used go first", abc, {std::nullopt, 200}, {"a: over the size limit of 200"}},
       {"just as large as allowed", abc, {std::nullopt, 300}, {}},

@@ -163,6 +163,25 @@ TEST(ArtifactFileName, IsTheNameThatUsersOfTheEarlierCacheKnow) {
   EXPECT_THAT(artifact_file_name("/m", "q4_0", 0, ".gguf"), testing::EndsWith(".gguf"));
 }
 
+TEST(ArtifactFileName, HasOneBesideItForEveryRecipe) {
+  Sha256Digest recipe{};
+  recipe.fill(0xa7);
+  for (const char* const extension : {".bin", ".safetensors", ".lora.safetensors"}) {
+    const std::string usual = artifact_file_name("/m", "int8", 0, extension);
+    const std::string beside = file_name_beside(usual, recipe);
+    EXPECT_EQ(beside, "quantized_model_" + md5_hex("/m_int8_0") + "-a7a7a7a7a7a7a7a7" + extension);
+    EXPECT_EQ(base_file_name(beside), usual);
+    EXPECT_EQ(base_file_name(usual), usual);
+    EXPECT_EQ(file_name_beside(beside, recipe), beside);
+    EXPECT_TRUE(is_artifact_file_name(beside));
+  }
+  for (const std::string& odd :
+       {std::string(), std::string("quantized_model_"), std::string("quantized_model_a-b.bin"),
+        "quantized_model_" + md5_hex("") + "-a7a7.bin", "quantized_model_" + md5_hex("") + "-a7a7a7a7a7a7a7ag.bin"}) {
+    EXPECT_EQ(base_file_name(odd), odd);
+  }
+}
+
 TEST(ArtifactFileName, OnlySuchNamesAreTakenForCachedFiles) {
   EXPECT_TRUE(is_artifact_file_name(artifact_file_name("/m", "int8", 0)));
   EXPECT_TRUE(is_artifact_file_name(artifact_file_name("/m", "int8", 0, ".safetensors")));

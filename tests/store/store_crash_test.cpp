@@ -33,7 +33,10 @@ void seal_now(Store& store, const FillingKey& key) {
 }
 
 Status fill_and_seal(Store& store) {
-  QCACHE_TRY_ASSIGN(const auto filling, FillingFile::open(store.env(), store.directory(), kKey));
+  QCACHE_TRY_ASSIGN(const auto filling, store.open_filling(kKey));
+  if (!filling) {
+    return {};
+  }
   QCACHE_TRY(StoreFixture::fill(store.env(), *filling));
   QCACHE_TRY(store.seal(*filling, StoreFixture::draft(kKey)));
   return {};
@@ -60,9 +63,9 @@ void make_suspect(Store& store) {
 
 const Step kSteps[] = {
     {"fill and seal", [](Store&) {}, fill_and_seal},
-    {"fill and seal over an older recipe", [](Store& store) { seal_now(store, kOldKey); }, fill_and_seal},
+    {"fill and seal beside another recipe", [](Store& store) { seal_now(store, kOldKey); }, fill_and_seal},
     {"look at a good file", [](Store& store) { seal_now(store, kKey); }, look},
-    {"look at a stale file", [](Store& store) { seal_now(store, kOldKey); }, look},
+    {"look beside another recipe", [](Store& store) { seal_now(store, kOldKey); }, look},
     {"look at a record without a file",
      [](Store& store) {
        seal_now(store, kKey);

@@ -70,7 +70,7 @@ std::string StoreFixture::content(const FillingKey& key) {
 }
 
 std::string StoreFixture::tile_content(const FillingKey& key, uint32_t tile) {
-  const std::string seed = fmt::format("{} {} {}", key.file, key.recipe[0], tile);
+  const std::string seed = fmt::format("{} {} {}", base_file_name(key.file), key.recipe[0], tile);
   std::minstd_rand random(static_cast<uint32_t>(std::stoul(md5_hex(seed).substr(0, 8), nullptr, 16)));
   std::string out(std::min(kTileBytes, key.size_bytes - tile * kTileBytes), '\0');
   std::generate(out.begin(), out.end(), [&] { return static_cast<char>(random() & 0xffU); });
@@ -120,9 +120,12 @@ Result<SealedFile> StoreFixture::ensure_sealed(Store& store, const FillingKey& k
       return sealed;
     }
     if (state == SealedState::kSuspect) {
-      QCACHE_TRY(store.demote(key.file));
+      QCACHE_TRY(store.demote(sealed.record.file));
     }
-    QCACHE_TRY_ASSIGN(const auto filling, FillingFile::open(store.env(), store.directory(), key));
+    QCACHE_TRY_ASSIGN(const auto filling, store.open_filling(key));
+    if (!filling) {
+      continue;
+    }
     QCACHE_TRY(fill(store.env(), *filling));
     const auto sealed_now = store.seal(*filling, draft(key));
     if (!sealed_now.has_value() && sealed_now.error().kind != ErrorKind::kBusy) {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <sstream>
 
 #include "tests/store/store_fixture.h"
@@ -71,7 +72,7 @@ TEST_F(StoreTest, SealsAndServes) {
   ASSERT_EQ(look(key_), SealedState::kTrusted);
   EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
   EXPECT_EQ(found_.record.scheme_version, 3U);
-  EXPECT_EQ(store_->peek_sealed(key_.file, key_.recipe)->value().sha256, (*record)->sha256);
+  EXPECT_EQ(store_->peek_sealed(key_.file, key_.recipe)->value().record.sha256, (*record)->sha256);
   EXPECT_EQ(Env::posix().stat(sealed_)->mode & 0777U, 0444U);
   EXPECT_FALSE(filling->is_current());
   EXPECT_FALSE(StoreFixture::exists(store_->directory().map_path(key_.file)));
@@ -165,35 +166,59 @@ TEST_F(StoreTest, SealingTwiceTheSameBytesKeepsTheFirst) {
   EXPECT_EQ(look(key_), SealedState::kTrusted);
 }
 
-TEST_F(StoreTest, SealingOverAnOlderRecipeReplacesIt) {
+TEST_F(StoreTest, FilesOfSeveralRecipesLieSideBySide) {
   seal(key_);
-  const FillingKey newer = StoreFixture::key(0, 2, 3000);
-  seal(newer);
-  EXPECT_EQ(look(newer), SealedState::kTrusted);
-  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(newer));
-  EXPECT_EQ(store_->catalog().list()->size(), 1U);
+  const FillingKey second = StoreFixture::key(0, 2, 3000);
+  const FillingKey third = StoreFixture::key(0, 3);
+  EXPECT_EQ(*store_->peek_sealed(second.file, second.recipe), std::nullopt);
+  for (const FillingKey& key : {second, third}) {
+    EXPECT_EQ(look(key), SealedState::kAbsent);
+    const auto filling = *store_->open_filling(key);
+    EXPECT_EQ(filling->key().file, file_name_beside(key.file, key.recipe));
+    EXPECT_EQ(store_->peek_filling(key.file, key.recipe)->value().file, filling->key().file);
+    EXPECT_THAT(StoreFixture::fill(env_, *filling), is_ok());
+    ASSERT_TRUE(store_->seal(*filling, StoreFixture::draft(key))->has_value());
+    EXPECT_EQ(*store_->open_filling(key), nullptr) << "it is sealed already";
+  }
+  for (const FillingKey& key : {key_, second, third}) {
+    ASSERT_EQ(look(key), SealedState::kTrusted);
+    EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key));
+    EXPECT_EQ(store_->peek_sealed(key.file, key.recipe)->value().record.recipe, key.recipe);
+  }
+  EXPECT_EQ(store_->find_all(key_.file)->size(), 3U);
+  EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
+  ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  EXPECT_EQ(look(second), SealedState::kTrusted);
+  EXPECT_GT(*store_->drop_all(key_.file, "test"), 0U);
+  EXPECT_EQ(store_->entries()->size(), 0U);
+}
+
+TEST_F(StoreTest, ProcessesThatDidNotSeeEachOtherKeepBothRecipes) {
+  const FillingKey other = StoreFixture::key(0, 2);
+  seal(key_);
+  seal(other);  // begun under the same name, as an earlier qcache does
+  EXPECT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_EQ(look(other), SealedState::kTrusted);
   EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
 }
 
-TEST_F(StoreTest, AnotherRecipeMakesItStaleAndRemovesIt) {
-  seal(key_);
-  const FillingKey newer = StoreFixture::key(0, 2);
-  EXPECT_EQ(*store_->peek_sealed(newer.file, newer.recipe), std::nullopt);
-  EXPECT_TRUE(StoreFixture::exists(sealed_)) << "peeking has no side effect";
-  EXPECT_EQ(look(newer), SealedState::kStale);
-  EXPECT_FALSE(StoreFixture::exists(sealed_));
-  EXPECT_EQ(look(newer), SealedState::kAbsent);
-  EXPECT_EQ(look(key_), SealedState::kAbsent);
-}
+TEST_F(StoreTest, AFileThatIsBeingMadeKeepsItsNameFromOtherRecipes) {
+  const FillingKey other = StoreFixture::key(0, 2);
+  auto mine = *store_->open_filling(key_);
+  EXPECT_EQ(mine->key().file, key_.file);
+  EXPECT_EQ((*store_->open_filling(other))->key().file, file_name_beside(key_.file, other.recipe));
+  EXPECT_TRUE(mine->is_current());
+  mine.reset();
+  ASSERT_THAT(store_->drop_all(key_.file, "test"), is_ok());
 
-TEST_F(StoreTest, RemovingAStaleFileSparesOneSealedMeanwhile) {
-  seal(key_);
-  const FillingKey newer = StoreFixture::key(0, 2);
-  // Between the look at the record and the directory lock, another mount seals the new state.
-  env_.before(
-      EnvCall::kOpen, 1, [&] { seal(newer); }, "filling/lock");
-  EXPECT_EQ(look(newer), SealedState::kTrusted);
-  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(newer));
+  ASSERT_NE(*store_->open_filling(key_), nullptr);
+  EXPECT_EQ((*store_->open_filling(other))->key().file, key_.file) << "what nobody makes gives way";
+  EXPECT_EQ(*store_->peek_filling(key_.file, key_.recipe), std::nullopt);
+
+  ASSERT_THAT(store_->drop_all(key_.file, "test"), is_ok());
+  ASSERT_THAT(StoreFixture::fill(env_, **store_->open_filling(key_)), is_ok());
+  EXPECT_NE((*store_->open_filling(other))->key().file, key_.file) << "all of it is made: it only waits for its seal";
 }
 
 TEST_F(StoreTest, AFileReplacedWhileItIsOpenedIsLookedAtAgain) {
@@ -241,7 +266,7 @@ TEST_F(StoreTest, AnyTouchMakesItSuspect) {
     row.touch();
     EXPECT_EQ(look(key_), SealedState::kSuspect);
     EXPECT_FALSE(found_.fd.valid());
-    EXPECT_EQ(*store_->peek_sealed(key_.file, key_.recipe), std::nullopt);
+    EXPECT_FALSE(store_->peek_sealed(key_.file, key_.recipe)->value().trusted);
     ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
   }
 }
@@ -274,17 +299,118 @@ TEST_F(StoreTest, DemotingATrustedOrAbsentFileDoesNothing) {
   EXPECT_EQ(look(key_), SealedState::kTrusted);
 }
 
-TEST_F(StoreTest, ASuspectFileOfTheWrongLengthIsDropped) {
-  for (const off_t size : {off_t{0}, off_t{4499}, off_t{4501}}) {
+TEST_F(StoreTest, OfASuspectFileOfTheWrongLengthTheRightTilesAreKept) {
+  struct Row {
+    off_t size;
+    uint32_t wrong_tiles;
+  };
+  for (const Row& row : {Row{0, 5}, Row{4499, 1}, Row{4501, 0}, Row{2000, 3}}) {
+    SCOPED_TRACE(row.size);
     seal(key_);
+    ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
     StoreFixture::make_writable(sealed_);
-    ASSERT_EQ(::truncate(sealed_.c_str(), size), 0);
+    ASSERT_EQ(::truncate(sealed_.c_str(), row.size), 0);
     ASSERT_EQ(look(key_), SealedState::kSuspect);
     ASSERT_THAT(store_->demote(key_.file), is_ok());
-    EXPECT_FALSE(StoreFixture::exists(sealed_));
-    EXPECT_FALSE(StoreFixture::exists(store_->directory().filling_path(key_.file)));
     EXPECT_EQ(look(key_), SealedState::kAbsent);
+    const auto filling = *store_->open_filling(key_);
+    EXPECT_EQ(Env::posix().stat(filling->fd())->size_bytes, key_.size_bytes);
+    EXPECT_EQ(StoreFixture::fill(env_, *filling), row.wrong_tiles);
+    ASSERT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
+    ASSERT_EQ(look(key_), SealedState::kTrusted);
+    EXPECT_TRUE(found_.record.pinned);
+    EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
+    ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
   }
+}
+
+TEST_F(StoreTest, ADemotedFileKeepsWhatPeopleSetAndHowItWasUsed) {
+  const auto draft = [&](int64_t now_ns) { return StoreFixture::draft(key_, now_ns); };
+  ASSERT_TRUE(store_->seal(*filled(key_), draft(50))->has_value());
+  ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
+  const std::array<AccessUpdate, 1> reads = {AccessUpdate{key_.file, 70, 3}};
+  ASSERT_THAT(store_->catalog().touch(reads), is_ok());
+  set_mtime(sealed_, 5);
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), true);
+  ASSERT_EQ(store_->entries()->size(), 1U);
+  EXPECT_TRUE(store_->entries()->front().record.pinned) << "aging leaves it alone";
+  EXPECT_EQ((*store_->open_filling(StoreFixture::key(0, 2)))->key().file,
+            file_name_beside(key_.file, StoreFixture::key(0, 2).recipe))
+      << "nor does another recipe take its name, though nobody makes it";
+  {
+    const auto again = fixture_.open(env_);  // as after a kill
+    const auto filling = *again->open_filling(key_);
+    filling->unmark(1);
+    EXPECT_EQ(StoreFixture::fill(env_, *filling), 1U);
+    Record late = draft(90);
+    late.accessed_ns = 60;
+    ASSERT_TRUE(again->seal(*filling, late)->has_value());
+  }
+  ASSERT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_TRUE(found_.record.pinned);
+  EXPECT_EQ(found_.record.created_ns, 50);
+  EXPECT_EQ(found_.record.accessed_ns, 70);
+  EXPECT_EQ(found_.record.hits, 3U);
+}
+
+TEST_F(StoreTest, ADemotedFileCanBeUnpinned) {
+  seal(key_);
+  ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
+  set_mtime(sealed_, 5);
+  ASSERT_THAT(store_->demote(key_.file), is_ok());
+  ASSERT_THAT(store_->unpin_all(key_.file), is_ok());
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), false);
+  ASSERT_TRUE(store_->seal(*filled(key_), StoreFixture::draft(key_))->has_value());
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), false);
+}
+
+TEST_F(StoreTest, PinningIsForTheCompleteFileOfOneRecipe) {
+  const FillingKey other = StoreFixture::key(0, 2);
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), std::nullopt);
+  EXPECT_THAT(store_->unpin_all(key_.file), fails_with(ErrorKind::kNotFound, {key_.file}));
+  seal(other);
+  EXPECT_THAT(store_->set_pinned(key_.file, key_.recipe, true), fails_with(ErrorKind::kNotFound, {key_.file}));
+  const auto filling = filled(key_);
+  EXPECT_THAT(store_->set_pinned(key_.file, key_.recipe, true), fails_with(ErrorKind::kNotFound, {key_.file}));
+  ASSERT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
+  ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), true);
+  EXPECT_EQ(*store_->is_pinned(other.file, other.recipe), false);
+  ASSERT_THAT(store_->unpin_all(other.file), is_ok());
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), false);
+}
+
+TEST_F(StoreTest, StaleIsWhatWasNotOpenedSinceALaterStateWasComplete) {
+  const auto seal_at = [&](uint8_t recipe, uint8_t method, int64_t now_ns) {
+    const FillingKey key = StoreFixture::key(0, recipe);
+    Record draft = StoreFixture::draft(key, now_ns);
+    draft.method.fill(method);
+    const auto filling = *store_->open_filling(key);
+    EXPECT_THAT(StoreFixture::fill(env_, *filling), is_ok());
+    return store_->seal(*filling, draft)->value().file;
+  };
+  const auto stale = [&] {
+    std::vector<std::string> files;
+    const auto entries = store_->entries();
+    for (const CacheEntry& entry : *entries) {
+      if (entry.stale) {
+        files.push_back(entry.record.file);
+      }
+    }
+    return files;
+  };
+  const std::string first = seal_at(1, 1, 100);
+  seal_at(2, 2, 200);  // by another build
+  seal_at(3, 0, 300);  // by one that did not say how
+  EXPECT_THAT(stale(), testing::IsEmpty());
+  const std::string later = seal_at(4, 1, 400);
+  EXPECT_THAT(stale(), testing::ElementsAre(first));
+  const std::array<AccessUpdate, 1> read = {AccessUpdate{first, 500, 1}};
+  ASSERT_THAT(store_->catalog().touch(read), is_ok());
+  EXPECT_THAT(stale(), testing::IsEmpty()) << "both are in use";
+  seal_at(5, 1, 600);
+  EXPECT_THAT(stale(), testing::UnorderedElementsAre(first, later));
 }
 
 TEST_F(StoreTest, DemotingTakesTheNameFromAPairThatIsBeingFilled) {
