@@ -284,7 +284,7 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
   NamedFiles names;
   FilePattern pattern;
   if (!words.names.model.empty()) {
-    QCACHE_TRY_ASSIGN(names, resolve_names(context.env, words.names, mounts));
+    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, mounts));
     pattern = names.pattern();
   }
   const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;

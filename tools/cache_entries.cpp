@@ -10,6 +10,9 @@ std::string label_of(const CacheEntry& entry) {
 }
 
 std::string state_text(const CacheEntry& entry) {
+  if (entry.stale) {
+    return "stale";
+  }
   return entry.sealed ? "sealed" : "filling " + format_percent(entry.progress);
 }
 
@@ -19,6 +22,7 @@ Json to_json(const CacheEntry& entry, const CacheDirectory& directory) {
   return Json{
       {"path", record.virtual_path},
       {"state", entry.sealed ? "sealed" : "filling"},
+      {"stale", entry.stale},
       {"progress", entry.progress},
       {"size_bytes", record.size_bytes},
       {"disk_bytes", entry.disk_bytes},

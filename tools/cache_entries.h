@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 /// What people call a cached file: its path in a mount, or where that is lost its name in the cache directory.
 [[nodiscard]] std::string label_of(const CacheEntry& entry);
 
-/// "sealed" or "filling 42%".
+/// "sealed", "filling 42%", or "stale" for a sealed file that aging takes next.
 [[nodiscard]] std::string state_text(const CacheEntry& entry);
 
 /// Everything known of a cached file. Sizes in bytes, times in RFC 3339; what a filling file does not have is null.

@@ -1,10 +1,15 @@
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <ostream>
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 
 #include "core/base/units.h"
+#include "core/engine/artifact_name.h"
 #include "core/model/text.h"
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
@@ -30,25 +35,53 @@ void add_name_options(CLI::App& command, FileWords& words, const std::string& mo
   add_json_flag(command, words.json);
 }
 
+// The files that `ls` lists by this very word, or that lie there, or were made of the model in that folder. What is
+// cached can be named thus whatever has become of its model.
+std::vector<CacheEntry> listed_as(const std::string& word, const std::vector<CacheEntry>& entries,
+                                  const CacheDirectory& directory) {
+  std::error_code ignored;
+  const std::string path = std::filesystem::weakly_canonical(word, ignored).string();
+  std::vector<CacheEntry> out;
+  std::copy_if(entries.begin(), entries.end(), std::back_inserter(out), [&](const CacheEntry& entry) {
+    const Record& record = entry.record;
+    const std::string place = entry.sealed ? directory.sealed_path(record.file) : directory.filling_path(record.file);
+    return word == label_of(entry) || word == record.virtual_path || word == record.file || path == place ||
+           path == record.model_path;
+  });
+  return out;
+}
+
 // The cached files that the words name, with the store that holds them.
 struct Matched {
   std::shared_ptr<Store> store;
   std::vector<CacheEntry> entries;  // at least one
 };
 
-Result<Matched> match(CommandContext& context, const FileWords& words, const NamedFiles& names,
+// `names`: what the words were resolved to, or why they could not be.
+Result<Matched> match(CommandContext& context, const FileWords& words, const Result<NamedFiles>& names,
                       const std::vector<RunningMount>& mounts) {
-  const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
-  Matched out;
-  QCACHE_TRY_ASSIGN(out.store, open_cache(context.env, choose_cache_directory(implied, mounts)));
-  QCACHE_TRY_ASSIGN(out.entries, out.store->entries());
-  const FilePattern pattern = names.pattern();
-  std::erase_if(out.entries, [&](const CacheEntry& entry) { return !pattern.matches(entry); });
-  if (out.entries.empty()) {
-    return fail(ErrorKind::kNotFound,
-                fmt::format("nothing of {} is cached in {}", in_quotes(names.text), out.store->directory().path()));
+  const std::string implied = words.cache_dir.empty() && names ? names->cache_directory() : words.cache_dir;
+  auto store = open_cache(context.env, choose_cache_directory(implied, mounts));
+  if (!store) {
+    return fail(names ? store.error() : names.error());
   }
-  return out;
+  Matched out;
+  out.store = std::move(*store);
+  QCACHE_TRY_ASSIGN(const std::vector<CacheEntry> all, out.store->entries());
+  if (names) {
+    const FilePattern pattern = names->pattern();
+    std::copy_if(all.begin(), all.end(), std::back_inserter(out.entries),
+                 [&](const CacheEntry& entry) { return pattern.matches(entry); });
+  }
+  if (out.entries.empty() && words.names.dtype.empty() && words.names.rank.empty()) {
+    out.entries = listed_as(words.names.model, all, out.store->directory());
+  }
+  if (!out.entries.empty()) {
+    return out;
+  }
+  return names ? fail(ErrorKind::kNotFound, fmt::format("nothing of {} is cached in {}", in_quotes(names->text),
+                                                        out.store->directory().path()))
+               : fail(names.error());
 }
 
 // --- rm
@@ -99,13 +132,13 @@ Result<std::vector<MountPath>> files_at(Env& env, const MountPath& place) {
   return out;
 }
 
-Result<ExitCode> remove_in_mount(CommandContext& context, const FileWords& words, const MountPath& place) {
-  if (place.names.empty() || place.names[0].starts_with('.')) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("{} is not a model of the mount: name one", in_quotes(place.full_path())));
+// What of a place the mount shows; nothing where it does not show it (any more).
+Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const FileWords& words, const MountPath& place) {
+  std::vector<Dropped> dropped;
+  if (!context.env.stat(place.full_path())) {
+    return dropped;
   }
   QCACHE_TRY_ASSIGN(const std::vector<MountPath> files, files_at(context.env, place));
-  std::vector<Dropped> dropped;
   for (const MountPath& file : files) {
     QCACHE_TRY_ASSIGN(const FileStat stat, context.env.stat(file.full_path()));
     if (stat.allocated_bytes == 0) {
@@ -116,28 +149,37 @@ Result<ExitCode> remove_in_mount(CommandContext& context, const FileWords& words
     }
     dropped.push_back({fmt::format("{}", fmt::join(file.names, "/")), stat.allocated_bytes, false});
   }
-  if (dropped.empty()) {
-    return fail(ErrorKind::kNotFound, fmt::format("nothing of {} is cached", in_quotes(place.full_path())));
-  }
-  return print_dropped(context, words, place.mount.cache_directory, dropped);
+  return dropped;
 }
 
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
   const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
-  QCACHE_TRY_ASSIGN(const NamedFiles names, resolve_names(context.env, words.names, mounts));
-  if (const auto* place = std::get_if<MountPath>(&names.what)) {
-    return remove_in_mount(context, words, *place);
+  const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
+  const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
+  if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("{} is not a model of the mount: name one", in_quotes(place->full_path())));
   }
-  QCACHE_TRY_ASSIGN(const Matched matched, match(context, words, names, mounts));
+  Result<Matched> matched = match(context, words, names, mounts);
   std::vector<Dropped> dropped;
-  for (const CacheEntry& entry : matched.entries) {
+  // The daemon drops what it shows, and stops making it. What it does not show is left for below; but where the cache
+  // directory is not ours to open there is no more to be done.
+  if (place != nullptr && !(words.dry_run && matched)) {
+    QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, words, *place));
+    matched = match(context, words, names, mounts);
+  }
+  if (!matched && dropped.empty()) {
+    return fail(matched.error());
+  }
+  for (const CacheEntry& entry : matched ? matched->entries : std::vector<CacheEntry>()) {
     Dropped file{label_of(entry), entry.disk_bytes, entry.in_use};
     if (!words.dry_run) {
-      QCACHE_TRY_ASSIGN(file.bytes, matched.store->drop(entry.record.file, "removed by a user"));
+      QCACHE_TRY_ASSIGN(file.bytes, matched->store->drop(entry.record.file, "removed by a user"));
     }
     dropped.push_back(std::move(file));
   }
-  return print_dropped(context, words, matched.store->directory().path(), dropped);
+  return print_dropped(context, words, matched ? matched->store->directory().path() : place->mount.cache_directory,
+                       dropped);
 }
 
 void add_remove(CLI::App& app, CommandContext& context, ExitCode& exit) {
@@ -153,19 +195,61 @@ void add_remove(CLI::App& app, CommandContext& context, ExitCode& exit) {
 
 // --- pin, unpin
 
-Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
-  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
-  QCACHE_TRY_ASSIGN(const NamedFiles names, resolve_names(context.env, words.names, mounts));
-  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
-  std::erase_if(matched.entries, [](const CacheEntry& entry) { return !entry.sealed; });
-  if (matched.entries.empty()) {
+// Whether the file is what its model makes now. So it is where there is no model any more: programs save such ones.
+Result<bool> is_current(Env& env, const Record& record) {
+  const std::string name = std::filesystem::path(record.model_path).filename().string();
+  const auto model = read_source_model(env, record.model_path, name);
+  if (!model && model.error().kind != ErrorKind::kNotFound) {
+    return fail(model.error());
+  }
+  return model ? is_made_of(record, *model) : true;
+}
+
+// Leaves what may be pinned: complete files of the models as they are now. An error where that is nothing.
+Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::string& words) {
+  std::erase_if(entries, [](const CacheEntry& entry) { return !entry.sealed; });
+  if (entries.empty()) {
     return fail(ErrorKind::kNotFound, fmt::format("{} is not complete yet, and only complete files are pinned: "
                                                   "'qcache warm' completes it",
-                                                  in_quotes(names.text)));
+                                                  in_quotes(words)));
+  }
+  std::vector<CacheEntry> current;
+  std::optional<Error> problem;
+  for (CacheEntry& entry : entries) {
+    const auto is = is_current(env, entry.record);
+    if (is && *is) {
+      current.push_back(std::move(entry));
+    } else if (!is) {
+      problem = is.error();
+    }
+  }
+  if (current.empty()) {
+    return problem ? fail(*problem)
+                   : fail(ErrorKind::kNotFound, fmt::format("what is cached of {} was made of an earlier state of its "
+                                                            "model, which is not pinned: 'qcache warm' makes it anew",
+                                                            in_quotes(words)));
+  }
+  entries = std::move(current);
+  return {};
+}
+
+Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
+  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
+  const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
+  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
+  if (pinned) {
+    QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));
+  } else {
+    // Files of all states, and those that were complete and are being looked through.
+    std::erase_if(matched.entries, [](const CacheEntry& entry) { return entry.record.created_ns == 0; });
+    if (matched.entries.empty()) {
+      return fail(ErrorKind::kNotFound, fmt::format("{} is not complete, and so is not pinned",
+                                                    in_quotes(names ? names->text : words.names.model)));
+    }
   }
   Json paths = Json::array();
   for (const CacheEntry& entry : matched.entries) {
-    QCACHE_TRY(matched.store->catalog().set_pinned(entry.record.file, pinned));
+    QCACHE_TRY(matched.store->set_pinned(entry.record.file, entry.record.recipe, pinned));
     paths.push_back(entry.record.virtual_path);
     if (!words.json) {
       fmt::print(context.out, "{} {}\n", pinned ? "Pinned" : "Unpinned", label_of(entry));

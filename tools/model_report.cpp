@@ -77,12 +77,15 @@ ProgressLookup progress_in_mount(const MountPath& model) {
 ProgressLookup progress_in_cache(const std::vector<CacheEntry>& entries) {
   return [entries](const SourceModel& model, const Scheme& scheme) {
     const Sha256Digest recipe = recipe_of(ArtifactName{model.name, &scheme, 0}, model);
-    const std::string file = artifact_file_name(model.path, scheme.name(), 0);
+    const std::string base = artifact_file_name(model.path, scheme.name(), 0);
     FileProgress out{"absent", 0, ""};
     for (const CacheEntry& entry : entries) {
-      if (entry.record.file == file && entry.record.recipe != recipe) {
+      if (base_file_name(entry.record.file) != base) {
+        continue;
+      }
+      if (entry.record.recipe != recipe) {
         out.state = "stale";
-      } else if (entry.record.file == file) {
+      } else {
         return FileProgress{entry.sealed ? "sealed" : "filling", entry.progress, ""};
       }
     }

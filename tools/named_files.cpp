@@ -10,6 +10,7 @@
 #include "core/model/model_finder.h"
 #include "core/model/text.h"
 #include "core/quant/scheme.h"
+#include "tools/mount_attributes.h"
 
 namespace qcache {
 namespace {
@@ -111,11 +112,14 @@ bool FilePattern::matches(const CacheEntry& entry) const {
   if (!path) {
     return file == record.file;  // damaged: only by its own name
   }
-  if (model && *model != path->model) {
+  // A file that is being made does not tell its model's folder, but its name follows from that.
+  const auto is_of = [&](const std::string& folder) {
+    return base_file_name(record.file) == base_file_name_of(*path, folder);
+  };
+  if (model && *model != path->model && std::none_of(shown.begin(), shown.end(), is_of)) {
     return false;
   }
-  // A file that is being made does not tell its model's folder, but its name follows from that.
-  if (model_path && record.file != artifact_file_name(*model_path, path->dtype, path->rank, extension_of(path->kind))) {
+  if (model_path && !is_of(*model_path)) {
     return false;
   }
   return (!dtype || *dtype == path->dtype) && (!rank || rank == path->rank) && (!kind || kind == path->kind) &&
@@ -127,6 +131,7 @@ FilePattern NamedFiles::pattern() const {
   out.dtype = dtype;
   out.rank = rank;
   out.kind = kind;
+  out.shown = shown;
   if (const auto* named = std::get_if<ModelName>(&what)) {
     out.model = named->name;
   } else if (const auto* cached = std::get_if<CachedFilePath>(&what)) {
@@ -178,7 +183,35 @@ Result<FolderPath> look_into_folder(Env& env, const std::string& folder) {
   return FolderPath{std::move(real), std::move(found.models[0].path), std::move(found.models[0].name)};
 }
 
-Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts) {
+namespace {
+
+// The folder of a model that is gone, as far as links in its path still lead somewhere.
+FolderPath missing_folder(const std::string& word) {
+  std::error_code ignored;
+  const std::string path = std::filesystem::weakly_canonical(word, ignored).string();
+  return FolderPath{path, path, ""};
+}
+
+std::vector<std::string> folders_shown(const NamedFiles& names, const std::vector<RunningMount>& mounts) {
+  std::vector<std::string> paths;
+  if (const auto* named = std::get_if<ModelName>(&names.what)) {
+    for (const RunningMount& mount : mounts) {
+      paths.push_back(mount.mount_point + '/' + named->name);
+    }
+  } else if (const auto* place = std::get_if<MountPath>(&names.what); place != nullptr && !place->names.empty()) {
+    paths.push_back(place->mount.mount_point + '/' + place->names[0]);
+  }
+  std::vector<std::string> folders;
+  for (const std::string& path : paths) {
+    if (std::string folder = attribute_or_empty(path, "source"); !folder.empty()) {
+      folders.push_back(std::move(folder));
+    }
+  }
+  return folders;
+}
+
+Result<NamedFiles> resolve(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts,
+                           bool folder_may_be_gone) {
   NamedFiles out;
   out.text = joined(words);
   std::vector<std::string> more;
@@ -209,7 +242,10 @@ Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::ve
   } else if (is_path && stat && stat->is_directory()) {
     QCACHE_TRY_ASSIGN(out.what, look_into_folder(env, words.model));
   } else if (words.model.starts_with('/') || words.model.starts_with("./") || words.model.starts_with("../")) {
-    return fail(no_such_path(words.model));
+    if (stat || !folder_may_be_gone) {
+      return fail(no_such_path(words.model));
+    }
+    out.what = missing_folder(words.model);
   } else {
     std::vector<std::string> names = split_path(words.model);
     if (names.empty()) {
@@ -220,6 +256,18 @@ Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::ve
   }
   QCACHE_TRY(add_names(out, more));
   return out;
+}
+
+}  // namespace
+
+Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts) {
+  return resolve(env, words, mounts, false);
+}
+
+Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts) {
+  QCACHE_TRY_ASSIGN(NamedFiles names, resolve(env, words, mounts, true));
+  names.shown = folders_shown(names, mounts);
+  return names;
 }
 
 std::vector<std::string> names_below_model(const NamedFiles& names) {

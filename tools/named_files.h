@@ -14,7 +14,8 @@ namespace qcache {
 
 /// Cached files by what they were made from. Parts that are not set match everything.
 struct FilePattern {
-  std::optional<std::string> model;       ///< its name in a mount
+  std::optional<std::string> model;       ///< its name in a mount, as it was when the file was made
+  std::vector<std::string> shown;         ///< or one of these folders: what mounts show by that name now
   std::optional<std::string> model_path;  ///< its folder, links resolved
   std::optional<std::string> dtype;       ///< canonical name
   std::optional<uint32_t> rank;
@@ -52,6 +53,9 @@ struct NamedFiles {
   std::optional<uint32_t> rank;      ///< likewise
   std::optional<ArtifactKind> kind;  ///< where the words tell a `.bin` from a folder's weights; likewise
   std::string text;                  ///< the words, for messages
+  /// The folders (links resolved) that running mounts show by the model's name, where the words have one. What was made
+  /// under another name, by another mount or before one, is theirs all the same.
+  std::vector<std::string> shown;
 
   /// For looking through a cache directory.
   [[nodiscard]] FilePattern pattern() const;
@@ -74,6 +78,9 @@ struct NameWords {
 ///   `Qwen/int8/16/lora/adapter_model.safetensors`.
 /// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed rank.
 Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
+
+/// The same for what is cached: the folder of a model need not be there any more.
+Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
 
 /// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
 [[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 
 #include "core/engine/engine.h"
 #include "tests/support/test_files.h"
@@ -252,6 +253,54 @@ TEST_F(CacheCommands, RmTakesEveryWayToNameFiles) {
   }
 }
 
+TEST_F(CacheCommands, RmTakesWhatLsPrintsWhateverBecameOfTheModel) {
+  const std::vector<std::function<void()>> fates = {
+      [] {},
+      [&] { std::filesystem::resize_file(runner_.model("m") + "/model.safetensors", 100); },
+      [&] { std::filesystem::remove(runner_.model("m") + "/model.safetensors"); },
+      [&] { std::filesystem::remove_all(runner_.models()); },
+  };
+  for (size_t fate = 0; fate < fates.size(); ++fate) {
+    SCOPED_TRACE(fate);
+    const std::string file = std::filesystem::path(runner_.sealed_path("m", "int8")).filename();
+    for (const std::vector<std::string>& words :
+         std::vector<std::vector<std::string>>{{"rm", "m"},
+                                               {"rm", "m", "int8"},
+                                               {"rm", "m/int8/0.bin"},
+                                               {"rm", file},
+                                               {"rm", runner_.sealed_path("m", "int8")},
+                                               {"rm", runner_.model("m")},
+                                               {"rm", runner_.model("m"), "int8"}}) {
+      SCOPED_TRACE(::testing::PrintToString(words));
+      make_directories(runner_.models());
+      runner_.write_model("m");
+      runner_.warm("m", "int8");
+      fates[fate]();
+      ASSERT_THAT(listed_paths(), ElementsAre("m/int8/0.bin"));
+      const Ran ran = runner_.run(words);
+      EXPECT_EQ(ran.exit, ExitCode::kOk) << ran.err;
+      EXPECT_THAT(listed_paths(), ElementsAre());
+    }
+  }
+}
+
+TEST_F(CacheCommands, FilesOfSeveralStatesOfAModelAreListedAndRemovedTogether) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  set_mtime(runner_.model("m") + "/model.safetensors", 1'000'000'000);
+  runner_.warm("m", "int8");
+  EXPECT_THAT(listed_paths(), ElementsAre("m/int8/0.bin", "m/int8/0.bin"));
+  const Ran ran = runner_.run({"ls"});
+  EXPECT_THAT(ran.out, ::testing::ContainsRegex("m/int8/0.bin +stale "));
+  EXPECT_THAT(ran.out, ::testing::ContainsRegex("m/int8/0.bin +sealed "));
+  const json files = runner_.run({"ls", "--json"}).json().at("files");
+  EXPECT_NE(files[0].at("file"), files[1].at("file"));
+  EXPECT_NE(files[0].at("stale"), files[1].at("stale"));
+  EXPECT_THAT(runner_.run({"gc", "--dry-run"}).out, HasSubstr("made of an earlier state of its model"));
+  EXPECT_THAT(runner_.run({"rm", "m", "int8", "0.bin"}).out, HasSubstr("Dropped 2 files"));
+  EXPECT_THAT(listed_paths(), ElementsAre());
+}
+
 TEST_F(CacheCommands, RmTellsAFolderFromTheCheckpointBesideIt) {
   runner_.write_model("m");
   const auto warm_both = [&] {
@@ -316,7 +365,7 @@ TEST_F(CacheCommands, RmRefusesWhatIsNotThereOrNotAName) {
   } cases[] = {
       {{"rm", "m", "bf16"}, ExitCode::kNotFound, "'m bf16'"},
       {{"rm", "other"}, ExitCode::kNotFound, "'other'"},
-      {{"rm", "/no/such/path"}, ExitCode::kNotFound, "there is no '/no/such/path'"},
+      {{"rm", "/no/such/path"}, ExitCode::kNotFound, "nothing of '/no/such/path' is cached"},
       {{"rm", "a/b/c/d"}, ExitCode::kNotFound, "a/b/c/d"},
       {{"rm", "m", "int8", "one"}, ExitCode::kUsage, "'one' is not a rank"},
       {{"rm", "m", "int8", "00"}, ExitCode::kUsage, "'00' is not a rank"},
@@ -361,6 +410,20 @@ TEST_F(CacheCommands, PinKeepsAndUnpinLetsGo) {
   const Ran filling = runner_.run({"pin", "m", "bf16"});
   EXPECT_EQ(filling.exit, ExitCode::kNotFound);
   EXPECT_THAT(filling.err, HasSubstr("not complete yet"));
+}
+
+TEST_F(CacheCommands, OnlyWhatTheModelMakesNowIsPinned) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  EXPECT_EQ(runner_.run({"pin", "m", "int8"}).exit, ExitCode::kOk);
+  set_mtime(runner_.model("m") + "/model.safetensors", 1'000'000'000);
+  const Ran stale = runner_.run({"pin", "m", "int8"});
+  EXPECT_EQ(stale.exit, ExitCode::kNotFound);
+  EXPECT_THAT(stale.err, HasSubstr("an earlier state of its model"));
+  EXPECT_THAT(runner_.run({"gc", "--max-age", "0s"}).out, HasSubstr("Dropped 0 files")) << "it stays pinned";
+  EXPECT_EQ(runner_.run({"unpin", "m", "int8"}).exit, ExitCode::kOk) << "what is stale can be let go";
+  std::filesystem::remove_all(runner_.model("m"));
+  EXPECT_EQ(runner_.run({"pin", "m", "int8"}).exit, ExitCode::kOk) << "a program's model has no other folder";
 }
 
 TEST_F(CacheCommands, NamesFromStrangersDoNotReachTheTerminal) {
