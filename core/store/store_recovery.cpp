@@ -63,14 +63,18 @@ Status Store::recover_unrecorded() {
 
 // The map by which a sealed file without a record can be checked: the one that is kept beside it; or that in filling/,
 // where a crash came between the renaming of the two. None (empty) where there is no such map, it is not wholly marked,
-// or another file is being made under the name.
+// or other bytes are being made under the name. (The same are in a copy of a directory in use.)
 Result<std::string> Store::map_of_unrecorded(const std::string& file) {
   QCACHE_TRY_ASSIGN(const auto sealed, stat_if_there(env_, directory_.sealed_path(file)));
   QCACHE_TRY_ASSIGN(const auto filling, stat_if_there(env_, directory_.filling_path(file)));
-  if (!sealed.has_value() || !sealed->is_regular() || filling.has_value()) {
+  if (!sealed.has_value() || !sealed->is_regular()) {
     return std::string();
   }
+  QCACHE_TRY_ASSIGN(const auto being_made, filling_entry(file));
   for (const std::string& path : {directory_.kept_map_path(file), directory_.map_path(file)}) {
+    if (path == directory_.map_path(file) && filling.has_value()) {
+      continue;  // it is that of the filling file
+    }
     auto fd = env_.open(path, O_RDONLY);
     if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
       continue;
@@ -83,7 +87,8 @@ Result<std::string> Store::map_of_unrecorded(const std::string& file) {
       return fail(map.error());
     }
     if (map.has_value() && map->key.file == file && map->key.size_bytes == sealed->size_bytes &&
-        map->marked_count == map->key.tile_count) {
+        map->marked_count == map->key.tile_count &&
+        (!being_made.has_value() || being_made->record.recipe == map->key.recipe)) {
       return path;
     }
   }
@@ -99,10 +104,9 @@ Result<bool> Store::recover_locked(const std::string& file) {
   const std::string sealed_path = directory_.sealed_path(file);
   QCACHE_TRY_ASSIGN(const UniqueFd data, env_.open(sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const UniqueFd map, env_.open(map_path, O_RDONLY));
-  if (::futimens(map.get(), nullptr) != 0) {  // for aging: when it was last used went with the record
-    return fail(system_error(errno, fmt::format("cannot set the times of {}", map_path)));
-  }
+  (void)::futimens(map.get(), nullptr);  // for aging: when it was last used went with the record
   if (map_path != directory_.map_path(file)) {
+    QCACHE_TRY(drop_filling_locked(file));
     QCACHE_TRY(env_.rename(map_path, directory_.map_path(file)));
   }
   if (::fchmod(data.get(), 0600) != 0) {

@@ -156,6 +156,27 @@ TEST_F(StoreRecoveryTest, AFileThatIsBeingMadeKeepsItsNameFromOneWithoutARecord)
   EXPECT_EQ(StoreFixture::unsoundness(*store), "");
 }
 
+// As in a copy that was made while the file was being completed.
+TEST_F(StoreRecoveryTest, ACompleteFileComesBeforeAnUnfinishedOneOfTheSameBytes) {
+  const FillingKey key = StoreFixture::key(0);
+  const std::string filling = path("filling/" + key.file);
+  std::string data;
+  std::string map;
+  {
+    const auto store = fixture_.open();
+    const auto unfinished = *FillingFile::open(store->env(), store->directory(), key);
+    data = read_file(filling);
+    map = read_file(filling + ".map");
+  }
+  seal(1);
+  const auto store = fixture_.open();
+  ASSERT_THAT(store->catalog().erase(key.file), is_ok());
+  write_file(filling, data);
+  write_file(filling + ".map", map);
+  EXPECT_EQ(serve(*store, key), 0U);
+  EXPECT_EQ(StoreFixture::unsoundness(*store), "");
+}
+
 TEST_F(StoreRecoveryTest, TheMapGoesWithItsFile) {
   seal(2);
   const auto store = fixture_.open();
