@@ -89,6 +89,7 @@ std::optional<MountEntry> parse_line(std::string_view line) {
     return std::nullopt;
   }
   MountEntry entry;
+  entry.id = number_in(fields[0]).value_or(0);
   entry.device = device_in(fields[kDevice]);
   entry.root = decode_octal_escapes(fields[kRoot]);
   entry.mount_point = decode_octal_escapes(fields[kMountPoint]);
@@ -99,15 +100,27 @@ std::optional<MountEntry> parse_line(std::string_view line) {
 
 }  // namespace
 
-std::vector<MountEntry> parse_mount_info(std::string_view text) {
+std::vector<MountEntry> parse_all_mounts(std::string_view text) {
   std::vector<MountEntry> mounts;
   for (const std::string_view line : split(text, '\n')) {
     if (auto entry = parse_line(line)) {
-      std::erase_if(mounts, [&](const MountEntry& old) { return old.mount_point == entry->mount_point; });
       mounts.push_back(std::move(*entry));
     }
   }
   return mounts;
+}
+
+std::vector<MountEntry> parse_mount_info(std::string_view text) {
+  std::vector<MountEntry> mounts;
+  for (MountEntry& entry : parse_all_mounts(text)) {
+    std::erase_if(mounts, [&](const MountEntry& old) { return old.mount_point == entry.mount_point; });
+    mounts.push_back(std::move(entry));
+  }
+  return mounts;
+}
+
+Result<std::string> read_mount_info(Env& env) {
+  return read_text(env, kTablePath, kMaxTableBytes);
 }
 
 bool lies_within(std::string_view path, std::string_view folder) {
@@ -132,7 +145,7 @@ Result<std::string> read_text(Env& env, const std::string& path, size_t limit) {
 }
 
 MountTable MountTable::read(Env& env) {
-  return MountTable(parse_mount_info(read_text(env, kTablePath, kMaxTableBytes).value_or("")));
+  return MountTable(parse_mount_info(read_mount_info(env).value_or("")));
 }
 
 MountTable::MountTable(std::vector<MountEntry> entries) : entries_(std::move(entries)) {

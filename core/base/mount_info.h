@@ -15,6 +15,7 @@ namespace qcache {
 
 /// One line of /proc/self/mountinfo (proc(5)), decoded.
 struct MountEntry {
+  uint64_t id = 0;      ///< its number among the mounts of now; statx(2) calls it stx_mnt_id
   uint64_t device = 0;  ///< st_dev of the files in it
   std::string root;     ///< what of the filesystem is mounted: "/", or a folder in it for a bind mount
   std::string mount_point;
@@ -22,9 +23,14 @@ struct MountEntry {
   std::optional<uint32_t> user_id;  ///< who mounted it (FUSE only)
 };
 
-/// The mounts that can be reached: where several lie on one mount point, the last covers the others. Lines that are not
-/// understood are left out.
+/// Every mount, in the order of the table. Lines that are not understood are left out.
+[[nodiscard]] std::vector<MountEntry> parse_all_mounts(std::string_view text);
+
+/// The mounts that can be reached: where several lie on one mount point, the last covers the others.
 [[nodiscard]] std::vector<MountEntry> parse_mount_info(std::string_view text);
+
+/// The kernel's table of the mounts that this process sees.
+Result<std::string> read_mount_info(Env& env);
 
 /// The type of qcache's own mounts.
 inline constexpr std::string_view kQcacheMountType = "fuse.qcache";
