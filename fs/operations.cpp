@@ -16,6 +16,7 @@
 #include "core/base/page_buffer.h"
 #include "fs/errno_of.h"
 #include "fs/read_request.h"
+#include "fs/request_timeout.h"
 
 namespace qcache {
 namespace {
@@ -94,17 +95,25 @@ void refuse_write(fuse_req_t req) {
 
 }  // namespace
 
-Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, std::function<void()> on_ready)
+Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, unsigned max_read)
     : engine_(engine),
       control_(control),
       tree_(engine, control),
       xattrs_(engine),
       passthrough_(passthrough, engine.store().env()),
-      on_ready_(std::move(on_ready)) {}
+      max_read_(max_read) {}
 
 void Operations::init(fuse_conn_info* connection) {
   connection->max_background = kMaxBackground;
   connection->congestion_threshold = kMaxBackground * 3 / 4;
+  connection->max_read = max_read_;
+  const unsigned timeout = RequestTimeouts::read(engine_.store().env()).ask(connection);
+  if (is_short_request_timeout(timeout)) {
+    spdlog::warn(
+        "the kernel ends this mount when one read takes longer than {} s: see the sysctls fs.fuse.max_request_timeout "
+        "and fs.fuse.default_request_timeout (0 is no limit)",
+        timeout);
+  }
   passthrough_.negotiate(connection);
   control_.set_passthrough(passthrough_.enabled());
 #ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
@@ -116,9 +125,6 @@ void Operations::init(fuse_conn_info* connection) {
   connection->want |= connection->capable & FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
 #endif
 #endif
-  if (on_ready_) {
-    on_ready_();
-  }
 }
 
 void Operations::through_gate(fuse_req_t req, const std::string& model, Work work) {

@@ -35,8 +35,8 @@ namespace qcache {
 /// Handlers run on several libfuse threads at once and never wait for quantization.
 class Operations {
  public:
-  /// `on_ready` runs once, when the kernel has accepted the filesystem.
-  Operations(Engine& engine, ControlFiles& control, bool passthrough, std::function<void()> on_ready);
+  /// `max_read` is the mount option of that name, which libfuse wants to hear twice; 0 where it is not given.
+  Operations(Engine& engine, ControlFiles& control, bool passthrough, unsigned max_read);
 
   /// To be called before the session's first request with its descriptor, and once its last has been answered.
   void connect(int session_fd) { passthrough_.connect(session_fd); }
@@ -93,7 +93,7 @@ class Operations {
   NodeTable nodes_;
   Passthrough passthrough_;
   HandleTable handles_;  // after it: handles hold what it counts
-  const std::function<void()> on_ready_;
+  const unsigned max_read_;
   RequestGate gate_;
   HelperThreads helpers_{RequestGate::kOfOneRoot};  // what is due later, and closing what may hang
   Later later_;

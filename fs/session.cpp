@@ -1,15 +1,19 @@
 #include "fs/session.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdarg>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -22,11 +26,11 @@
 #include <spawn.h>
 
 #include "core/base/log.h"
-#include "core/base/mount_info.h"
 #include "core/base/mutex.h"
 #include "core/base/units.h"
 #include "core/model/model_finder.h"
 #include "fs/end_signals.h"
+#include "fs/mount_point.h"
 #include "fs/operations.h"
 
 extern char** environ;  // NOLINT(readability-redundant-declaration): not every libc header declares it
@@ -98,7 +102,7 @@ class EndWatch {
     }
     spdlog::warn("{} ends without waiting any longer: a model folder does not answer", mount_point);
     if (is_mounted()) {
-      (void)unmount(mount_point, true);
+      (void)unmount(Env::posix(), mount_point, true);
     }
     spdlog::default_logger()->flush();
     ::_exit(0);
@@ -145,17 +149,39 @@ std::string escaped(const std::string& value) {
   return out;
 }
 
-Result<int> run_program(std::vector<std::string> words) {
+struct Ended {
+  int status = 0;
+  std::string said;  // on standard error
+};
+
+Result<Ended> run_program(std::vector<std::string> words) {
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
   for (std::string& word : words) {
     argv.push_back(word.data());
   }
   argv.push_back(nullptr);
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return fail(system_error(errno, "cannot run " + words[0]));
+  }
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDERR_FILENO);
   pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, argv[0], nullptr, nullptr, argv.data(), environ);
+  const int error = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  writer.reset();
   if (error != 0) {
     return fail(system_error(error, "cannot run " + words[0]));
+  }
+  Ended ended;
+  std::array<char, 512> piece{};
+  for (ssize_t got = 1; got > 0 || (got < 0 && errno == EINTR);) {
+    got = ::read(reader.get(), piece.data(), piece.size());
+    ended.said.append(piece.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
   }
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0) {
@@ -163,90 +189,122 @@ Result<int> run_program(std::vector<std::string> words) {
       return fail(system_error(errno, "cannot wait for " + words[0]));
     }
   }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  ended.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  return ended;
 }
 
-// Of what is at `path`, as the kernel remembers it: asking the filesystem would be asking ourselves. Nothing where it
-// cannot be told.
-std::optional<std::pair<uint32_t, uint32_t>> device_at(const std::string& path) {
-  struct ::statx found {};
-  if (::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &found) != 0) {
-    return std::nullopt;
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') {
+    text.pop_back();
   }
-  return std::pair(found.stx_dev_major, found.stx_dev_minor);
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
 }
 
-/// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed.
-class Ending {
+/// What libfuse says: while a mount is set up, the reason for an error of ours; afterwards, lines of the log.
+class LibfuseWords {
  public:
-  Ending(EndSignals& signals, fuse_session* session, const Operations& operations, const MountOptions& options)
-      : signals_(signals),
-        session_(session),
-        operations_(operations),
-        options_(options),
-        device_(device_at(options.mount_point)),
-        thread_([this] { run(); }) {}
-  /// The session has ended, for whatever reason.
-  ~Ending() { join(); }
-  Ending(const Ending&) = delete;
-  Ending& operator=(const Ending&) = delete;
-
-  void join() {
-    if (thread_.joinable()) {
-      signals_.stop_waiting();
-      thread_.join();
-    }
+  LibfuseWords() {
+    said().clear();
+    setting_up() = true;
+    fuse_set_log_func(&hear);
   }
-  /// Whether what is at the mount point is our mount: it may be detached, and another be there in its place.
-  [[nodiscard]] bool is_mounted() const {
-    return !detached_ && (!device_ || device_at(options_.mount_point) == device_);
+  ~LibfuseWords() { setting_up() = false; }
+  LibfuseWords(const LibfuseWords&) = delete;
+  LibfuseWords& operator=(const LibfuseWords&) = delete;
+
+  /// "" or ": " and what was said.
+  static std::string reason() {
+    constexpr std::string_view kPrefix = "fuse: ";
+    const std::string line = one_line(said());
+    return line.empty() ? "" : ": " + (line.starts_with(kPrefix) ? line.substr(kPrefix.size()) : line);
   }
 
  private:
-  void run() {
-    if (signals_.wait(std::nullopt) == EndSignals::Event::kSignal) {
-      linger();
-      fuse_session_exit(session_);
-#if !QCACHE_HAS_PASSTHROUGH
-      ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
-#endif
-    }
+  // libfuse knows one function for all sessions.
+  static std::string& said() {
+    static std::string text;
+    return text;
   }
-
-  void linger() {
-    constexpr std::chrono::milliseconds kLook{100};
-    using Clock = std::chrono::steady_clock;
-    const Clock::time_point end = Clock::now() + options_.linger;
-    if (operations_.files_served_here() == 0 || Clock::now() >= end) {
+  static std::atomic<bool>& setting_up() {
+    static std::atomic<bool> value;
+    return value;
+  }
+  static void hear(fuse_log_level level, const char* format, va_list arguments) {
+    if (level >= FUSE_LOG_DEBUG) {
+      std::vfprintf(stderr, format, arguments);
       return;
     }
-    spdlog::info(
-        "{} is told to end: it is taken off its mount point, and the {} files that are open are served for up "
-        "to {}",
-        options_.mount_point, operations_.files_served_here(), format_duration(options_.linger));
-    if (is_mounted()) {
-      const Status detached = unmount(options_.mount_point, true);
-      detached_ = detached.has_value();
-      if (!detached) {
-        spdlog::warn("{}", detached.error().message);
-      }
+    std::array<char, 1024> text{};
+    const int length = std::vsnprintf(text.data(), text.size(), format, arguments);
+    if (length <= 0) {
+      return;
     }
-    while (operations_.files_served_here() > 0 && Clock::now() < end) {
-      if (signals_.wait(kLook) != EndSignals::Event::kTimeout) {
-        return;
-      }
+    if (setting_up()) {
+      said() += text.data();
+    } else {
+      spdlog::log(level <= FUSE_LOG_ERR ? spdlog::level::err : spdlog::level::warn, "{}", one_line(text.data()));
     }
   }
-
-  EndSignals& signals_;
-  fuse_session* const session_;
-  const Operations& operations_;
-  const MountOptions& options_;
-  const std::optional<std::pair<uint32_t, uint32_t>> device_;
-  std::atomic<bool> detached_{false};
-  [[maybe_unused]] const pthread_t main_ = ::pthread_self();
-  std::thread thread_;
 };
+
+/// An error that is no fault of the cache directory's: commands tell those by their kind.
+tl::unexpected<Error> not_mounted(Error error) {
+  error.kind = ErrorKind::kIo;
+  return fail(std::move(error));
+}
+
+tl::unexpected<Error> not_mounted(std::string message) {
+  return fail(ErrorKind::kIo, std::move(message));
+}
+
+// A name in a mount, as the kernel may answer for the root of a dead mount from what it remembers.
+bool is_dead(Env& env, const std::string& mount_point) {
+  const auto name = env.stat(mount_point + "/.qcache");
+  return !name && name.error().sys_errno == ENOTCONN;
+}
+
+Result<MountPoint> look_for_mount_point(Env& env, const std::string& path) {
+  auto found = look_at_mount_point(env, path);
+  if (!found) {
+    return not_mounted(found.error().with_context("the mount point cannot be used"));
+  }
+  return found;
+}
+
+/// Keeps two processes from mounting on one folder at the same moment, when neither sees a mount yet.
+Result<UniqueFd> claim(Env& env, const std::string& mount_point) {
+  auto folder = env.open(mount_point, O_RDONLY | O_DIRECTORY);
+  if (!folder) {
+    return UniqueFd();  // who may mount on a folder need not be allowed to read it
+  }
+  if (::flock(folder->get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return fail(ErrorKind::kBusy, "another process is mounting on " + mount_point);
+  }
+  return folder;
+}
+
+Status refuse_second_mount(Env& env, const MountOptions& options) {
+  for (;;) {
+    QCACHE_TRY_ASSIGN(const MountPoint point, look_for_mount_point(env, options.mount_point));
+    if (!point.is_qcache()) {
+      return {};
+    }
+    if (is_dead(env, options.mount_point)) {
+      const Status cleared = unmount(env, options.mount_point, true);
+      if (!cleared) {
+        return not_mounted(cleared.error().with_context("a dead mount is in the way"));
+      }
+      spdlog::info("cleared a dead mount off {}", options.mount_point);
+    } else if (options.over) {
+      return {};
+    } else {
+      return fail(ErrorKind::kBusy,
+                  fmt::format("qcache is mounted on {} already: unmount that first, or use --over to cover it",
+                              options.mount_point));
+    }
+  }
+}
 
 // The path with links resolved, as far as it exists yet.
 std::string real_path_to_be(Env& env, const std::string& path) {
@@ -265,115 +323,224 @@ std::string real_path_to_be(Env& env, const std::string& path) {
   }
 }
 
-Status prepare_mount_point(Env& env, const MountOptions& options) {
-  const std::string& mount_point = options.mount_point;
-  // The kernel may answer for the root of a dead mount from what it remembers, but never for a name in it.
-  const auto name = env.stat(mount_point + "/.qcache");
-  if (!name && name.error().sys_errno == ENOTCONN) {
-    QCACHE_TRY(unmount(mount_point, true));
-    spdlog::info("cleared a dead mount off {}", mount_point);
-  }
-  const auto stat = env.stat(mount_point);
+/// Sees to it that `options` can be mounted, and returns what is to be held until they are.
+Result<UniqueFd> prepare_mount_point(Env& env, MountOptions& options) {
+  QCACHE_TRY(refuse_second_mount(env, options));
+  QCACHE_TRY_ASSIGN(const MountPoint point, look_for_mount_point(env, options.mount_point));
+  options.mount_point = point.path;  // a link in it may lead elsewhere by the time it is unmounted
+  const auto stat = env.stat(options.mount_point);
   if (!stat) {
-    return fail(stat.error().with_context("the mount point cannot be used"));
+    return not_mounted(stat.error().with_context("the mount point cannot be used"));
   }
   if (!stat->is_directory()) {
-    return fail(ErrorKind::kInvalidArgument, "the mount point " + mount_point + " is not a folder");
+    return not_mounted("the mount point " + options.mount_point + " is not a folder");
   }
-  QCACHE_TRY_ASSIGN(const std::string mount_path, env.real_path(mount_point));
   std::vector<std::string> outside = options.engine.roots;
   outside.push_back(options.engine.cache_directory);
   for (const std::string& path : outside) {
-    if (lies_within(real_path_to_be(env, path), mount_path)) {
-      return fail(ErrorKind::kInvalidArgument,
-                  fmt::format("{} lies below the mount point {}, which would hide it: choose another mount point", path,
-                              mount_point));
+    if (lies_within(real_path_to_be(env, path), options.mount_point)) {
+      return not_mounted(
+          fmt::format("{} lies below the mount point {}, which would hide it: choose another mount point", path,
+                      options.mount_point));
     }
   }
   for (const std::string& root : options.engine.roots) {
-    if (would_be_walked(root, mount_path)) {
-      return fail(
-          ErrorKind::kInvalidArgument,
+    if (would_be_walked(root, options.mount_point)) {
+      return not_mounted(
           fmt::format("the mount point {} lies below the model folder {}, which would then be looked for models "
                       "in itself: choose another mount point",
-                      mount_point, root));
+                      options.mount_point, root));
     }
     if (would_be_walked(root, real_path_to_be(env, options.engine.cache_directory))) {
-      return fail(
-          ErrorKind::kInvalidArgument,
+      return not_mounted(
           fmt::format("the cache directory {} lies below the model folder {}, where its files would be taken for "
                       "models: choose another with --cache-dir",
                       options.engine.cache_directory, root));
     }
   }
-  return {};
+  QCACHE_TRY_ASSIGN(UniqueFd claimed, claim(env, options.mount_point));
+  QCACHE_TRY(refuse_second_mount(env, options));  // nobody was quicker
+  return claimed;
 }
 
 Result<std::vector<std::string>> resolved_roots(Env& env, const std::vector<std::string>& roots) {
   std::vector<std::string> out;
   for (const std::string& root : roots) {
-    const auto found = ask_in_time([&env, root]() -> Result<std::pair<std::string, FileStat>> {
+    const auto found = ask_in_time([&env, root]() -> Result<std::string> {
       QCACHE_TRY_ASSIGN(std::string path, env.real_path(root));
       QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
       if (!stat.is_directory()) {
         return fail(ErrorKind::kInvalidArgument, root + " is not a folder of models");
       }
-      return std::pair(std::move(path), stat);
+      QCACHE_TRY(env.open(path, O_RDONLY | O_DIRECTORY));  // one that may not be listed shows nothing
+      return path;
     });
     if (!found) {
-      return fail(ErrorKind::kIo,
-                  fmt::format("the model folder {} does not answer: its filesystem's server is stopped, "
-                              "or not to be reached; mount it again, or leave it out",
-                              root));
+      return not_mounted(
+          fmt::format("the model folder {} does not answer: its filesystem's server is stopped, "
+                      "or not to be reached; mount it again, or leave it out",
+                      root));
     }
-    auto real = *found;
-    if (!real) {
-      return fail(real.error().with_context("the model folder cannot be used"));
+    if (!*found) {
+      return not_mounted(found->error().with_context("the model folder cannot be used"));
     }
-    out.push_back(std::move(real->first));
+    out.push_back(**found);
   }
   return out;
 }
 
-}  // namespace
-
-Status unmount(const std::string& mount_point, bool lazy) {
-  if (::umount2(mount_point.c_str(), lazy ? MNT_DETACH : 0) == 0) {
+Status unmount_by_helper(const std::string& path, bool lazy) {
+  std::vector<std::string> words = {"fusermount3", "-u"};
+  if (lazy) {
+    words.emplace_back("-z");
+  }
+  words.emplace_back("--");
+  words.push_back(path);
+  const auto ended = run_program(std::move(words));
+  if (!ended) {
+    return not_mounted(ended.error().with_context("cannot unmount " + path + " without fuse3 installed"));
+  }
+  if (ended->status == 0) {
     return {};
   }
-  const int error = errno;
-  if (error == EPERM) {
-    // Users unmount what they mounted through libfuse's setuid helper; it prints its own reason.
-    std::vector<std::string> words = {"fusermount3", "-u", "-q"};
-    if (lazy) {
-      words.emplace_back("-z");
-    }
-    words.push_back(mount_point);
-    QCACHE_TRY_ASSIGN(const int code, run_program(std::move(words)));
-    if (code == 0) {
-      return {};
-    }
-    return fail(ErrorKind::kPermission, "cannot unmount " + mount_point +
-                                            ": you did not mount it, or files in it are open (--lazy detaches it)");
+  // It has one status for all reasons, and speaks no other language.
+  if (ended->said.find("Device or resource busy") != std::string::npos) {
+    return fail(system_error(EBUSY, path));
   }
-  if (error == EBUSY) {
+  return not_mounted("cannot unmount " + path + ": " + one_line(ended->said));
+}
+
+/// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed.
+class Ending {
+ public:
+  Ending(Env& env, EndSignals& signals, fuse_session* session, const Operations& operations, const OwnMount& mount,
+         const MountOptions& options)
+      : env_(env),
+        signals_(signals),
+        session_(session),
+        operations_(operations),
+        mount_(mount),
+        options_(options),
+        thread_([this] { run(); }) {}
+  /// The session has ended, for whatever reason.
+  ~Ending() { join(); }
+  Ending(const Ending&) = delete;
+  Ending& operator=(const Ending&) = delete;
+
+  void join() {
+    if (thread_.joinable()) {
+      signals_.stop_waiting();
+      thread_.join();
+    }
+  }
+  /// Whether a signal has told it to.
+  [[nodiscard]] bool was_told() const { return told_; }
+
+ private:
+  void run() {
+    if (signals_.wait(std::nullopt) == EndSignals::Event::kSignal) {
+      told_ = true;
+      linger();
+      fuse_session_exit(session_);
+#if !QCACHE_HAS_PASSTHROUGH
+      ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
+#endif
+    }
+  }
+
+  void linger() {
+    constexpr std::chrono::milliseconds kLook{100};
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point end = Clock::now() + options_.linger;
+    if (operations_.files_served_here() == 0 || Clock::now() >= end) {
+      return;
+    }
+    spdlog::info("told to end: {} is taken off its mount point, and its open files ({}) are served for up to {}",
+                 options_.mount_point, operations_.files_served_here(), format_duration(options_.linger));
+    if (mount_.on_top()) {
+      if (const Status detached = unmount(env_, options_.mount_point, true); !detached) {
+        spdlog::warn("{}", detached.error().message);
+      }
+    }
+    while (operations_.files_served_here() > 0 && Clock::now() < end) {
+      if (signals_.wait(kLook) != EndSignals::Event::kTimeout) {
+        return;
+      }
+    }
+  }
+
+  Env& env_;
+  EndSignals& signals_;
+  fuse_session* const session_;
+  const Operations& operations_;
+  const OwnMount& mount_;
+  const MountOptions& options_;
+  std::atomic<bool> told_{false};
+  [[maybe_unused]] const pthread_t main_ = ::pthread_self();
+  std::thread thread_;
+};
+
+/// Serves until there is nothing left to serve, and says how it ended.
+Status run_loop(Env& env, fuse_session* session, const OwnMount& mount, const Ending& ending,
+                const std::string& mount_point) {
+  fuse_loop_config* config = fuse_loop_cfg_create();
+  fuse_loop_cfg_set_max_threads(config, kMostThreads);
+  fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
+  const int ended = fuse_session_loop_mt(session, config);
+  fuse_loop_cfg_destroy(config);
+  if (ended < 0) {
+    return not_mounted(system_error(-ended, "the mount on " + mount_point + " could not be served"));
+  }
+  if (!ending.was_told() && mount.exists(env)) {
+    // The kernel says the same of a mount that was unmounted and of one that it has given up.
+    return not_mounted(
+        fmt::format("the kernel has given up the mount on {}: a request took longer than the sysctls "
+                    "fs.fuse.max_request_timeout and default_request_timeout allow, or somebody aborted the connection",
+                    mount_point));
+  }
+  return {};
+}
+
+}  // namespace
+
+Status unmount(Env& env, const std::string& mount_point, bool lazy) {
+  QCACHE_TRY_ASSIGN(const MountPoint point, look_at_mount_point(env, mount_point));
+  if (!point.is_qcache()) {
+    const std::string what =
+        point.mounted_here
+            ? fmt::format("what is mounted there is {}, not qcache (umount takes that down)", point.mount.type)
+        : point.mount.type == kQcacheMountType ? fmt::format("it lies in the mount {}", point.mount.mount_point)
+                                               : "nothing is mounted there";
+    return fail(ErrorKind::kNotFound, fmt::format("there is no qcache mount on {}: {}", mount_point, what));
+  }
+  const int flags = UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0);
+  Status done;
+  if (::umount2(point.path.c_str(), flags) != 0) {
+    const int error = errno;
+    if (error == EPERM && ::geteuid() != 0 && point.mount.user_id && *point.mount.user_id != ::getuid()) {
+      return fail(ErrorKind::kPermission,
+                  fmt::format("cannot unmount {}: user {} mounted it, who can do that, and root", point.path,
+                              *point.mount.user_id));
+    }
+    // Users unmount what they mounted through libfuse's setuid helper.
+    done = error == EPERM ? unmount_by_helper(point.path, lazy)
+                          : fail(system_error(error, "cannot unmount " + point.path));
+  }
+  if (!done && done.error().sys_errno == EBUSY) {
     return fail(ErrorKind::kBusy,
-                "cannot unmount " + mount_point + ": files in it are open (close them, or use --lazy)");
+                "cannot unmount " + point.path + ": files in it are open (close them, or use --lazy)");
   }
-  if (error == EINVAL) {
-    return fail(ErrorKind::kNotFound, "nothing is mounted on " + mount_point);
-  }
-  return fail(system_error(error, "cannot unmount " + mount_point));
+  return done;
 }
 
 Status serve_mount(Env& env, const MountOptions& options, const std::function<void()>& on_ready) {
   MountOptions resolved = options;
   QCACHE_TRY_ASSIGN(resolved.engine.roots, resolved_roots(env, options.engine.roots));
-  QCACHE_TRY(prepare_mount_point(env, resolved));
+  QCACHE_TRY_ASSIGN(UniqueFd claimed, prepare_mount_point(env, resolved));
   resolved.engine.mount_point = resolved.mount_point;
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
   ControlFiles control(*engine, resolved.mount_point);
-  Operations operations(*engine, control, resolved.passthrough, on_ready);
+  Operations operations(*engine, control, resolved.passthrough, resolved.max_read);
 
   Args args;
   args.option("subtype=qcache");
@@ -382,45 +549,67 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   if (resolved.allow_other) {
     args.option("allow_other");
   }
+  if (resolved.max_read > 0) {
+    args.option(fmt::format("max_read={}", resolved.max_read));
+  }
   for (const std::string& option : resolved.kernel_options) {
-    args.option(option);
+    args.option(escaped(option));
   }
   if (resolved.debug) {
     args.add("-d");
   }
+  std::optional<LibfuseWords> words(std::in_place);
   const fuse_lowlevel_ops& ops = Operations::table();
-  const std::unique_ptr<fuse_session, SessionCloser> session(
-      fuse_session_new(args.get(), &ops, sizeof ops, &operations));
+  std::unique_ptr<fuse_session, SessionCloser> session(fuse_session_new(args.get(), &ops, sizeof ops, &operations));
   if (!session) {
-    return fail(ErrorKind::kInvalidArgument, "libfuse does not accept the mount options");
+    return fail(ErrorKind::kInvalidArgument, "libfuse does not accept the mount options" + LibfuseWords::reason());
   }
   QCACHE_TRY_ASSIGN(EndSignals signals, EndSignals::catch_them());
-  Status result;
   if (fuse_session_mount(session.get(), resolved.mount_point.c_str()) != 0) {
-    result =
-        fail(ErrorKind::kPermission,
-             fmt::format("cannot mount on {}: run as root, or install fuse3 and check that /dev/fuse may be opened",
-                         resolved.mount_point));
-  } else {
-    spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
-    operations.connect(fuse_session_fd(session.get()));
-    Ending ending(signals, session.get(), operations, resolved);
-    const EndWatch end_watch(session.get(), resolved.mount_point, [&ending] { return ending.is_mounted(); });
-    fuse_loop_config* config = fuse_loop_cfg_create();
-    fuse_loop_cfg_set_max_threads(config, kMostThreads);
-    fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
-    fuse_session_loop_mt(session.get(), config);
-    fuse_loop_cfg_destroy(config);
-    // Waiting reads are answered while the session still takes answers.
-    engine->stop();
-    operations.stop();
-    operations.disconnect();
-    ending.join();
-    if (ending.is_mounted()) {
-      fuse_session_unmount(session.get());
+    const std::string reason = LibfuseWords::reason();
+    return not_mounted(fmt::format("cannot mount on {}{}", resolved.mount_point,
+                                   reason.empty() ? ": only root may without fusermount3 (package fuse3), and "
+                                                    "fusermount3 says why it does not"
+                                                  : reason));
+  }
+  words.reset();
+  claimed.reset();
+  const OwnMount own(resolved.mount_point);
+  operations.connect(fuse_session_fd(session.get()));
+  std::optional<EndWatch> end_watch(std::in_place, session.get(), resolved.mount_point,
+                                    [&own] { return own.on_top(); });
+  Ending ending(env, signals, session.get(), operations, own, resolved);
+  std::thread announcer([&] {
+    // It can be used when it has answered, and the kernel may refuse what was agreed on until then.
+    const auto name = env.stat(resolved.mount_point + "/.qcache");
+    if (name && own.holds_device(name->device)) {
+      spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
+      on_ready();
     }
+  });
+  const Status result = run_loop(env, session.get(), own, ending, resolved.mount_point);
+  // Waiting reads are answered while the session still takes answers.
+  engine->stop();
+  operations.stop();
+  operations.disconnect();
+  ending.join();
+  if (own.on_top()) {
+    fuse_session_unmount(session.get());
+  }
+  if (own.on_top()) {
+    // libfuse leaves a mount whose connection is gone already.
+    if (const Status cleared = unmount(env, resolved.mount_point, true); !cleared) {
+      spdlog::error("{}", cleared.error().message);
+    }
+  }
+  if (own.exists(env)) {
+    spdlog::warn("the mount on {} stays, dead, below what covers it", resolved.mount_point);
+  } else {
     spdlog::info("unmounted {}", resolved.mount_point);
   }
+  end_watch.reset();
+  session.reset();
+  announcer.join();  // nothing keeps it waiting once the session is closed
   return result;
 }
 

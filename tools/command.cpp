@@ -19,13 +19,15 @@ bool called_as_mount_helper(const std::string& program, const std::vector<std::s
 
 ExitCode run_mount_helper(const std::vector<std::string>& arguments, CommandContext& context) {
   auto request = parse_helper_arguments(arguments);
-  const Status mounted =
-      request ? perform_mount(context.env, std::move(*request)) : Status(fail(std::move(request).error()));
-  if (mounted) {
-    return ExitCode::kOk;
+  if (!request) {
+    report(context, request.error());
+    return ExitCode::kMountHelperUsage;
   }
-  report(context, mounted.error());
-  return ExitCode::kMountFailed;
+  if (const Status mounted = perform_mount(context.env, std::move(*request)); !mounted) {
+    report(context, mounted.error());
+    return ExitCode::kMountHelperFailed;
+  }
+  return ExitCode::kOk;
 }
 
 }  // namespace

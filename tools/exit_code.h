@@ -15,6 +15,9 @@ enum class ExitCode : int {
   kMountFailed = 6,       ///< the mount could not be made or taken down
   kBusy = 7,              ///< in use
   kIntegrityFailure = 8,  ///< verify found files that differ from their records
+  // What mount(8) hands on from its helper, so these are its own numbers.
+  kMountHelperUsage = 1,    ///< incorrect invocation
+  kMountHelperFailed = 32,  ///< the mount failed
 };
 
 [[nodiscard]] ExitCode exit_code_of(const Error& error);

@@ -19,6 +19,7 @@ struct MountWords {
   bool foreground = false;
   bool no_passthrough = false;
   bool allow_other = false;
+  bool over = false;
   bool debug = false;
 };
 
@@ -52,6 +53,9 @@ Result<MountRequest> to_request(const MountWords& words) {
   if (words.allow_other) {
     options.emplace_back("allow_other");
   }
+  if (words.over) {
+    options.emplace_back("over");
+  }
   for (const std::string& option : options) {
     QCACHE_TRY(apply_mount_option(option, request));
   }
@@ -61,6 +65,11 @@ Result<MountRequest> to_request(const MountWords& words) {
 ExitCode mount_exit_code(const Error& error) {
   const ExitCode code = exit_code_of(error);
   return code == ExitCode::kFailure || code == ExitCode::kNotFound ? ExitCode::kMountFailed : code;
+}
+
+ExitCode unmount_exit_code(const Error& error) {
+  const bool told_apart = error.kind == ErrorKind::kNotFound || error.kind == ErrorKind::kBusy;
+  return told_apart ? exit_code_of(error) : ExitCode::kMountFailed;
 }
 
 void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
@@ -79,6 +88,7 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_flag("--no-passthrough", words->no_passthrough,
                     "Serve complete files through the daemon instead of handing them to the kernel");
   command->add_flag("--allow-other", words->allow_other, "Let other users read the mount");
+  command->add_flag("--over", words->over, "Mount also where a qcache mount is already, and cover it");
   command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)");
   command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)");
   command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)");
@@ -111,9 +121,9 @@ void add_unmount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_flag("--lazy", words->lazy, "Detach it even while files in it are open");
   command->footer("Example:\n  qcache unmount /mnt/qcache");
   command->callback([&context, &exit, words] {
-    if (const Status done = unmount(words->mount_point, words->lazy); !done) {
+    if (const Status done = unmount(context.env, words->mount_point, words->lazy); !done) {
       report(context, done.error());
-      exit = mount_exit_code(done.error());
+      exit = unmount_exit_code(done.error());
     }
   });
 }

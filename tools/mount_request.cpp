@@ -16,13 +16,35 @@ namespace qcache {
 namespace {
 
 // Of interest to mount(8), systemd or fstab readers only. They reach every helper, which must accept them.
-constexpr std::array kIgnored = {"defaults", "nofail", "_netdev", "auto",  "noauto", "user",
-                                 "nouser",   "users",  "nousers", "owner", "group",  "rw",
-                                 "suid",     "dev",    "exec",    "async", "nowarn"};
-// Known to the kernel or to libfuse's mount code; passed on as they are.
-constexpr std::array kPassedOn = {"ro",      "nosuid",    "nodev",       "noexec",      "noatime", "nodiratime",
-                                  "atime",   "relatime",  "strictatime", "sync",        "dirsync", "auto_unmount",
-                                  "context", "fscontext", "defcontext",  "rootcontext", "max_read"};
+constexpr std::array kIgnored = {"defaults", "nofail", "_netdev", "auto",  "noauto",  "user",   "nouser", "users",
+                                 "nousers",  "owner",  "noowner", "group", "nogroup", "nowarn", "silent", "loud"};
+// True of every mount of ours, or without meaning in one: the kernel keeps no access times for FUSE, nothing can be
+// written, and there are no links.
+constexpr std::array kAlwaysSo = {
+    "default_permissions", "nonempty",    "atime",         "diratime", "relatime",   "norelatime", "lazytime",
+    "nolazytime",          "strictatime", "nostrictatime", "iversion", "noiversion", "mand",       "nomand",
+    "symfollow",           "nosymfollow"};
+// Flags that libfuse's mount code hands to the kernel, the last of a pair counting.
+constexpr std::array kPassedOn = {"ro",     "rw",    "suid", "nosuid",  "dev",     "nodev",     "exec",
+                                  "noexec", "async", "sync", "dirsync", "noatime", "nodiratime"};
+// Security labels, for the kernel as well.
+constexpr std::array kPassedOnWithValue = {"context", "fscontext", "defcontext", "rootcontext"};
+constexpr unsigned kLeastRead = 4096;  // the kernel takes less for this
+
+struct Refused {
+  const char* name;
+  const char* reason;
+};
+constexpr std::array kRefused = {
+    Refused{"auto_unmount", "a dead mount is cleared by the next 'qcache mount', by 'qcache unmount', or by systemd"},
+    Refused{"remount", "a mount cannot be changed: unmount it and mount it again"},
+    Refused{"uid", "files belong to who mounts them"},
+    Refused{"gid", "files belong to who mounts them"},
+    Refused{"umask", "nobody can write, and --allow-other lets others read"},
+    Refused{"allow_root", "root can become who mounts; --allow-other lets everybody read"},
+    Refused{"fsname", "it is made of the model folders"},
+    Refused{"subtype", "it is always qcache"},
+};
 
 bool contains(const auto& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
@@ -58,10 +80,54 @@ std::vector<std::string> split_roots(const std::string& spec) {
 
 Status apply_mount_option(const std::string& option, MountRequest& request) {
   const size_t equals = option.find('=');
+  const bool has_value = equals != std::string::npos;
   const std::string name = option.substr(0, equals);
-  const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
+  const std::string value = has_value ? option.substr(equals + 1) : "";
   MountOptions& mount = request.options;
-  if (name == "cache_dir") {
+  const auto flag = [&](bool& target, bool to) -> Status {
+    if (has_value) {
+      return fail(ErrorKind::kInvalidArgument, fmt::format("the mount option {} takes no value", name));
+    }
+    target = to;
+    return {};
+  };
+  if (name.starts_with("x-") || name.starts_with("X-") || name == "comment" || name == "user") {
+    return {};
+  }
+  if (const auto* const refused =
+          std::find_if(kRefused.begin(), kRefused.end(), [&](const Refused& other) { return other.name == name; });
+      refused != kRefused.end()) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("the mount option {} is refused: {}", name, refused->reason));
+  }
+  bool ignored = false;
+  if (contains(kIgnored, name) || contains(kAlwaysSo, name)) {
+    return flag(ignored, true);
+  }
+  if (contains(kPassedOn, name)) {
+    mount.kernel_options.push_back(option);
+    return flag(ignored, true);
+  }
+  if (name == "passthrough" || name == "no_passthrough") {
+    return flag(mount.passthrough, name == "passthrough");
+  }
+  if (name == "allow_other") {
+    return flag(mount.allow_other, true);
+  }
+  if (name == "over") {
+    return flag(mount.over, true);
+  }
+  constexpr std::array kWithValue = {"cache_dir", "max_age",  "max_size", "aging_interval",
+                                     "threads",   "max_read", "log_file", "log_level"};
+  if (!contains(kWithValue, name) && !contains(kPassedOnWithValue, name)) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("unknown mount option '{}': see 'qcache mount --help'", option));
+  }
+  if (value.empty()) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("the mount option {} needs a value", name));
+  }
+  if (contains(kPassedOnWithValue, name)) {
+    mount.kernel_options.push_back(option);
+  } else if (name == "cache_dir") {
     mount.engine.cache_directory = value;
   } else if (name == "max_age") {
     if (value == "never") {
@@ -75,34 +141,30 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
     QCACHE_TRY_ASSIGN(mount.engine.aging_interval, parse_duration(value));
   } else if (name == "threads") {
     QCACHE_TRY_ASSIGN(mount.engine.threads, parse_count(value, "threads"));
-  } else if (name == "passthrough") {
-    mount.passthrough = true;
-  } else if (name == "no_passthrough") {
-    mount.passthrough = false;
-  } else if (name == "allow_other") {
-    mount.allow_other = true;
   } else if (name == "linger") {
     QCACHE_TRY_ASSIGN(mount.linger, parse_duration(value));
+  } else if (name == "max_read") {
+    QCACHE_TRY_ASSIGN(mount.max_read, parse_count(value, "max_read"));
+    if (mount.max_read < kLeastRead) {
+      return fail(ErrorKind::kInvalidArgument,
+                  fmt::format("max_read takes {} bytes or more, not '{}'", kLeastRead, value));
+    }
   } else if (name == "log_file") {
     request.log_file = value;
   } else if (name == "log_level") {
     request.log_level = value;
-  } else if (contains(kPassedOn, name)) {
-    mount.kernel_options.push_back(option);
-  } else if (!contains(kIgnored, name) && !name.starts_with("x-") && !name.starts_with("X-") &&
-             !name.starts_with("comment")) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("unknown mount option '{}': see 'qcache mount --help'", option));
   }
   return {};
 }
 
 std::vector<std::string> split_mount_options(const std::string& text) {
   std::vector<std::string> out(1);
+  bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
+    quoted ^= text[i] == '"';
     if (text[i] == '\\' && i + 1 < text.size()) {
       out.back() += text[++i];
-    } else if (text[i] == ',') {
+    } else if (text[i] == ',' && !quoted) {
       out.emplace_back();
     } else {
       out.back() += text[i];
@@ -133,8 +195,14 @@ Result<MountRequest> parse_helper_arguments(const std::vector<std::string>& argu
       ++i;  // the type is known, and mount(8) enters a namespace itself
     } else if (word.find_first_not_of("sfnvrw", 1) != std::string::npos) {
       return fail(ErrorKind::kInvalidArgument, "unknown flag " + word);
-    } else if (word.find('f') != std::string::npos) {
-      request.fake = true;
+    } else {
+      for (const char letter : word) {
+        if (letter == 'f') {
+          request.fake = true;
+        } else if (letter == 'r' || letter == 'w') {
+          request.options.kernel_options.emplace_back(letter == 'r' ? "ro" : "rw");
+        }
+      }
     }
   }
   if (names.size() != 2) {
@@ -154,6 +222,9 @@ Status perform_mount(Env& env, MountRequest request) {
   std::error_code ignored;
   engine.cache_directory = std::filesystem::absolute(engine.cache_directory, ignored).lexically_normal().string();
   request.options.mount_point = std::filesystem::absolute(request.options.mount_point, ignored).string();
+  if (!request.log_file.empty()) {
+    request.log_file = std::filesystem::absolute(request.log_file, ignored).string();
+  }
   for (std::string& root : engine.roots) {
     root = std::filesystem::absolute(root, ignored).string();
   }
@@ -166,8 +237,15 @@ Status perform_mount(Env& env, MountRequest request) {
     return {};
   }
   LogOptions log{request.log_file, level};
+  const auto begin_log = [&log]() -> Status {
+    Status begun = start_logging(log);
+    if (!begun) {
+      begun.error().kind = ErrorKind::kIo;  // no fault of the cache directory's
+    }
+    return begun;
+  };
   if (request.foreground) {
-    QCACHE_TRY(start_logging(log));
+    QCACHE_TRY(begin_log());
     return serve_mount(env, request.options, [] { notify_service_ready(); });
   }
   return run_in_background([&](const std::function<void()>& ready) -> Status {
@@ -176,7 +254,7 @@ Status perform_mount(Env& env, MountRequest request) {
       QCACHE_TRY_ASSIGN(const CacheDirectory directory, CacheDirectory::open(env, engine.cache_directory));
       log.file = directory.path() + "/qcache.log";
     }
-    QCACHE_TRY(start_logging(log));
+    QCACHE_TRY(begin_log());
     return serve_mount(env, request.options, ready);
   });
 }

@@ -18,17 +18,20 @@ struct MountRequest {
 };
 
 /// Applies one mount option ("cache_dir=/x", "allow_other", "nofail") to the request. Options that only concern
-/// mount(8) and systemd are accepted and ignored; those of the kernel are passed on; others are kInvalidArgument.
+/// mount(8) and systemd, or mean nothing here, are accepted and ignored; those of the kernel are passed on; others are
+/// kInvalidArgument.
 Status apply_mount_option(const std::string& option, MountRequest& request);
 
-/// Splits "a,b=c\,d" at commas that no backslash escapes.
+/// Splits "a,b=c\,d" at commas that no backslash escapes and that are not in double quotes, which stay (SELinux has
+/// commas in its labels).
 std::vector<std::string> split_mount_options(const std::string& text);
 
 /// Decodes how mount(8) calls a helper: `SPEC DIR [-sfnv] [-N ns] [-o opts] [-t type]`. SPEC is a folder of models, or
 /// several joined by ":".
 Result<MountRequest> parse_helper_arguments(const std::vector<std::string>& arguments);
 
-/// Mounts as asked: in the foreground, or in the background, returning when the mount is usable or has failed.
+/// Mounts as asked: in the foreground, or in the background, returning when the mount is usable or has failed. Errors
+/// as of serve_mount().
 Status perform_mount(Env& env, MountRequest request);
 
 }  // namespace qcache

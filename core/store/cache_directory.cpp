@@ -62,7 +62,7 @@ Status make_missing_directory(Env& env, const std::string& path) {
   }
   QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
   if (!stat.is_directory()) {
-    return fail(ErrorKind::kInvalidArgument, path + " is not a directory");
+    return fail(ErrorKind::kUnsupported, path + " is not a directory");
   }
   return {};
 }

@@ -44,6 +44,7 @@ TEST(Command, EveryExitCodeCanBeReached) {
   EXPECT_EQ(runner.run({"info", runner.model("broken")}).exit, ExitCode::kModelUnusable);
   make_directories(runner.mount());
   EXPECT_EQ(runner.run({"mount", "-f", runner.dir() / "none", runner.mount()}).exit, ExitCode::kMountFailed);
+  EXPECT_EQ(runner.run({"unmount", runner.mount()}).exit, ExitCode::kNotFound);
 
   runner.env().fail_all(EnvCall::kList, EIO, "/filling");
   EXPECT_EQ(runner.run({"ls"}).exit, ExitCode::kFailure);
@@ -78,9 +79,12 @@ TEST(Command, ActsAsMountHelper) {
             ExitCode::kOk);
   EXPECT_EQ(run_command("qcache", {"/models", "/mnt", "-f", "-o", "ro"}, context), ExitCode::kOk);
   EXPECT_EQ(err.str(), "");
-  EXPECT_EQ(run_command("mount.fuse.qcache", {"/models", "/mnt", "-f", "-o", "bogus"}, context),
-            ExitCode::kMountFailed);
+  // Its numbers are those of mount(8), which hands them on.
+  EXPECT_EQ(static_cast<int>(run_command("mount.fuse.qcache", {"/models", "/mnt", "-f", "-o", "bogus"}, context)), 1);
   EXPECT_THAT(err.str(), HasSubstr("unknown mount option 'bogus'"));
+  const std::string nowhere = runner.dir() / "nowhere";
+  EXPECT_EQ(static_cast<int>(run_command("mount.fuse.qcache", {nowhere, runner.dir().path()}, context)), 32);
+  EXPECT_THAT(err.str(), HasSubstr(nowhere));
 }
 
 TEST(Command, RefusesAWrongCommandLine) {

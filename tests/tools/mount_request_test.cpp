@@ -30,6 +30,7 @@ TEST(MountOptionList, SplitsAtCommasThatAreNotEscaped) {
       {R"(cache_dir=/a\,b,ro)", {"cache_dir=/a,b", "ro"}},
       {R"(cache_dir=/a\\b)", {R"(cache_dir=/a\b)"}},
       {R"(cache_dir=/a\)", {R"(cache_dir=/a\)"}},
+      {R"(context="s0:c1,c2",ro)", {R"(context="s0:c1,c2")", "ro"}},
   };
   for (const auto& c : cases) {
     EXPECT_EQ(split_mount_options(c.text), c.expected) << c.text;
@@ -48,11 +49,13 @@ TEST(MountHelper, AcceptsWhatMountPassesForFstabLines) {
                                   "nouser",
                                   "owner",
                                   "group",
-                                  "rw",
-                                  "suid",
-                                  "dev",
-                                  "exec",
-                                  "async",
+                                  "user=joe",
+                                  "default_permissions",
+                                  "nonempty",
+                                  "relatime",
+                                  "strictatime",
+                                  "lazytime",
+                                  "nosymfollow",
                                   "comment=systemd.automount",
                                   "x-systemd.automount",
                                   "x-systemd.idle-timeout=5min",
@@ -68,10 +71,14 @@ TEST(MountHelper, AcceptsWhatMountPassesForFstabLines) {
 }
 
 TEST(MountHelper, PassesKernelOptionsOn) {
-  for (const char* option : {"ro", "nosuid", "nodev", "noexec", "noatime", "relatime", "sync", "dirsync",
-                             "max_read=4096", "context=system_u:object_r:mnt_t:s0"}) {
+  for (const char* option : {"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime", "async", "sync",
+                             "dirsync", "context=system_u:object_r:mnt_t:s0"}) {
     EXPECT_THAT(parsed({"/models", "/mnt", "-o", option}).options.kernel_options, ElementsAre(option));
   }
+  // The last of a pair counts, so all of them are needed, in their order.
+  EXPECT_THAT(parsed({"/models", "/mnt", "-o", "ro,noexec", "-o", "rw"}).options.kernel_options,
+              ElementsAre("ro", "noexec", "rw"));
+  EXPECT_EQ(parsed({"/models", "/mnt", "-o", "max_read=4096,max_read=131072"}).options.max_read, 131072U);
 }
 
 TEST(MountHelper, TakesOptionsFlagsAndNamesInAnyOrder) {
@@ -86,9 +93,10 @@ TEST(MountHelper, TakesOptionsFlagsAndNamesInAnyOrder) {
     EXPECT_THAT(request.options.engine.roots, ElementsAre("/models")) << ::testing::PrintToString(order);
     EXPECT_EQ(request.options.mount_point, "/mnt");
     EXPECT_TRUE(request.options.allow_other);
-    EXPECT_THAT(request.options.kernel_options, ElementsAre("ro"));
+    EXPECT_EQ(request.options.kernel_options.back(), "ro");
     EXPECT_FALSE(request.fake);
   }
+  EXPECT_THAT(parsed({"/models", "/mnt", "-rw"}).options.kernel_options, ElementsAre("ro", "rw"));
   EXPECT_TRUE(parsed({"/models", "/mnt", "-f"}).fake);
   EXPECT_TRUE(parsed({"/models", "/mnt", "-svf"}).fake);
 }
@@ -109,6 +117,8 @@ TEST(MountHelper, UnderstandsOurOptions) {
   EXPECT_EQ(request.log_level, "debug");
   EXPECT_EQ(parsed({"/m", "/mnt", "-o", "max_age=never"}).options.engine.aging.max_age, std::nullopt);
   EXPECT_TRUE(parsed({"/m", "/mnt", "-o", "no_passthrough,passthrough"}).options.passthrough);
+  EXPECT_FALSE(request.options.over);
+  EXPECT_TRUE(parsed({"/m", "/mnt", "-o", "over"}).options.over);
 }
 
 TEST(MountHelper, SplitsSeveralRootsAtColonsUnlessAFolderIsCalledSo) {
@@ -133,6 +143,18 @@ TEST(MountHelper, RefusesWhatItDoesNotUnderstand) {
       {{"/models", "/mnt", "-o", "max_size=big"}, {"'big'"}},
       {{"/models", "/mnt", "-o", "threads=-1"}, {"threads", "number"}},
       {{"/models", "/mnt", "-z"}, {"unknown flag -z"}},
+      {{"/models", "/mnt", "-o", "auto_unmount"}, {"auto_unmount is refused", "cleared by the next 'qcache mount'"}},
+      {{"/models", "/mnt", "-o", "remount,ro"}, {"remount is refused", "unmount it"}},
+      {{"/models", "/mnt", "-o", "uid=1000"}, {"uid is refused", "belong to who mounts"}},
+      {{"/models", "/mnt", "-o", "umask=022"}, {"umask is refused", "--allow-other"}},
+      {{"/models", "/mnt", "-o", "max_read=100"}, {"max_read", "4096", "'100'"}},
+      {{"/models", "/mnt", "-o", "max_read=5000000000"}, {"max_read", "number"}},
+      {{"/models", "/mnt", "-o", "max_read"}, {"max_read needs a value"}},
+      {{"/models", "/mnt", "-o", "cache_dir="}, {"cache_dir needs a value"}},
+      {{"/models", "/mnt", "-o", "ro=1"}, {"ro takes no value"}},
+      {{"/models", "/mnt", "-o", "passthrough=no"}, {"passthrough takes no value"}},
+      {{"/models", "/mnt", "-o", "max_background=4"}, {"unknown mount option", "max_background=4"}},
+      {{"/models", "/mnt", "-o", "blksize=4096"}, {"unknown mount option", "blksize=4096"}},
   };
   for (const auto& c : cases) {
     EXPECT_THAT(parse_helper_arguments(c.arguments), fails_with(ErrorKind::kInvalidArgument, c.words))
