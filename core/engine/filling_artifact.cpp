@@ -543,6 +543,7 @@ void FillingArtifact::set_warm(bool warm) {
 }
 
 void FillingArtifact::start_afresh() {
+  unstored_.clear();  // there may be room by now
   failure_.reset();
   fill_again_.reset();
   fill_pause_ = kFirstFillPause;

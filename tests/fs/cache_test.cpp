@@ -171,7 +171,9 @@ TEST_F(MountCache, ModelsOnOverlayLeavePassthroughToTheCache) {
     const uint64_t reads = fs.status("reads");
     EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
     EXPECT_EQ(fs.status("passthrough"), MountedFs::passthrough_wanted() ? 1U : 0U);
-    EXPECT_EQ(fs.status("reads") == reads, MountedFs::passthrough_wanted());
+    if (MountedFs::passthrough_wanted()) {
+      EXPECT_EQ(fs.status("reads"), reads);
+    }
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "tests/fs/mount_test.h"
 
@@ -166,10 +167,10 @@ TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
   MountedFs& fs = mount();
   MountedFs::Setup again = setup("mnt");
   again.log_file = dir() / "next.log";
-  std::unique_ptr<MountedFs> next;
+  std::vector<std::unique_ptr<MountedFs>> others;  // kept to the end: each unmounts what is on its mount point
   for (const bool sealed : {false, true}) {
     SCOPED_TRACE(sealed);
-    MountedFs& old = next ? *next : fs;
+    MountedFs& old = others.empty() ? fs : *others.back();
     UniqueFd fd = open_file(old.path("m/nf4/0.bin"));
     auto mapping = std::make_unique<Mapping>(fd.get(), expected.size(), MAP_SHARED, PROT_READ);
     EXPECT_EQ(read_at(fd.get(), 0, 10).error, 0);
@@ -181,9 +182,9 @@ TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
       EXPECT_EQ(old.stop(), 0);
       continue;
     }
-    auto newer = std::make_unique<MountedFs>(again);
-    EXPECT_TRUE(reads_as(read_whole(newer->path("m/nf4/0.bin")), expected)) << "another daemon has taken its place";
-    newer->wait_until_sealed("m/nf4/0.bin");
+    const MountedFs& newer = *others.emplace_back(std::make_unique<MountedFs>(again));
+    EXPECT_TRUE(reads_as(read_whole(newer.path("m/nf4/0.bin")), expected)) << "another daemon has taken its place";
+    newer.wait_until_sealed("m/nf4/0.bin");
     EXPECT_TRUE(old.running());
     Child program([&] { return same_bytes(mapping->bytes(), expected) ? 0 : 1; });
     EXPECT_EQ(program.wait_for(60), 0);
@@ -193,10 +194,9 @@ TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
     fd.reset();
     EXPECT_TRUE(eventually([&] { return !old.running(); }));
     EXPECT_EQ(old.stop(), 0);
-    next = std::move(newer);
-    EXPECT_EQ(stat_error(next->path("m/nf4/0.bin")), 0) << "the old daemon has unmounted the new one";
+    EXPECT_EQ(stat_error(newer.path("m/nf4/0.bin")), 0) << "the old daemon has unmounted the new one";
   }
-  EXPECT_EQ(next->stop(), 0);
+  EXPECT_EQ(others.back()->stop(), 0);
 }
 
 // S185: Told to end while programs have files open that only the daemon can serve (being made, or complete without

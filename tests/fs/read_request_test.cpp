@@ -56,9 +56,9 @@ class KeepsCallback final : public Artifact {
       throw std::bad_alloc();
     }
     struct Pending final : PendingRead {
-      explicit Pending(const ReadCallback& callback) : callback(callback) {}
-      void cancel() override { callback(fail(ErrorKind::kInterrupted, "")); }
-      const ReadCallback& callback;
+      explicit Pending(const ReadCallback& answer) : answer_(answer) {}
+      void cancel() override { answer_(fail(ErrorKind::kInterrupted, "")); }
+      const ReadCallback& answer_;
     };
     return std::make_shared<Pending>(kept);
   }
