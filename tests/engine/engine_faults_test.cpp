@@ -487,6 +487,21 @@ TEST_F(EngineTest, ByteThatFlipsBetweenMakingAndSealingIsMadeAgain) {
   EXPECT_EQ(read_all(), right);
 }
 
+TEST_F(EngineTest, ATileWhoseMarkTheFullDiskRefusesIsServedAllTheSame) {
+  Engine& engine = start();
+  const auto right = made_and_removed();
+  const auto opened = engine.open(name());
+  ASSERT_TRUE(opened);
+  env_.fail_all(EnvCall::kWriteAt, ENOSPC, ".map");
+  const auto got = read(**opened, ByteRange{200'000, 1000});
+  ASSERT_TRUE(got);
+  EXPECT_TRUE(std::equal(got->begin(), got->end(), right->begin() + 200'000));
+  env_.heal();
+  ASSERT_TRUE(engine.set_warm(name(), true));
+  ASSERT_TRUE(sealed());
+  EXPECT_EQ(read_all(), right);
+}
+
 TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
   Engine& engine = start();
   const auto right = made_and_removed();
@@ -509,7 +524,9 @@ TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
   const auto big =
       std::ranges::max_element(groups, {}, [](const Group& group) { return group.tiles.end - group.tiles.first; });
   flip_byte(backing_of(engine, *engine.describe(name())), static_cast<int64_t>(big->data_offsets[0] + 5000));
-  env_.fail(EnvCall::kWriteAt, 2, ENOSPC, "filling/");  // the first is the last tile's, the second is the sealer's
+  // The last tile and its mark; then the sealer's: a digest for each tile before the flipped one, whose mark it takes
+  // back. The next is that tile.
+  env_.fail(EnvCall::kWriteAt, 2 + big->tiles.first + 2, ENOSPC, "filling/");
   read_group(*last);
   ASSERT_TRUE(sealed()) << "its reader stayed, so the file is filled in the background";
   ASSERT_FALSE(engine.errors().empty());

@@ -567,7 +567,7 @@ TEST_F(MountCache, AFullBtrfsEndsNobodyAndCanBeCleared) {
     std::printf("%d reads found the disk full\n", refused);
     EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // access times are written meanwhile, or not
-    ::sync();
+    disk->sync();
     for (const std::string command : {"ls", "gc"}) {
       EXPECT_EQ(run_program({MountedFs::program(), command, "--cache-dir", cache()}, dir() / "said"), 0)
           << command << ": " << read_file(dir() / "said");

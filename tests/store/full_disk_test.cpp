@@ -180,7 +180,7 @@ TEST(FullBtrfs, EndsNobodyWhoIsThereOrComesAndCanBeCleared) {
     EXPECT_EQ(store->find_sealed(sealed.file, sealed.recipe, found), SealedState::kTrusted);
     found.fd.reset();
     EXPECT_EQ(store->entries()->size(), 2U);
-    ::sync();
+    disk->sync();
     store.reset();
     store = open();
     ASSERT_NE(store, nullptr);
@@ -188,7 +188,7 @@ TEST(FullBtrfs, EndsNobodyWhoIsThereOrComesAndCanBeCleared) {
   EXPECT_GT(refused, 0U) << "the disk was not full: this tests nothing";
 
   EXPECT_GE(*store->drop(sealed.file, "test"), sealed.size_bytes);
-  ::sync();
+  disk->sync();
   for (uint32_t tile = 0; tile < half.tile_count; tile += 10) {
     ASSERT_THAT(filling->mark(tile, StoreFixture::right_mark(half, tile)), is_ok());
   }

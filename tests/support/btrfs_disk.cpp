@@ -44,13 +44,18 @@ void BtrfsDisk::fill() {
     for (size_t size = piece.size(); size > 0;) {
       size = ::write(fd.get(), piece.data(), size) == static_cast<ssize_t>(size) ? size : size / 2;
     }
-    ::sync();
+    sync();
   }
+}
+
+void BtrfsDisk::sync() const {
+  const UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ::syncfs(fd.get());
 }
 
 void BtrfsDisk::remove_filling() {
   std::filesystem::remove(path_ + "/ballast");
-  ::sync();
+  sync();
 }
 
 }  // namespace qcache

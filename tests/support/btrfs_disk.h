@@ -19,6 +19,8 @@ class BtrfsDisk {
   /// Until nothing can be written any more.
   void fill();
   void remove_filling();
+  /// What was removed is room again after this.
+  void sync() const;
 
  private:
   explicit BtrfsDisk(std::string path) : path_(std::move(path)) {}
