@@ -131,7 +131,7 @@ TEST_F(QualityTest, ASourceThatCannotBeReadLeavesThemUnknown) {
   const auto model = engine.model("m");
   ASSERT_THAT(model, is_ok());
   const auto plan = *plan_torch_zip(**model, *find_scheme("int8"));
-  uint64_t tile_writes = 0;
+  uint64_t tile_writes = plan->tile_count();  // their marks
   for (uint32_t index = 0; index < plan->tile_count(); ++index) {
     const Tile tile = plan->tile(index);
     for (uint32_t i = 0; i < plan->groups()[tile.group].encoding.stored.size(); ++i) {
