@@ -340,11 +340,12 @@ TEST_F(MountDaemon, LaterMountsBelowAModelFolderAreNotShown) {
 // or not (measured on 2 cores, from memory).
 TEST_F(MountTiming, TenThousandModelsAreListedAndFoundQuickly) {
   small_model().write(model("m0"));
-  const std::string weights = read_file(model("m0") + "/model.safetensors");
-  const std::string config = read_file(model("m0") + "/config.json");
   for (int i = 1; i < 10'000; ++i) {
-    write_file(model("m" + std::to_string(i)) + "/model.safetensors", weights);
-    write_file(model("m" + std::to_string(i)) + "/config.json", config);
+    const std::string folder = model("m" + std::to_string(i));
+    std::filesystem::create_directory(folder);
+    for (const char* name : {"/model.safetensors", "/config.json"}) {
+      std::filesystem::create_hard_link(model("m0") + name, folder + name);
+    }
   }
   ::usleep(100'000);  // all of it lies a moment back
   const MountedFs& fs = mount();
