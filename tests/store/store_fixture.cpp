@@ -153,12 +153,20 @@ void StoreFixture::make_writable(const std::string& path) {
   (void)::chmod(path.c_str(), 0600);
 }
 
+bool StoreFixture::was_demoted(Store& store, const Record& record) {
+  const auto filling = store.peek_filling(record.file, record.recipe);
+  return !exists(store.directory().sealed_path(record.file)) && filling.has_value() && filling->has_value();
+}
+
 std::string StoreFixture::unsoundness(Store& store) {
   const auto records = store.catalog().list();
   if (!records.has_value()) {
     return "the catalog cannot be listed: " + records.error().message;
   }
   for (const Record& record : *records) {
+    if (was_demoted(store, record)) {
+      continue;
+    }
     const auto right = store.verify(record);
     if (!right.has_value()) {
       return record.file + " has a record but cannot be read: " + right.error().message;

@@ -42,8 +42,10 @@ class StoreFixture {
   /// Sealed files may be written by root only; what damages them asks for this first. Absent is fine.
   static void make_writable(const std::string& path);
 
-  /// Says (as text, empty where all is well) what is wrong with the directory: a record whose file is absent or does
-  /// not hold what the record says, or a record whose bytes are not the right ones for its recipe.
+  /// Whether a kill has left the record of a file that was turned into a filling one.
+  [[nodiscard]] static bool was_demoted(Store& store, const Record& record);
+  /// Says (as text, empty where all is well) what is wrong with the directory: a record whose file is absent (and was
+  /// not demoted) or does not hold what the record says, or a record whose bytes are not the right ones for its recipe.
   [[nodiscard]] static std::string unsoundness(Store& store);
 
  private:
