@@ -35,9 +35,9 @@ struct SpaceInfo {
   uint64_t available_bytes = 0;  ///< to this process
 };
 
-/// The seam to the operating system: every file that `core` touches, and the clocks, go through here, so
-/// that a test can make any call fail. All paths are absolute or relative to the working directory; every
-/// error names the path or the purpose. Implementations are safe for concurrent use.
+/// The seam to the operating system, for tests to let calls fail: names, reads, writes and clocks of `core`. LMDB, file
+/// locks, mappings, fchmod, allocation and waiting go around it. All paths are absolute or relative to the working
+/// directory; every error names the path or the purpose. Implementations are safe for concurrent use.
 class Env {
  public:
   virtual ~Env() = default;

@@ -93,9 +93,10 @@ class OpenArtifact {
 /// The facade: everything that `fs` and `tools` ask of the core.
 ///
 /// Finds models, describes and opens their quantized files, seals complete ones, ages the cache directory. Any number
-/// of engines, in any number of processes, may share a cache directory. Thread-safe. Calls may read headers and records
-/// (and so block for milliseconds) but never wait for quantization; reads are asynchronous. The engine must outlive
-/// every OpenArtifact. Start it after forking.
+/// of engines, in any number of processes, may share a cache directory. Thread-safe. Calls read headers and records,
+/// look through model folders, and wait for a file just written to settle: they take as long as those filesystems do
+/// (milliseconds on a local disk, 2 s more at most for settling), but never wait for quantization; reads are
+/// asynchronous. The engine must outlive every OpenArtifact. Start it after forking.
 class Engine final : private FillingObserver {
  public:
   static Result<std::unique_ptr<Engine>> start(Env& env, EngineOptions options);

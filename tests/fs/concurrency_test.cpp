@@ -65,7 +65,7 @@ TEST_F(MountConcurrency, SixteenFirstReadersMakeEachTileOnce) {
   EXPECT_EQ(fs.status("sealed_since_start"), 1U);
 }
 
-// S18: That also holds for several mounts on one cache directory: they share all files.
+// S18: That also holds for several mounts on one cache directory that show the same model folder: they share its files.
 TEST_F(MountConcurrency, TwoMountsShareTheWork) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "fp32");

@@ -203,7 +203,8 @@ TEST_F(MountTree, StatfsIsThatOfTheCacheDirectory) {
 }
 
 // S27: Everything else that would change the mount fails with EROFS, also for root: creating, writing, truncating (by
-// O_TRUNC too), renaming, linking, changing modes and times.
+// O_TRUNC too), renaming, linking, changing modes and times; with EACCES: removing control files and setting other
+// attributes.
 TEST_F(MountTree, NothingCanBeWritten) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
@@ -233,6 +234,10 @@ TEST_F(MountTree, NothingCanBeWritten) {
     EXPECT_EQ(error(::mkdir(fs.path("m/new").c_str(), 0755)), EROFS);
     EXPECT_EQ(error(::chmod(file.c_str(), 0644)), EROFS);
     EXPECT_EQ(error(::utimensat(AT_FDCWD, file.c_str(), nullptr, 0)), EROFS);
+    EXPECT_EQ(error(::unlink(fs.path(".qcache/status").c_str())), EACCES);
+    EXPECT_EQ(error(::rmdir(fs.path(".qcache").c_str())), EACCES);
+    EXPECT_EQ(set_xattr(file, "user.other", "1"), EACCES);
+    EXPECT_EQ(error(::removexattr(file.c_str(), "user.qcache.state")), EPERM);
     EXPECT_EQ(read_whole(file).error, 0) << "sealed " << sealed;
     fs.wait_until_sealed("m/int8/0.bin");
   }
