@@ -60,7 +60,8 @@ Result<Xattrs::Values> Xattrs::values(const Node& node) const {
   } else if (node.kind == NodeKind::kArtifact) {
     QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(node.artifact));
     add("state", std::string(to_string(info.state)));
-    add("progress", fmt::format("{:.4f}", info.progress));
+    QCACHE_TRY_ASSIGN(const double progress, engine_.progress(info));
+    add("progress", fmt::format("{:.4f}", progress));
     add("source", info.model_path);
     if (info.record) {
       add("sha256", to_hex(info.record->sha256));

@@ -95,7 +95,8 @@ class EngineTarget final : public WarmTarget {
 
   [[nodiscard]] Result<WarmState> look() override {
     QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(name_));
-    return WarmState{info.state, info.progress, info.size_bytes, info.error};
+    QCACHE_TRY_ASSIGN(const double progress, engine_.progress(info));
+    return WarmState{info.state, progress, info.size_bytes, info.error};
   }
 
   void stop() override { static_cast<void>(engine_.set_warm(name_, false)); }

@@ -261,12 +261,14 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     info.state = failure ? ArtifactState::kFailed : ArtifactState::kFilling;
     info.error = failure ? failure->message : "";
     info.progress = artifact->progress();
-  } else if (info.state == ArtifactState::kFilling) {
-    info.progress = info.size_bytes == 0
-                        ? 0
-                        : std::min(1.0, static_cast<double>(info.disk_bytes) / static_cast<double>(info.size_bytes));
+  } else if (info.state != ArtifactState::kFilling) {
+    info.progress = 0;
   }
   return info;
+}
+
+Result<double> Engine::progress(const ArtifactInfo& info) {
+  return info.progress ? *info.progress : store_->filling_progress(info.file, info.recipe);
 }
 
 std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {

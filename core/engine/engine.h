@@ -49,10 +49,10 @@ struct ArtifactInfo {
   uint64_t size_bytes = 0;  ///< exact
   uint64_t disk_bytes = 0;  ///< what the cached bytes occupy now
   ArtifactState state = ArtifactState::kAbsent;
-  double progress = 0;
-  std::string error;             ///< why the last read failed, where one did
-  std::optional<Record> record;  ///< where sealed and not touched since
-  int64_t source_mtime_ns = 0;   ///< of the youngest source file
+  std::optional<double> progress;  ///< share of the tiles made; empty where only the map on disk knows (progress())
+  std::string error;               ///< why the last read failed, where one did
+  std::optional<Record> record;    ///< where sealed and not touched since
+  int64_t source_mtime_ns = 0;     ///< of the youngest source file
 };
 
 /// Why a file cannot be opened whose model does not settle.
@@ -130,6 +130,9 @@ class Engine final : private FillingObserver {
   // --- artifacts --------------------------------------------------------------------------------------------------
   /// kNotFound where the model, dtype or rank does not exist.
   Result<ArtifactInfo> describe(const ArtifactName& name);
+  /// The share of the tiles made, 0 to 1, of a file as it was described. Reads the map of one that nobody has open
+  /// here.
+  Result<double> progress(const ArtifactInfo& info);
   /// The files of ranks above 0 that hold bytes, of one model in one dtype; some perhaps twice. May miss what other
   /// processes have done within the last second.
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);

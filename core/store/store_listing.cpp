@@ -86,6 +86,11 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
   return std::optional(std::move(entry));
 }
 
+Result<double> Store::filling_progress(const std::string& file, const Sha256Digest& recipe) {
+  QCACHE_TRY_ASSIGN(const auto entry, filling_entry(file));
+  return entry.has_value() && entry->record.recipe == recipe ? entry->progress : 0.0;
+}
+
 Result<std::vector<CacheEntry>> Store::entries() {
   const auto is_later_state = [](const CacheEntry& later, const CacheEntry& entry) {
     return later.record.method == entry.record.method && later.record.recipe != entry.record.recipe &&

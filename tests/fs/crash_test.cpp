@@ -45,6 +45,23 @@ TEST_F(MountCrash, FillingGoesOnAfterKill) {
   fs.wait_until_sealed("m/fp32/0.bin");
 }
 
+// How far a file is, is told by its tiles, also before anybody has opened it.
+TEST_F(MountCrash, ProgressIsThatOfTheTilesAlsoOfAFileThatNobodyHasOpen) {
+  tiled_model().write(model("m"));
+  const uint32_t tiles = planned_file(model("m"), "int8")->tile_count();
+  MountedFs& fs = mount();
+  {
+    const UniqueFd fd = open_file(fs.path(kInt8));
+    EXPECT_EQ(read_at(fd.get(), 3U << 20U, 10).error, 0);
+    EXPECT_NEAR(std::stod(fs.xattr(kInt8, "progress")), 1.0 / tiles, 0.0001);
+  }
+  fs.kill9();
+  fs.restart();
+  EXPECT_EQ(fs.xattr(kInt8, "state"), "filling");
+  EXPECT_NEAR(std::stod(fs.xattr(kInt8, "progress")), 1.0 / tiles, 0.0001);
+  EXPECT_EQ(fs.xattr("m/nf4/0.bin", "progress"), "0.0000");
+}
+
 // S35: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
 // served, and none is made again.
 TEST_F(MountCrash, KillsAtAnyTimeLoseNothing) {
