@@ -21,6 +21,10 @@ Result<std::unique_ptr<SourceReader>> SourceReader::open(Env& env, std::shared_p
     }
     reader->files_.push_back(std::move(*file));
   }
+  if (!reader->files_.empty()) {
+    QCACHE_TRY_ASSIGN(const FileStat first, env.stat(reader->files_.front().get()));
+    reader->device_ = first.device;
+  }
   for (size_t file = 0; file < reader->files_.size(); ++file) {
     QCACHE_TRY(reader->check(file));
   }

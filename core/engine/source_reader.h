@@ -40,9 +40,7 @@ class SourceReader {
   [[nodiscard]] virtual Status check(size_t file) const;
 
   /// Of the filesystem that holds the files; 0 where there are none.
-  [[nodiscard]] uint64_t device() const {
-    return model_->identity.files.empty() ? 0 : model_->identity.files.front().device;
-  }
+  [[nodiscard]] uint64_t device() const { return device_; }
   [[nodiscard]] const SourceModel& model() const { return *model_; }
 
  protected:
@@ -54,6 +52,7 @@ class SourceReader {
   const std::shared_ptr<const SourceModel> model_;
   Stats& stats_;
   std::vector<UniqueFd> files_;  // constant after open
+  uint64_t device_ = 0;          // likewise
 };
 
 }  // namespace qcache

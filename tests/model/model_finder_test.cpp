@@ -370,7 +370,7 @@ TEST_F(ModelFinderTest, MountsOfQcacheAreNotEvenLookedAt) {
   weights("other/z");
   FakeEnv env;
   const uint64_t device = Env::posix().stat(dir_ / "other")->device;
-  MountTable mounts({{1, "/", dir_ / "mnt", "fuse.qcache", {}}, {2, "/", dir_ / "org/mnt", "fuse.qcache", {}}});
+  MountTable mounts({{1, 1, "/", dir_ / "mnt", "fuse.qcache", {}}, {2, 2, "/", dir_ / "org/mnt", "fuse.qcache", {}}});
   env.fail_all(EnvCall::kStat, ENOTCONN, "mnt");
   env.fail_all(EnvCall::kList, ENOTCONN, "mnt");
   std::atomic<uint64_t> steps{0};
@@ -386,7 +386,7 @@ TEST_F(ModelFinderTest, MountsOfQcacheAreNotEvenLookedAt) {
     EXPECT_THAT(looked.problems, testing::IsEmpty()) << name;
   }
   // A link to such a mount is told by its device.
-  MountTable everywhere({{device, "/", "/elsewhere", "fuse.qcache", {}}});
+  MountTable everywhere({{1, device, "/", "/elsewhere", "fuse.qcache", {}}});
   EXPECT_THAT(walk_root(env, dir_.path(), everywhere, nullptr, steps)->models, testing::IsEmpty());
 }
 
