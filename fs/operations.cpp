@@ -160,6 +160,17 @@ void Operations::when_settled(const Request& request, const std::string& model, 
   });
 }
 
+void Operations::announce_reader(const ArtifactName& weights, int attempt) {
+  int64_t settles_in_ns = 0;
+  // The program will meet what is wrong when it opens them.
+  (void)engine_.expect_reader_now(weights, settles_in_ns);
+  if (settles_in_ns > 0 && attempt < Engine::kSettleAttempts) {
+    later_.after(std::chrono::nanoseconds(settles_in_ns), [this, weights, attempt] {
+      helpers_.run([this, weights, attempt] { announce_reader(weights, attempt + 1); });
+    });
+  }
+}
+
 void Operations::lookup(fuse_req_t req, uint64_t parent, const char* name) {
   const std::shared_ptr<const Node> folder = nodes_.find(parent);
   if (!folder) {
@@ -172,7 +183,7 @@ void Operations::lookup(fuse_req_t req, uint64_t parent, const char* name) {
     if (!found) {
       const auto weights = Tree::foretold_load(*folder, name);
       if (weights && found.error().kind == ErrorKind::kNotFound) {
-        (void)engine_.expect_reader(*weights);  // the program will meet what is wrong when it opens them
+        announce_reader(*weights, 1);
       }
     }
     if (!request->claim()) {

@@ -74,6 +74,8 @@ class Operations {
   void enter_gate(const Request& request, const std::string& model, const Work& work);
   /// Runs `work` through the gate again when the model's files have settled; fails the request at the last attempt.
   void when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt, Work work);
+  /// A program is about to open the weights.
+  void announce_reader(const ArtifactName& weights, int attempt);
   void remove_node(const Request& request, const Node& folder, const std::string& name, bool is_folder);
 
   void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const Node>& node,

@@ -116,8 +116,8 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
   if (name == "over") {
     return flag(mount.over, true);
   }
-  constexpr std::array kWithValue = {"cache_dir", "max_age",  "max_size", "aging_interval",
-                                     "threads",   "max_read", "log_file", "log_level"};
+  constexpr std::array kWithValue = {"cache_dir", "max_age",  "max_size", "aging_interval", "threads",
+                                     "linger",    "max_read", "log_file", "log_level"};
   if (!contains(kWithValue, name) && !contains(kPassedOnWithValue, name)) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("unknown mount option '{}': see 'qcache mount --help'", option));

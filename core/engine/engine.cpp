@@ -273,7 +273,7 @@ Result<double> Engine::progress(const ArtifactInfo& info) {
 
 std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {
   std::vector<ArtifactName> out;
-  const auto found = locate_model(model_name);
+  const auto found = index_.locate_folder(model_name);
   if (!found) {
     return out;
   }
@@ -379,11 +379,15 @@ Result<OpenArtifact> Engine::open_now(const ArtifactName& name, const Sha256Dige
 }
 
 Status Engine::expect_reader(const ArtifactName& name) {
+  return wait_for_settling(name.model, [&](int64_t& settles_in_ns) { return expect_reader_now(name, settles_in_ns); });
+}
+
+Status Engine::expect_reader_now(const ArtifactName& name, int64_t& settles_in_ns) {
+  settles_in_ns = 0;
   QCACHE_TRY_ASSIGN(const ArtifactInfo info, describe(name));
   if (info.state == ArtifactState::kSealed) {
     return {};  // opening it would count as an access
   }
-  int64_t settles_in_ns = 0;
   QCACHE_TRY_ASSIGN(const OpenArtifact opened, open_now(name, nullptr, settles_in_ns));
   if (opened.filling() != nullptr) {
     opened.filling()->expect_reader();
@@ -515,7 +519,7 @@ void Engine::give_up(const std::string& base) {
 }
 
 Status Engine::remove(const ArtifactName& name) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+  QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(name.model));
   const std::string base = base_file_name_of(name, found.path);
   give_up(base);
   std::vector<UniqueFd> held;
@@ -529,7 +533,7 @@ Status Engine::remove(const ArtifactName& name) {
 }
 
 Status Engine::remove_all(const std::string& model_name, const Scheme* scheme) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(model_name));
+  QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(model_name));
   QCACHE_TRY_ASSIGN(const auto entries, store_->entries());
   for (const CacheEntry& entry : entries) {
     const auto path = parse_artifact_path(entry.record.virtual_path);
@@ -548,7 +552,7 @@ Status Engine::remove_all(const std::string& model_name, const Scheme* scheme) {
 
 Status Engine::set_pinned(const ArtifactName& name, bool pinned) {
   if (!pinned) {
-    QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+    QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(name.model));
     return store_->unpin_all(base_file_name_of(name, found.path));
   }
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(name.model));
@@ -562,7 +566,7 @@ Status Engine::set_warm(const ArtifactName& name, bool warm) {
 Status Engine::set_warm_now(const ArtifactName& name, bool warm, int64_t& settles_in_ns) {
   settles_in_ns = 0;
   if (!warm) {
-    QCACHE_TRY_ASSIGN(const FoundModel found, locate_model(name.model));
+    QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(name.model));
     if (const auto artifact = live(base_file_name_of(name, found.path))) {
       artifact->set_warm(false);
     }

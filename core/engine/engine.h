@@ -144,8 +144,10 @@ class Engine final : private FillingObserver {
   /// asked kSettleAttempts times asks for files that are being written.
   Result<OpenArtifact> open_now(const ArtifactName& name, const Sha256Digest* expected, int64_t& settles_in_ns);
   static constexpr int kSettleAttempts = 4;
-  /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open_now().
+  /// A program is about to load the file: begins to make it ahead, where it is not complete. Fails as open();
+  /// the second as open_now().
   Status expect_reader(const ArtifactName& name);
+  Status expect_reader_now(const ArtifactName& name, int64_t& settles_in_ns);
   /// Drops the cached bytes, also those of former states of the model. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
   /// The same for all that is cached of a model, in one scheme or (null) in all. Goes by what is cached, so that it

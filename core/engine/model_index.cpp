@@ -72,7 +72,7 @@ Result<FoundModel> ModelIndex::locate(const std::string& name) {
     const auto place = places_.find(name);
     if (place != places_.end() && std::chrono::steady_clock::now() - place->second.found_at < kLookInterval) {
       if (place->second.may_stop) {
-        return FoundModel{name, place->second.real_path};  // whoever wants more of it sees what has become of it
+        return FoundModel{name, place->second.path};  // whoever wants more of it sees what has become of it
       }
       known = FoundModel{name, place->second.path};
     }
@@ -83,6 +83,11 @@ Result<FoundModel> ModelIndex::locate(const std::string& name) {
     }
   }
   return look_up(name);
+}
+
+Result<FoundModel> ModelIndex::locate_folder(const std::string& name) {
+  QCACHE_TRY_ASSIGN(FoundModel found, locate(name));
+  return root_that_may_stop(name).empty() ? found : resolved(std::move(found));
 }
 
 Result<FoundModel> ModelIndex::look_up(const std::string& name) {
@@ -135,13 +140,16 @@ Result<FoundModel> ModelIndex::look_up(const std::string& name) {
 }
 
 Result<FoundModel> ModelIndex::remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root) {
-  QCACHE_TRY_ASSIGN(FoundModel real, resolved(found));
   const bool may_stop = root->may_stop();
+  FoundModel real = found;
+  if (!may_stop) {
+    QCACHE_TRY_ASSIGN(real, resolved(found));
+  }
   const MutexLock lock(mutex_);
   if (places_.size() >= kMaxPlaces) {
     places_.clear();  // rare, and cheap to fill again
   }
-  places_[found.name] = Place{found.path, real.path, root, may_stop, std::chrono::steady_clock::now()};
+  places_[found.name] = Place{found.path, root, may_stop, std::chrono::steady_clock::now()};
   return real;
 }
 
@@ -177,7 +185,7 @@ Result<FoundModel> ModelIndex::resolved(FoundModel found) const {
 }
 
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& name) {
-  QCACHE_TRY_ASSIGN(const FoundModel found, locate(name));
+  QCACHE_TRY_ASSIGN(const FoundModel found, locate_folder(name));
   if (auto known = unchanged(found)) {
     return known;
   }

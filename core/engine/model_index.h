@@ -36,6 +36,10 @@ class ModelIndex {
   /// the name may lead to; that it is still there, and which snapshot of a hub cache is current, at every call.
   [[nodiscard]] Result<FoundModel> locate(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
+  /// The same with the links in its path followed, so that all names of a folder lead to one path. Of a folder that may
+  /// stop, locate() follows none, as that could hang.
+  [[nodiscard]] Result<FoundModel> locate_folder(const std::string& name) QCACHE_EXCLUDES(mutex_);
+
   /// kNotFound where no folder has this name; kInvalidModel, kPermission and others where it is there but cannot be
   /// served. The identity may not be settled yet: listings may use the model, bytes may not.
   Result<std::shared_ptr<const SourceModel>> get(const std::string& name) QCACHE_EXCLUDES(mutex_);
@@ -63,7 +67,6 @@ class ModelIndex {
 
   struct Place {
     std::string path;
-    std::string real_path;  ///< when it was found
     std::shared_ptr<ModelRoot> root;
     bool may_stop = false;
     std::chrono::steady_clock::time_point found_at;

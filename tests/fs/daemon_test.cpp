@@ -164,8 +164,9 @@ TEST_F(MountDaemon, SignalsUnmountCleanly) {
 TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "nf4");
-  MountedFs& fs = mount();
-  MountedFs::Setup again = setup("mnt");
+  const std::vector<std::string> lingering = {"--linger", "60s"};
+  MountedFs& fs = mount(lingering);
+  MountedFs::Setup again = setup("mnt", lingering);
   again.log_file = dir() / "next.log";
   std::vector<std::unique_ptr<MountedFs>> others;  // kept to the end: each unmounts what is on its mount point
   for (const bool sealed : {false, true}) {

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <array>
 #include <cerrno>
@@ -144,6 +145,9 @@ void MountedFs::start() {
     words.emplace_back("--no-passthrough");
   }
   words.insert(words.end(), setup_.options.begin(), setup_.options.end());
+  if (std::find(words.begin(), words.end(), "--linger") == words.end()) {
+    words.insert(words.end(), {"--linger", "0s"});  // a test that fails leaves files open
+  }
   log_start_ = std::filesystem::exists(setup_.log_file) ? std::filesystem::file_size(setup_.log_file) : 0;
   pid_ = spawn(std::move(words), setup_.log_file);
   wait_until_usable();

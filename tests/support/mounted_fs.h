@@ -26,9 +26,10 @@ class MountedFs {
     std::vector<std::string> models_before{};  ///< more model folders, which come first
     std::string models;
     std::string cache;
-    std::string mount_point;           ///< made where missing
-    std::string log_file;              ///< what the daemon says; appended to
-    std::vector<std::string> options;  ///< more words for `qcache mount`
+    std::string mount_point;  ///< made where missing
+    std::string log_file;     ///< what the daemon says; appended to
+    /// More words for `qcache mount`. Without `--linger` among them it does not linger for files that are open.
+    std::vector<std::string> options;
     /// Words before the program: it runs by "unshare" or "setpriv", as somebody else. Then it counts as usable when its
     /// log says so, because not everybody may look into the mount.
     std::vector<std::string> launcher;
