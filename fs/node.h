@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/engine/artifact_name.h"
+#include "core/model/shared_access.h"
 
 namespace qcache {
 
@@ -39,6 +41,8 @@ struct Node {
   uint64_t size_bytes = 0;
   uint64_t disk_bytes = 0;
   int64_t mtime_ns = 0;
+  /// What users other than the owner may do; none where the mount is the owner's alone.
+  std::optional<SharedAccess> access{};
 
   [[nodiscard]] bool is_directory() const {
     return kind == NodeKind::kRoot || kind == NodeKind::kControl || kind == NodeKind::kModel ||

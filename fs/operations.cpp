@@ -40,7 +40,7 @@ struct ::stat to_stat(const NodeAttributes& from) {
   out.st_mode = from.mode;
   out.st_nlink = S_ISDIR(from.mode) ? 2 : 1;
   out.st_uid = ::geteuid();
-  out.st_gid = ::getegid();
+  out.st_gid = from.gid.value_or(::getegid());
   out.st_size = static_cast<off_t>(from.size_bytes);
   // GNU tar -S and others archive a file without blocks as one hole, unread.
   const uint64_t disk_bytes = std::max<uint64_t>(from.disk_bytes, from.size_bytes > 0 ? 1 : 0);
@@ -95,10 +95,10 @@ void refuse_write(fuse_req_t req) {
 
 }  // namespace
 
-Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, unsigned max_read)
+Operations::Operations(Engine& engine, ControlFiles& control, bool passthrough, bool shared, unsigned max_read)
     : engine_(engine),
       control_(control),
-      tree_(engine, control),
+      tree_(engine, control, shared),
       xattrs_(engine),
       passthrough_(passthrough, engine.store().env()),
       max_read_(max_read) {}
@@ -344,14 +344,10 @@ Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse
                              int64_t& settles_in_ns) {
   if (node.kind == NodeKind::kGenerated) {
     QCACHE_TRY_ASSIGN(handle.text, tree_.generated_text(node));
-    return Tree::generated_key(node.path, handle.text) == node.key ? Status() : changed(node);
+    return {};
   }
   if (node.kind == NodeKind::kCompanion) {
-    QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(node.artifact.model));
-    QCACHE_TRY_ASSIGN(SourceFile source, companions.open(node.relative));
-    if (Tree::companion_key(node.path, source.stat()) != node.key) {
-      return changed(node);
-    }
+    QCACHE_TRY_ASSIGN(SourceFile source, tree_.open_companion(node));
     QCACHE_TRY(hand_to_kernel(id, source.fd(), source.stat().device, handle, fi));
     if (!passthrough_.enabled()) {
       control_.set_passthrough(false);

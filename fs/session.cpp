@@ -540,7 +540,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   resolved.engine.mount_point = resolved.mount_point;
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
   ControlFiles control(*engine, resolved.mount_point);
-  Operations operations(*engine, control, resolved.passthrough, resolved.max_read);
+  Operations operations(*engine, control, resolved.passthrough, resolved.allow_other, resolved.max_read);
 
   Args args;
   args.option("subtype=qcache");

@@ -24,21 +24,37 @@ constexpr mode_t kControlFileMode = S_IFREG | 0444;
 // Writable by the owner: setting an attribute asks for it of files, rm of folders. Nothing can be written all the same.
 constexpr mode_t kFileMode = S_IFREG | 0644;
 constexpr mode_t kFolderMode = S_IFDIR | 0755;
+constexpr mode_t kOthers = 0077;
+// Nobody gets to write by his group; whether a file may be executed is nothing that the mount tells.
+constexpr mode_t kSharedFileBits = 0044;
+constexpr mode_t kSharedFolderBits = 0055;
 // Long, because bytes, size and times of a sealed file never change; bounded, because "accessed" does.
 constexpr double kSealedValidSeconds = 60;
 constexpr double kFolderValidSeconds = 1;
 
-NodeAttributes folder_attributes(std::string_view path, int64_t mtime_ns) {
+// Who may do what is asked anew as often as for folders: what the source forbids shall not be allowed for long.
+void share(const std::optional<SharedAccess>& access, NodeAttributes& out) {
+  if (access) {
+    out.mode = (out.mode & ~kOthers) | (access->bits & (S_ISDIR(out.mode) ? kSharedFolderBits : kSharedFileBits));
+    out.gid = access->gid;
+    out.valid_seconds = std::min(out.valid_seconds, kFolderValidSeconds);
+  }
+}
+
+NodeAttributes folder_attributes(std::string_view path, int64_t mtime_ns,
+                                 const std::optional<SharedAccess>& access = std::nullopt) {
   NodeAttributes out;
   out.mode = kFolderMode;
   out.inode = inode_of_path(path);
   out.mtime_ns = mtime_ns;
   out.atime_ns = mtime_ns;
   out.valid_seconds = kFolderValidSeconds;
+  share(access, out);
   return out;
 }
 
-NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& info) {
+NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& info,
+                                   const std::optional<SharedAccess>& access) {
   NodeAttributes out;
   out.mode = kFileMode;
   out.inode = inode_of_path(path);
@@ -47,6 +63,7 @@ NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& 
   out.mtime_ns = info.source_mtime_ns;
   out.atime_ns = info.record ? info.record->accessed_ns : info.source_mtime_ns;
   out.valid_seconds = info.record ? kSealedValidSeconds : 0;
+  share(access, out);
   return out;
 }
 
@@ -77,6 +94,30 @@ bool is_adapter_folder(const ModelFolder& folder, std::string_view relative) {
   return folder.adapter && relative == AdapterFolder::kName;
 }
 
+/// The files whose bytes the weights are made of.
+std::vector<SourceSpot> weight_spots(const SourceModel& model) {
+  return {model.spots.begin(), model.spots.begin() + static_cast<ptrdiff_t>(model.files.size())};
+}
+
+std::string key_of(const std::optional<SharedAccess>& access) {
+  return access ? fmt::format("{:o} {}", access->bits, access->gid) : std::string();
+}
+
+// Another state of the file is another node, so that no page of the old one is served for the new, and no node is
+// opened with two backing files; so is another access, as the kernel asks for a node's mode before it opens it.
+std::string companion_key(std::string_view path, const FileStat& stat, const std::optional<SharedAccess>& access) {
+  return fmt::format("{} {} {} {} {} {} {}", path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns,
+                     stat.ctime_ns, key_of(access));
+}
+
+std::string generated_key(std::string_view path, std::string_view text, const std::optional<SharedAccess>& access) {
+  return fmt::format("{} {} {}", path, to_hex(sha256(std::as_bytes(std::span(text)))), key_of(access));
+}
+
+tl::unexpected<Error> changed(const Node& node) {
+  return fail(ErrorKind::kSourceChanged, node.path + " changed since it was looked up");
+}
+
 Error no_such(std::string_view what, std::string_view name) {
   return Error{ErrorKind::kNotFound, 0, fmt::format("no {} '{}'", what, name)};
 }
@@ -104,7 +145,7 @@ Result<ResolvedNode> Tree::lookup(const Node& parent, const std::string& name) c
       QCACHE_TRY_ASSIGN(const FoundModel found, engine_.locate_model(name));
       Node node{NodeKind::kModel, name, name};
       node.artifact.model = name;
-      return ResolvedNode{std::move(node), folder_attributes(name, control_.started_ns())};
+      return resolved_folder(std::move(node));
     }
     case NodeKind::kControl:
       return lookup_control(name);
@@ -153,7 +194,7 @@ Result<ResolvedNode> Tree::lookup_dtype(const Node& model, const std::string& na
   const std::string path = model.path + "/" + name;
   Node node{NodeKind::kDtype, path, path, model.artifact};
   node.artifact.scheme = scheme;
-  return ResolvedNode{std::move(node), folder_attributes(path, control_.started_ns())};
+  return resolved_folder(std::move(node));
 }
 
 Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& name) const {
@@ -166,7 +207,7 @@ Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& nam
     artifact.rank = *rank;
     QCACHE_TRY(engine_.folder(artifact.model, *artifact.scheme, *rank));
     const std::string path = dtype.path + "/" + name;
-    return ResolvedNode{Node{NodeKind::kFolder, path, path, artifact}, folder_attributes(path, control_.started_ns())};
+    return resolved_folder(Node{NodeKind::kFolder, path, path, artifact});
   }
   return fail(no_such("file", name));
 }
@@ -191,7 +232,8 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
       node.relative = path;
       node.size_bytes = text.size();
       node.mtime_ns = control_.started_ns();
-      node.key = generated_key(node.path, text);
+      QCACHE_TRY_ASSIGN(node.access, access_of_model(folder.artifact.model));
+      node.key = generated_key(node.path, text, node.access);
       const NodeAttributes found = attributes_when_opened(node);
       return ResolvedNode{std::move(node), found};
     }
@@ -202,20 +244,21 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   const auto subfolder = [&]() {
     Node node{NodeKind::kFolder, folder.path + "/" + name, folder.path + "/" + name, folder.artifact};
     node.relative = path;
-    const NodeAttributes found = folder_attributes(node.path, control_.started_ns());
-    return ResolvedNode{std::move(node), found};
+    return resolved_folder(std::move(node));
   };
   if (is_adapter_folder(*planned, path)) {
     return subfolder();
   }
   QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
-  QCACHE_TRY_ASSIGN(const FileStat stat, companions.stat(path));
+  QCACHE_TRY_ASSIGN(const SourcePlace place, companions.look(path));
+  const FileStat& stat = place.stat;
   if (stat.is_directory()) {
     return subfolder();
   }
   Node node{NodeKind::kCompanion, folder.path + "/" + name, {}, folder.artifact};
   node.relative = path;
-  node.key = companion_key(node.path, stat);
+  node.access = access_of({SourceSpot{place.real, stat.mode, stat.gid}});
+  node.key = companion_key(node.path, stat, node.access);
   node.size_bytes = stat.size_bytes;
   node.disk_bytes = stat.allocated_bytes;
   node.mtime_ns = stat.mtime_ns;
@@ -223,12 +266,46 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   return ResolvedNode{std::move(node), found};
 }
 
-std::string Tree::generated_key(std::string_view path, std::string_view text) {
-  return fmt::format("{} {}", path, to_hex(sha256(std::as_bytes(std::span(text)))));
+ResolvedNode Tree::resolved_folder(Node node) const {
+  const NodeAttributes found = folder_attributes(node.path, control_.started_ns(), access_of_folder(node));
+  return {std::move(node), found};
 }
 
-std::string Tree::companion_key(std::string_view path, const FileStat& stat) {
-  return fmt::format("{} {} {} {} {} {}", path, stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns);
+std::optional<SharedAccess> Tree::access_of(const std::vector<SourceSpot>& spots) const {
+  return shared_ ? std::optional(engine_.folders().access(spots)) : std::nullopt;
+}
+
+Result<std::optional<SharedAccess>> Tree::access_of_model(const std::string& name) const {
+  if (!shared_) {
+    return std::optional<SharedAccess>();
+  }
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine_.model(name));
+  return access_of(source->spots);
+}
+
+std::optional<SharedAccess> Tree::access_of_folder(const Node& node) const {
+  if (!shared_ || node.artifact.model.empty()) {
+    return std::nullopt;
+  }
+  const SourceFolders& folders = engine_.folders();
+  const auto model = engine_.locate_model(node.artifact.model);
+  if (!model) {
+    return SharedAccess{};
+  }
+  auto place = folders.look(node.relative.empty() ? model->path : model->path + '/' + node.relative);
+  if (!place && !node.relative.empty()) {
+    place = folders.look(model->path);  // a folder that qcache adds
+  }
+  return place ? folders.access({SourceSpot{place->real, place->stat.mode, place->stat.gid}}) : SharedAccess{};
+}
+
+Result<SourceFile> Tree::open_companion(const Node& node) const {
+  QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(node.artifact.model));
+  QCACHE_TRY_ASSIGN(SourceFile source, companions.open(node.relative));
+  if (companion_key(node.path, source.stat(), access_of({source.spot()})) != node.key) {
+    return changed(node);
+  }
+  return source;
 }
 
 Result<std::string> Tree::generated_text(const Node& node) const {
@@ -240,7 +317,12 @@ Result<std::string> Tree::generated_text(const Node& node) const {
   if (file == nullptr) {
     return fail(no_such("file", node.relative));
   }
-  return engine_.folder_text(node.artifact.model, *node.artifact.scheme, *file);
+  QCACHE_TRY_ASSIGN(std::string text, engine_.folder_text(node.artifact.model, *node.artifact.scheme, *file));
+  QCACHE_TRY_ASSIGN(const std::optional<SharedAccess> access, access_of_model(node.artifact.model));
+  if (generated_key(node.path, text, access) != node.key) {
+    return changed(node);
+  }
+  return text;
 }
 
 Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
@@ -256,13 +338,14 @@ Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
     const BackingStamp& backing = info.record->backing;
     node.key += fmt::format(" {} {}", backing.inode, backing.ctime_ns);
   }
-  const NodeAttributes found = artifact_attributes(node.path, info);
+  node.access = access_of(weight_spots(*info.source));
+  const NodeAttributes found = artifact_attributes(node.path, info, node.access);
   return ResolvedNode{std::move(node), found};
 }
 
 Result<NodeAttributes> Tree::attributes(const Node& node) const {
   if (node.is_directory()) {
-    return folder_attributes(node.path, control_.started_ns());
+    return folder_attributes(node.path, control_.started_ns(), access_of_folder(node));
   }
   if (node.is_control_file()) {
     NodeAttributes out;
@@ -280,7 +363,7 @@ Result<NodeAttributes> Tree::attributes(const Node& node) const {
   if (info.recipe != node.recipe) {
     return fail(ErrorKind::kSourceChanged, "the model changed since " + node.path + " was looked up");
   }
-  return artifact_attributes(node.path, info);
+  return artifact_attributes(node.path, info, access_of(weight_spots(*info.source)));
 }
 
 NodeAttributes Tree::attributes_when_opened(const Node& node) {
@@ -291,6 +374,7 @@ NodeAttributes Tree::attributes_when_opened(const Node& node) {
   out.disk_bytes = node.disk_bytes;
   out.mtime_ns = node.mtime_ns;
   out.atime_ns = node.mtime_ns;
+  share(node.access, out);
   return out;
 }
 

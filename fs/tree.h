@@ -22,6 +22,7 @@ struct NodeAttributes {
   uint64_t disk_bytes = 0;
   int64_t mtime_ns = 0;
   int64_t atime_ns = 0;
+  std::optional<uint32_t> gid;  ///< none: that of whoever mounted
   /// How long the kernel may answer from this without asking, in seconds.
   double valid_seconds = 0;
 };
@@ -41,7 +42,9 @@ struct ResolvedNode {
 ///     /.qcache/                status, metrics, errors
 class Tree {
  public:
-  Tree(Engine& engine, const ControlFiles& control) : engine_(engine), control_(control) {}
+  /// `shared`: other users than the owner see the mount, and may do with a node what they may do with its sources.
+  Tree(Engine& engine, const ControlFiles& control, bool shared)
+      : engine_(engine), control_(control), shared_(shared) {}
 
   /// The child `name` of a folder. kNotFound where there is none.
   [[nodiscard]] Result<ResolvedNode> lookup(const Node& parent, const std::string& name) const;
@@ -55,12 +58,10 @@ class Tree {
   /// Those of a file that attributes() cannot tell any more: as it was when it was looked up.
   [[nodiscard]] static NodeAttributes attributes_when_opened(const Node& node);
 
-  /// The key of a companion's node. Another state of the file is another node, so that no page of the old one is served
-  /// for the new, and no node is opened with two backing files.
-  [[nodiscard]] static std::string companion_key(std::string_view path, const FileStat& stat);
-  /// The same for a kGenerated file, whose text changes when a file of the weights is sealed or dropped.
-  [[nodiscard]] static std::string generated_key(std::string_view path, std::string_view text);
-  /// What a kGenerated file says now.
+  /// Opens the file of a kCompanion node. kSourceChanged where it is in another state by now.
+  [[nodiscard]] Result<SourceFile> open_companion(const Node& node) const;
+  /// The text of a kGenerated node, whose name leads to another one when a file of the weights is sealed or dropped:
+  /// kSourceChanged.
   [[nodiscard]] Result<std::string> generated_text(const Node& node) const;
 
   /// Names and kinds in a folder, without "." and "..". Reads headers where it must, never tensor bytes.
@@ -80,9 +81,16 @@ class Tree {
   [[nodiscard]] Result<ResolvedNode> lookup_rank(const Node& dtype, const std::string& name) const;
   [[nodiscard]] Result<ResolvedNode> lookup_in_folder(const Node& folder, const std::string& name) const;
   [[nodiscard]] Result<ResolvedNode> lookup_artifact(const ArtifactName& artifact) const;
+  [[nodiscard]] ResolvedNode resolved_folder(Node node) const;
+  /// Of the source's folder that a folder of the mount stands for.
+  [[nodiscard]] std::optional<SharedAccess> access_of_folder(const Node& node) const;
+  /// Of all files that a model was read from: what qcache writes tells of them.
+  [[nodiscard]] Result<std::optional<SharedAccess>> access_of_model(const std::string& name) const;
+  [[nodiscard]] std::optional<SharedAccess> access_of(const std::vector<SourceSpot>& spots) const;
 
   Engine& engine_;
   const ControlFiles& control_;
+  const bool shared_;
 };
 
 /// st_ino of a path of the mount: the same in every mount, never 0 or 1 except for the root's 1.

@@ -73,9 +73,11 @@ void print_file(std::ostream& out, const std::string& title, const Json& documen
   }
 }
 
-Result<ExitCode> print_model(const Surroundings& around, const InfoWords& words, const std::string& path,
-                             const std::string& name, const ProgressLookup& lookup) {
-  QCACHE_TRY_ASSIGN(const ModelReport report, report_model(around.context.env, path, name, lookup));
+// `root` is the folder that the model's links may lead into.
+Result<ExitCode> print_model(const Surroundings& around, const InfoWords& words, const std::string& root,
+                             const std::string& path, const std::string& name, const ProgressLookup& lookup) {
+  QCACHE_TRY_ASSIGN(const ModelReport report,
+                    report_model(around.context.env, SourceFolders(around.context.env, {root}), path, name, lookup));
   around.context.out << (words.json ? json_text(to_json(report)) : text_of(report));
   if (!report.servable()) {
     return fail(ErrorKind::kInvalidModel,
@@ -96,7 +98,7 @@ Result<ExitCode> info_of_folder(const Surroundings& around, const InfoWords& wor
   } else if (store.error().kind != ErrorKind::kNotFound) {
     lookup = progress_unknown();
   }
-  return print_model(around, words, folder.path, folder.name, lookup);
+  return print_model(around, words, folder.root, folder.path, folder.name, lookup);
 }
 
 Result<ExitCode> info_of_mounted_file(const Surroundings& around, const InfoWords& words, const MountPath& place) {
@@ -139,7 +141,11 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
     if (source.empty()) {
       return fail(unknown_model(place.names[0]));
     }
-    return print_model(around, words, source, place.names[0], progress_in_mount(place));
+    if (const std::string error = attribute_or_empty(place.full_path(), "error"); !error.empty()) {
+      return fail(ErrorKind::kInvalidModel, error);
+    }
+    // The mount serves it, so its links lead nowhere else than the mount's folders.
+    return print_model(around, words, "/", source, place.names[0], progress_in_mount(place));
   }
   return info_of_mounted_file(around, words, files_meant(env, std::move(place)).back());
 }

@@ -97,10 +97,10 @@ ProgressLookup progress_unknown() {
   return [](const SourceModel&, const Scheme&) { return FileProgress{"unknown", 0, ""}; };
 }
 
-Result<ModelReport> report_model(Env& env, const std::string& path, const std::string& name,
-                                 const ProgressLookup& lookup) {
+Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const std::string& path,
+                                 const std::string& name, const ProgressLookup& lookup) {
   ModelReport report;
-  QCACHE_TRY_ASSIGN(report.model, read_source_model(env, path, name));
+  QCACHE_TRY_ASSIGN(report.model, read_source_model(env, folders, path, name));
   for (const DtypeInfo& info : Engine::dtypes(report.model)) {
     DtypeReport& dtype = report.dtypes.emplace_back();
     dtype.dtype = info.scheme->name();

@@ -50,8 +50,8 @@ using ProgressLookup = std::function<FileProgress(const SourceModel&, const Sche
 [[nodiscard]] ProgressLookup progress_unknown();
 
 /// Reads the headers of the model in folder `path`, shown as `name`. Fails as read_source_model does.
-Result<ModelReport> report_model(Env& env, const std::string& path, const std::string& name,
-                                 const ProgressLookup& lookup);
+Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const std::string& path,
+                                 const std::string& name, const ProgressLookup& lookup);
 
 [[nodiscard]] std::string text_of(const ModelReport& report);
 [[nodiscard]] Json to_json(const ModelReport& report);

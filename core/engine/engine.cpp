@@ -196,7 +196,7 @@ Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name
 
 Result<CompanionFiles> Engine::companions(const std::string& model_name) {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
-  return CompanionFiles(env_, source->path, source->component, index_.roots());
+  return CompanionFiles(index_.folders().of_model(source->path), source->path, source->component);
 }
 
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
@@ -210,6 +210,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   ArtifactInfo info;
   info.name = name;
   info.model_path = source->path;
+  info.source = source;
   info.file = base_file_name_of(name, source->path);
   info.recipe = recipe_of(name, *source);
   for (const SourceFileIdentity& file : source->identity.files) {

@@ -53,6 +53,7 @@ struct ArtifactInfo {
   std::string error;               ///< why the last read failed, where one did
   std::optional<Record> record;    ///< where sealed and not touched since
   int64_t source_mtime_ns = 0;     ///< of the youngest source file
+  std::shared_ptr<const SourceModel> source;
 };
 
 /// Why a file cannot be opened whose model does not settle.
@@ -167,6 +168,8 @@ class Engine final : private FillingObserver {
   [[nodiscard]] std::vector<ErrorEntry> errors() const;
   [[nodiscard]] Store& store() { return *store_; }
   [[nodiscard]] const std::vector<std::string>& roots() const { return index_.roots(); }
+  /// Where models may be read from.
+  [[nodiscard]] const SourceFolders& folders() const { return index_.folders(); }
   [[nodiscard]] int64_t now_ns() const { return env_.now_ns(); }
   /// Drops what the policy says; also runs by itself every `aging_interval`.
   Result<AgingReport> age();

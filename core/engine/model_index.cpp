@@ -31,9 +31,12 @@ size_t bytes_of(const SourceModel& model) {
 }  // namespace
 
 ModelIndex::ModelIndex(Env& env, std::vector<std::string> roots)
-    : env_(env), paths_(std::move(roots)), mounts_(std::make_shared<MountWatch>(env)) {
+    : env_(env),
+      paths_(std::move(roots)),
+      folders_(env, resolve_folders(env, paths_)),
+      mounts_(std::make_shared<MountWatch>(env)) {
   for (const std::string& path : paths_) {
-    roots_.push_back(std::make_shared<ModelRoot>(env, path, mounts_));
+    roots_.push_back(std::make_shared<ModelRoot>(env, path, mounts_, folders_));
     if (roots_.back()->may_stop()) {
       roots_.back()->begin_walk();  // while it answers
     }
@@ -203,7 +206,7 @@ Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& na
     }
     forget(name);  // its new state is not held beside the old one
   }
-  QCACHE_TRY_ASSIGN(SourceModel model, read_source_model(env_, found.path, name));
+  QCACHE_TRY_ASSIGN(SourceModel model, read_source_model(env_, folders_, found.path, name));
   if (before) {
     model.identity.go_on_from(*before);
   }

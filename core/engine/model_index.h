@@ -12,6 +12,7 @@
 #include "core/base/mutex.h"
 #include "core/engine/model_root.h"
 #include "core/model/model_finder.h"
+#include "core/model/source_folders.h"
 #include "core/model/source_model.h"
 
 namespace qcache {
@@ -55,6 +56,8 @@ class ModelIndex {
   [[nodiscard]] std::string root_that_may_stop(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
   [[nodiscard]] const std::vector<std::string>& roots() const { return paths_; }
+  /// What may be read: the roots, where they led when this was made.
+  [[nodiscard]] const SourceFolders& folders() const { return folders_; }
 
  private:
   struct Slot {
@@ -88,6 +91,7 @@ class ModelIndex {
 
   Env& env_;
   const std::vector<std::string> paths_;
+  const SourceFolders folders_;
   const std::shared_ptr<MountWatch> mounts_;
   std::vector<std::shared_ptr<ModelRoot>> roots_;  // constant after construction
   Mutex mutex_;

@@ -22,8 +22,8 @@ constexpr size_t kMostToldLate = 10'000;
 
 }  // namespace
 
-ModelRoot::ModelRoot(Env& env, std::string path, std::shared_ptr<MountWatch> mounts)
-    : env_(env), path_(std::move(path)), mounts_(std::move(mounts)) {}
+ModelRoot::ModelRoot(Env& env, std::string path, std::shared_ptr<MountWatch> mounts, SourceFolders folders)
+    : env_(env), path_(std::move(path)), mounts_(std::move(mounts)), folders_(std::move(folders)) {}
 
 void ModelRoot::stop() {
   walker_.stop();
@@ -39,7 +39,7 @@ void ModelRoot::begin() {
   walker_.run([self = shared_from_this(), before = last_] {
     std::shared_ptr<const RootWalk> walk;
     const Status done = contain_exceptions("cannot look for models", [&]() -> Status {
-      walk = walk_root(self->env_, self->path_, *self->mounts_->now(), before.get(), self->steps_);
+      walk = walk_root(self->env_, self->folders_, self->path_, *self->mounts_->now(), before.get(), self->steps_);
       return {};
     });
     if (!done) {
@@ -120,7 +120,7 @@ ModelRoot::Answer ModelRoot::look_up(const std::string& name) {
   }
   if (!mounts->may_stop(path_)) {
     const Clock::time_point start = Clock::now();
-    Answer answer{look_up_in_root(env_, path_, *mounts, name, last.get()), true, last != nullptr};
+    Answer answer{look_up_in_root(env_, folders_, path_, *mounts, name, last.get()), true, last != nullptr};
     if (Clock::now() - start >= kLongLookup) {
       const MutexLock lock(mutex_);
       if (!walking_ && (!last_ || Clock::now() - ended_at_ >= kRemembered)) {
@@ -139,7 +139,7 @@ ModelRoot::Answer ModelRoot::look_up(const std::string& name) {
   askers_.run([self = shared_from_this(), question, mounts, last, name] {
     RootLookup lookup;
     const Status done = contain_exceptions("cannot look for the model", [&]() -> Status {
-      lookup = look_up_in_root(self->env_, self->path_, *mounts, name, last.get());
+      lookup = look_up_in_root(self->env_, self->folders_, self->path_, *mounts, name, last.get());
       return {};
     });
     if (!done) {

@@ -25,7 +25,8 @@ namespace qcache {
 /// hangs outlives everything.
 class ModelRoot : public std::enable_shared_from_this<ModelRoot> {
  public:
-  ModelRoot(Env& env, std::string path, std::shared_ptr<MountWatch> mounts);
+  /// `folders`: what may be read, of all roots.
+  ModelRoot(Env& env, std::string path, std::shared_ptr<MountWatch> mounts, SourceFolders folders);
 
   struct Seen {
     std::shared_ptr<const RootWalk> walk;  ///< null where there has been none
@@ -64,6 +65,7 @@ class ModelRoot : public std::enable_shared_from_this<ModelRoot> {
   Env& env_;
   const std::string path_;
   const std::shared_ptr<MountWatch> mounts_;
+  const SourceFolders folders_;
   std::atomic<uint64_t> steps_{0};
 
   mutable Mutex mutex_;

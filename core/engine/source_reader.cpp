@@ -1,9 +1,8 @@
 #include "core/engine/source_reader.h"
 
-#include <fcntl.h>
-
 #include "core/engine/strided_read.h"
 #include "core/engine/worker_pool.h"
+#include "core/model/source_folders.h"
 
 namespace qcache {
 
@@ -13,13 +12,14 @@ SourceReader::SourceReader(Env& env, std::shared_ptr<const SourceModel> model, S
 Result<std::unique_ptr<SourceReader>> SourceReader::open(Env& env, std::shared_ptr<const SourceModel> model,
                                                          Stats& stats) {
   std::unique_ptr<SourceReader> reader(new SourceReader(env, std::move(model), stats));
+  const SourceFolders folders(env, reader->model_->folders);
   for (const std::string& path : reader->model_->files) {
-    auto file = env.open(path, O_RDONLY);
+    auto file = folders.open(path);
     if (!file) {
       const bool gone = file.error().kind == ErrorKind::kNotFound;
       return fail(gone ? ErrorKind::kSourceChanged : file.error().kind, file.error().message);
     }
-    reader->files_.push_back(std::move(*file));
+    reader->files_.push_back(file->take_fd());
   }
   if (!reader->files_.empty()) {
     QCACHE_TRY_ASSIGN(const FileStat first, env.stat(reader->files_.front().get()));

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include "core/base/mount_info.h"
-#include "core/model/hub_cache.h"
 #include "core/model/weight_files.h"
 
 namespace qcache {
@@ -45,14 +44,18 @@ tl::unexpected<Error> not_found(const std::string& relative) {
   return fail(ErrorKind::kNotFound, fmt::format("the model's folder shows no '{}'", relative));
 }
 
+// What leads out of the folders is not there for whoever looks.
+Result<SourcePlace> told_as_absent(Result<SourcePlace> found) {
+  if (!found && found.error().kind == ErrorKind::kInvalidModel) {
+    found.error().kind = ErrorKind::kNotFound;
+  }
+  return found;
+}
+
 }  // namespace
 
-CompanionFiles::CompanionFiles(Env& env, std::string model_path, std::string weights_folder,
-                               std::vector<std::string> roots)
-    : env_(env),
-      model_path_(std::move(model_path)),
-      weights_folder_(std::move(weights_folder)),
-      roots_(std::move(roots)) {}
+CompanionFiles::CompanionFiles(SourceFolders folders, std::string model_path, std::string weights_folder)
+    : folders_(std::move(folders)), model_path_(std::move(model_path)), weights_folder_(std::move(weights_folder)) {}
 
 bool CompanionFiles::is_left_out(const std::string& relative) const {
   const std::string_view folder = folder_of(relative);
@@ -63,79 +66,71 @@ bool CompanionFiles::is_left_out(const std::string& relative) const {
   return (folder.empty() || folder == weights_folder_) && holds_weights_of_some_framework(name);
 }
 
-Result<std::string> CompanionFiles::resolve(const std::string& relative) const {
-  if (relative.empty()) {
-    return model_path_;
-  }
-  if (!is_plain_path(relative) || is_left_out(relative)) {
+Result<SourcePlace> CompanionFiles::look_at_folder(const std::string& relative) const {
+  const std::string path = relative.empty() ? model_path_ : model_path_ + '/' + relative;
+  auto folder = told_as_absent(folders_.look(path));
+  if (folder && (!folder->stat.is_directory() || folder->real != path)) {
     return not_found(relative);
   }
-  const std::string path = model_path_ + '/' + relative;
-  QCACHE_TRY_ASSIGN(std::string real, env_.real_path(path));
-  if (real == path) {
-    return real;  // no link on the way
-  }
-  const std::string folder = path.substr(0, path.rfind('/'));
-  QCACHE_TRY_ASSIGN(const std::string real_folder, env_.real_path(folder));
-  if (real_folder != folder) {
+  return folder;
+}
+
+Result<SourcePlace> CompanionFiles::look_in(const SourcePlace& folder, const std::string& name,
+                                            const std::string& relative) const {
+  if (is_left_out(relative)) {
     return not_found(relative);
   }
-  if (!may_lead_to(real)) {
-    return fail(ErrorKind::kNotFound, fmt::format("{}/{} is a link to {}, outside the mounted folders: qcache does not "
-                                                  "follow it",
-                                                  model_path_, relative, real));
+  auto found = told_as_absent(folders_.look_in(folder, name));
+  if (!found) {
+    return found;
   }
-  return real;
-}
-
-bool CompanionFiles::may_lead_to(const std::string& real) const {
-  const auto is_inside = [&](std::string folder) {
-    folder += folder.ends_with('/') ? "" : "/";
-    return real.starts_with(folder);
-  };
-  if (is_inside(model_path_)) {
-    return true;
-  }
-  if (const auto hub = hub_location(model_path_)) {
-    return is_inside(hub->repo_folder);
-  }
-  return std::any_of(roots_.begin(), roots_.end(), [&](const std::string& root) {
-    const auto real_root = env_.real_path(root);
-    return real_root && is_inside(*real_root);
-  });
-}
-
-Result<std::vector<CompanionEntry>> CompanionFiles::list(const std::string& relative) const {
-  QCACHE_TRY(stat(relative));
-  QCACHE_TRY_ASSIGN(std::vector<std::string> names,
-                    env_.list(relative.empty() ? model_path_ : model_path_ + '/' + relative));
-  std::sort(names.begin(), names.end());
-  std::vector<CompanionEntry> entries;
-  const std::string prefix = relative.empty() ? relative : relative + '/';
-  for (std::string& name : names) {
-    const auto found = stat(prefix + name);
-    if (found) {
-      entries.push_back({std::move(name), found->is_directory()});
-    }
-  }
-  return entries;
-}
-
-Result<FileStat> CompanionFiles::stat(const std::string& relative) const {
-  QCACHE_TRY_ASSIGN(const std::string real, resolve(relative));
-  QCACHE_TRY_ASSIGN(const FileStat found, env_.stat(real));
-  const bool linked_folder = found.is_directory() && !relative.empty() && real != model_path_ + '/' + relative;
-  // A mount of qcache below the folder would show the folder in itself, without end.
-  const bool mount = found.is_directory() && MountTable::read(env_).is_qcache_device(found.device);
-  if (linked_folder || mount || (!found.is_directory() && !found.is_regular())) {
+  const bool linked_folder = found->stat.is_directory() && found->real != folder.real + '/' + name;
+  if (linked_folder || (!found->stat.is_directory() && !found->stat.is_regular())) {
     return not_found(relative);
   }
   return found;
 }
 
+Result<std::vector<CompanionEntry>> CompanionFiles::list(const std::string& relative) const {
+  QCACHE_TRY_ASSIGN(const SourcePlace folder, look(relative));
+  if (!folder.stat.is_directory()) {
+    return not_found(relative);
+  }
+  QCACHE_TRY_ASSIGN(std::vector<std::string> names, folders_.list(folder));
+  std::sort(names.begin(), names.end());
+  std::vector<CompanionEntry> entries;
+  const std::string prefix = relative.empty() ? relative : relative + '/';
+  for (std::string& name : names) {
+    if (const auto found = look_in(folder, name, prefix + name)) {
+      entries.push_back({std::move(name), found->stat.is_directory()});
+    }
+  }
+  return entries;
+}
+
+Result<SourcePlace> CompanionFiles::look(const std::string& relative) const {
+  if (relative.empty()) {
+    return look_at_folder(relative);
+  }
+  if (!is_plain_path(relative)) {
+    return not_found(relative);
+  }
+  if (!is_left_out(relative)) {
+    const std::string path = model_path_ + '/' + relative;
+    auto found = folders_.look(path);
+    if (found && found->real == path && (found->stat.is_directory() || found->stat.is_regular())) {
+      return found;
+    }
+  }
+  // There is a link on the way, or nothing.
+  const std::string parent(folder_of(relative));
+  QCACHE_TRY_ASSIGN(const SourcePlace folder, look_at_folder(parent));
+  return look_in(folder, relative.substr(parent.empty() ? 0 : parent.size() + 1), relative);
+}
+
 Result<SourceFile> CompanionFiles::open(const std::string& relative) const {
-  QCACHE_TRY_ASSIGN(const std::string real, resolve(relative));
-  return SourceFile::open(env_, real);
+  QCACHE_TRY_ASSIGN(const SourcePlace place, look(relative));
+  return folders_.open(place, model_path_ + '/' + relative);
 }
 
 }  // namespace qcache

@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "core/model/source_file.h"
+#include "core/model/source_folders.h"
 #include "core/model/weight_files.h"
 
 namespace qcache {
@@ -16,7 +16,7 @@ constexpr uint64_t kMaxRefBytes = 256;
 
 // The text of refs/main without its line end; empty where there is none that could name a snapshot.
 std::string main_ref(Env& env, const std::string& repo_folder) {
-  auto file = read_small_file(env, repo_folder + "/refs/main", kMaxRefBytes);
+  auto file = SourceFolders(env, resolve_folders(env, {repo_folder})).read(repo_folder + "/refs/main", kMaxRefBytes);
   if (!file) {
     return {};
   }

@@ -10,7 +10,7 @@
 
 #include "core/model/hub_cache.h"
 #include "core/model/pipeline.h"
-#include "core/model/source_file.h"
+#include "core/model/source_folders.h"
 #include "core/model/text.h"
 #include "core/model/torch_checkpoint.h"
 #include "core/model/weight_files.h"
@@ -71,8 +71,9 @@ std::string join(const std::string& folder, std::string_view name) {
 /// Looks at single folders: what each is, from memory where that holds.
 class FolderView {
  public:
-  FolderView(Env& env, const MountTable& mounts, const RootWalk* last, std::vector<std::string>& problems)
-      : env_(env), mounts_(mounts), last_(last), problems_(problems) {}
+  FolderView(Env& env, const SourceFolders& folders, const MountTable& mounts, const RootWalk* last,
+             std::vector<std::string>& problems)
+      : env_(env), folders_(folders), mounts_(mounts), last_(last), problems_(problems) {}
 
   /// `lasting`: it will be the same as long as its stat is.
   struct Seen {
@@ -99,7 +100,7 @@ class FolderView {
     if (auto known = remembered(path, *stat)) {
       return {std::move(known), true};
     }
-    auto names = env_.list(path);
+    auto names = folders_.list(path);
     if (!names) {
       return nothing(names.error(), expected);
     }
@@ -140,7 +141,7 @@ class FolderView {
 
   // A pipeline is one model, not one for each of its parts.
   bool holds_pipeline(const std::string& path, const std::vector<std::string>& names) {
-    return !pipeline_component(env_, path, names).empty();
+    return !pipeline_component(folders_, path, names).empty();
   }
 
   std::optional<std::string> snapshot_of(const std::string& repo) {
@@ -179,14 +180,18 @@ class FolderView {
   }
 
   // Firmware, vocabularies and much else are called *.bin, too. A folder is shown for such a name only where a file of
-  // this kind begins as torch writes it; one that cannot be read may.
+  // this kind begins as torch writes it; one that may not be read may: its model then says why it is not served.
   bool holds_weights(const std::string& path, const std::vector<std::string>& names, WeightSigns signs) {
     if (signs != WeightSigns::kLooseTorch) {
       return signs == WeightSigns::kSure;
     }
     const auto chosen = choose_weight_files(names);
     return chosen && std::any_of(chosen->names.begin(), chosen->names.end(), [&](const std::string& name) {
-             const auto file = SourceFile::open(env_, join(path, name));
+             const auto place = folders_.look(join(path, name));
+             if (!place) {
+               return place.error().kind == ErrorKind::kPermission || place.error().kind == ErrorKind::kInvalidModel;
+             }
+             const auto file = folders_.open(*place, join(path, name));
              if (!file) {
                return file.error().kind == ErrorKind::kPermission;
              }
@@ -197,6 +202,7 @@ class FolderView {
   }
 
   Env& env_;
+  const SourceFolders& folders_;
   const MountTable& mounts_;
   const RootWalk* const last_;
   std::vector<std::string>& problems_;
@@ -205,8 +211,9 @@ class FolderView {
 /// Walks one root depth first, names in byte order, and writes down what it sees.
 class Walk {
  public:
-  Walk(Env& env, const MountTable& mounts, const RootWalk* before, std::atomic<uint64_t>& steps, RootWalk& out)
-      : env_(env), view_(env, mounts, before, out.problems), steps_(steps), out_(out) {}
+  Walk(Env& env, const SourceFolders& folders, const MountTable& mounts, const RootWalk* before,
+       std::atomic<uint64_t>& steps, RootWalk& out)
+      : env_(env), view_(env, folders, mounts, before, out.problems), steps_(steps), out_(out) {}
 
   void root(const std::string& path) {
     const auto real = env_.real_path(path);
@@ -316,8 +323,9 @@ class Walk {
 /// Follows one name into a root: the folders it may lead to, in the order in which a walk meets them.
 class NameLookup {
  public:
-  NameLookup(Env& env, const MountTable& mounts, const std::string& name, const RootWalk* last, RootLookup& out)
-      : env_(env), view_(env, mounts, last, out.problems), name_(name), last_(last), out_(out) {}
+  NameLookup(Env& env, const SourceFolders& folders, const MountTable& mounts, const std::string& name,
+             const RootWalk* last, RootLookup& out)
+      : env_(env), view_(env, folders, mounts, last, out.problems), name_(name), last_(last), out_(out) {}
 
   void root(const std::string& path) {
     const auto real =
@@ -464,20 +472,21 @@ bool would_be_walked(std::string_view root, std::string_view path) {
   return depth >= 0;
 }
 
-std::shared_ptr<const RootWalk> walk_root(Env& env, const std::string& root, const MountTable& mounts,
-                                          const RootWalk* before, std::atomic<uint64_t>& steps) {
+std::shared_ptr<const RootWalk> walk_root(Env& env, const SourceFolders& folders, const std::string& root,
+                                          const MountTable& mounts, const RootWalk* before,
+                                          std::atomic<uint64_t>& steps) {
   auto out = std::make_shared<RootWalk>();
-  Walk(env, mounts, before, steps, *out).root(root);
+  Walk(env, folders, mounts, before, steps, *out).root(root);
   return out;
 }
 
-RootLookup look_up_in_root(Env& env, const std::string& root, const MountTable& mounts, const std::string& name,
-                           const RootWalk* last) {
+RootLookup look_up_in_root(Env& env, const SourceFolders& folders, const std::string& root, const MountTable& mounts,
+                           const std::string& name, const RootWalk* last) {
   RootLookup out;
   const bool possible = !name.empty() && name.size() <= kMaxNameBytes && is_utf8(name) &&
                         name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
   if (possible) {
-    NameLookup(env, mounts, name, last, out).root(root);
+    NameLookup(env, folders, mounts, name, last, out).root(root);
   }
   return out;
 }
@@ -502,22 +511,24 @@ FoundModels join_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks
 
 FoundModels find_models(Env& env, const std::vector<std::string>& roots) {
   const MountTable mounts = MountTable::read(env);
+  const SourceFolders folders(env, resolve_folders(env, roots));
   std::atomic<uint64_t> steps{0};
   std::vector<std::shared_ptr<const RootWalk>> walks;
   for (const std::string& root : roots) {
-    walks.push_back(walk_root(env, root, mounts, nullptr, steps));
+    walks.push_back(walk_root(env, folders, root, mounts, nullptr, steps));
   }
   return join_walks(walks);
 }
 
 Result<FoundModel> find_model(Env& env, const std::vector<std::string>& roots, const std::string& name) {
   const MountTable mounts = MountTable::read(env);
+  const SourceFolders folders(env, resolve_folders(env, roots));
   std::vector<std::string> problems;
   for (const std::string& root : roots) {
-    RootLookup looked = look_up_in_root(env, root, mounts, name, nullptr);
+    RootLookup looked = look_up_in_root(env, folders, root, mounts, name, nullptr);
     if (!looked.found && !looked.sure) {
       std::atomic<uint64_t> steps{0};
-      const auto walk = walk_root(env, root, mounts, nullptr, steps);
+      const auto walk = walk_root(env, folders, root, mounts, nullptr, steps);
       if (const auto path = walk->paths.find(name); path != walk->paths.end()) {
         looked.found = FoundModel{name, path->second};
       }

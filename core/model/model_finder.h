@@ -12,6 +12,7 @@
 #include "core/base/env.h"
 #include "core/base/mount_info.h"
 #include "core/base/result.h"
+#include "core/model/source_folders.h"
 
 namespace qcache {
 
@@ -37,6 +38,7 @@ struct FoundModel {
 ///   of a pipeline in a hub cache `org--name--transformer`.
 /// - Names starting with "." are skipped, and so are mounts of qcache, which would show every model once more, and
 ///   cache directories of qcache.
+/// - A link is followed as long as it leads below the roots; one to a folder elsewhere is reported in `problems`.
 /// - Of two models with one name the first root's is shown; of one root, the one whose path says its name before one of
 ///   a hub cache deeper down; then the first by path, folder by folder. The other is returned in `shadowed`.
 /// A folder that cannot be listed, and a name that is not UTF-8 or longer than 255 bytes, is reported in
@@ -82,10 +84,11 @@ struct RootWalk {
   std::vector<HubRepo> hub_repos;        ///< in other folders than the root, so that no name leads to them; in order
 };
 
-/// Walks one root. Folders that are as they were in `before` (which may be null) are not listed again. `steps` is
+/// Walks one root; `folders` are those that may be read. Folders that are as they were in `before` (which may be null) are not listed again. `steps` is
 /// counted up as the walk moves, for those who watch whether it still does.
-std::shared_ptr<const RootWalk> walk_root(Env& env, const std::string& root, const MountTable& mounts,
-                                          const RootWalk* before, std::atomic<uint64_t>& steps);
+std::shared_ptr<const RootWalk> walk_root(Env& env, const SourceFolders& folders, const std::string& root,
+                                          const MountTable& mounts, const RootWalk* before,
+                                          std::atomic<uint64_t>& steps);
 
 /// What is known of one name in one root, from the folders that the name leads to and from what is remembered.
 struct RootLookup {
@@ -96,8 +99,8 @@ struct RootLookup {
   std::vector<std::string> problems;
 };
 /// Never walks. `last` may be null.
-RootLookup look_up_in_root(Env& env, const std::string& root, const MountTable& mounts, const std::string& name,
-                           const RootWalk* last);
+RootLookup look_up_in_root(Env& env, const SourceFolders& folders, const std::string& root, const MountTable& mounts,
+                           const std::string& name, const RootWalk* last);
 
 /// The same, joined over several roots, whose walks are given in their order.
 FoundModels join_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks);

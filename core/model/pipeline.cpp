@@ -7,7 +7,8 @@
 
 namespace qcache {
 
-std::string pipeline_component(Env& env, const std::string& folder, const std::vector<std::string>& names) {
+std::string pipeline_component(const SourceFolders& folders, const std::string& folder,
+                               const std::vector<std::string>& names) {
   const auto listed = [&](std::string_view name) { return std::find(names.begin(), names.end(), name) != names.end(); };
   if (!listed("model_index.json")) {
     return {};
@@ -16,7 +17,7 @@ std::string pipeline_component(Env& env, const std::string& folder, const std::v
     if (!listed(component)) {
       continue;
     }
-    const auto inside = env.list(folder + '/' + component);
+    const auto inside = folders.list(folder + '/' + component);
     if (inside && weight_signs(*inside) != WeightSigns::kNone) {
       return component;
     }

@@ -7,11 +7,10 @@
 
 #include <fmt/format.h>
 
-#include "core/model/hub_cache.h"
 #include "core/model/model_facts.h"
 #include "core/model/pipeline.h"
 #include "core/model/safetensors.h"
-#include "core/model/source_file.h"
+#include "core/model/source_folders.h"
 #include "core/model/text.h"
 #include "core/model/torch_checkpoint.h"
 #include "core/model/weight_files.h"
@@ -36,19 +35,21 @@ SourceFileIdentity absent_file(std::string path) {
 /// Reads one model; read() is called once.
 class ModelReader {
  public:
-  ModelReader(Env& env, std::string folder, std::string name) : env_(env), hub_(hub_location(folder)) {
+  ModelReader(Env& env, SourceFolders folders, std::string folder, std::string name)
+      : env_(env), folders_(std::move(folders)) {
     model_.name = std::move(name);
     model_.path = std::move(folder);
+    model_.folders = folders_.folders();
   }
 
   Result<SourceModel> read() {
     SourceIdentity& identity = model_.identity;
     identity.captured_at_ns = env_.now_ns();
     identity.capture_began_ns = env_.monotonic_ns();
-    QCACHE_TRY_ASSIGN(auto names, env_.list(model_.path));
-    model_.component = pipeline_component(env_, model_.path, names);
+    QCACHE_TRY_ASSIGN(auto names, folders_.list(model_.path));
+    model_.component = pipeline_component(folders_, model_.path, names);
     if (!model_.component.empty()) {
-      QCACHE_TRY_ASSIGN(names, env_.list(folder()));
+      QCACHE_TRY_ASSIGN(names, folders_.list(folder()));
     }
     QCACHE_TRY(read_weights(names));
     QCACHE_TRY(read_config());
@@ -89,7 +90,7 @@ class ModelReader {
 
   Status read_indexed(const std::string& name) {
     const std::string path = path_of(name);
-    QCACHE_TRY_ASSIGN(SmallFile file, read_small_file(env_, path, kMaxIndexBytes, hub_));
+    QCACHE_TRY_ASSIGN(SmallFile file, folders_.read(path, kMaxIndexBytes));
     const auto index = parse_weight_index(file.content);
     if (!index) {
       return fail(index.error().with_context(path));
@@ -97,6 +98,7 @@ class ModelReader {
     QCACHE_TRY(read_files(index->shards));
     QCACHE_TRY(check_unique());
     QCACHE_TRY(check_index(path, *index));
+    model_.spots.push_back(std::move(file.spot));
     model_.identity.files.push_back(std::move(file.identity));
     return {};
   }
@@ -104,7 +106,7 @@ class ModelReader {
   Status read_files(const std::vector<std::string>& names) {
     for (const std::string& name : names) {
       const std::string path = path_of(name);
-      auto file = SourceFile::open(env_, path, hub_);
+      auto file = folders_.open(path);
       if (!file) {
         return file.error().kind == ErrorKind::kNotFound
                    ? invalid(path + " is missing, or a link to nothing: is the download complete?")
@@ -122,6 +124,7 @@ class ModelReader {
         std::ranges::move(header.tensors, std::back_inserter(model_.tensors));
       }
       model_.files.push_back(path);
+      model_.spots.push_back(file->spot());
       model_.identity.files.push_back(std::move(identity));
     }
     return {};
@@ -193,9 +196,18 @@ class ModelReader {
   // not that: it may pass, and the same model would then be planned in another way.
   Status read_config() {
     const std::string path = path_of("config.json");
-    auto file = read_small_file(env_, path, kMaxConfigBytes, hub_);
     auto& files = model_.identity.files;
+    const auto place = folders_.look(path);
+    if (!place) {
+      if (place.error().kind != ErrorKind::kNotFound) {
+        return fail(place.error());
+      }
+      files.push_back(absent_file(path));
+      return {};
+    }
+    auto file = folders_.read(*place, path, kMaxConfigBytes);
     if (file) {
+      model_.spots.push_back(std::move(file->spot));
       model_.facts = parse_model_facts(file->content);
       if (model_.facts.has_config) {
         model_.config_text = std::move(file->content);
@@ -204,13 +216,10 @@ class ModelReader {
       return {};
     }
     switch (file.error().kind) {
-      case ErrorKind::kNotFound:
-        files.push_back(absent_file(path));
-        return {};
       case ErrorKind::kInvalidModel:
       case ErrorKind::kPermission: {
         model_.facts.config_problem = std::move(file.error().message);
-        QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(path));
+        const FileStat& stat = place->stat;
         files.push_back({path, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns, {}});
         return {};
       }
@@ -236,7 +245,7 @@ class ModelReader {
   }
 
   Env& env_;
-  const std::optional<HubLocation> hub_;
+  const SourceFolders folders_;
   WeightFormat format_ = WeightFormat::kSafetensors;
   SourceModel model_;
 };
@@ -264,9 +273,16 @@ uint64_t SourceModel::weight_bytes() const {
   return bytes;
 }
 
-Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name) {
+Result<SourceModel> read_source_model(Env& env, const SourceFolders& folders, const std::string& path,
+                                      const std::string& name) {
   QCACHE_TRY_ASSIGN(std::string folder, env.real_path(path));
-  return ModelReader(env, std::move(folder), name).read();
+  SourceFolders of_model = folders.of_model(folder);
+  return ModelReader(env, std::move(of_model), std::move(folder), name).read();
+}
+
+Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name) {
+  QCACHE_TRY_ASSIGN(const std::string folder, env.real_path(path));
+  return read_source_model(env, SourceFolders(env, {folder}), folder, name);
 }
 
 }  // namespace qcache

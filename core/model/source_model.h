@@ -7,6 +7,8 @@
 
 #include "core/base/env.h"
 #include "core/base/result.h"
+#include "core/model/shared_access.h"
+#include "core/model/source_folders.h"
 #include "core/model/source_identity.h"
 #include "core/model/tensor.h"
 
@@ -39,8 +41,10 @@ struct SourceModel {
   std::vector<std::string> files;  ///< absolute paths of the weight files, each at index TensorInfo::file
   std::vector<TensorInfo> tensors;
   ModelFacts facts;
-  std::string config_text;  ///< config.json as it was read; empty where there is none that can be used
-  SourceIdentity identity;  ///< files first (same order as `files`), then index and config.json
+  std::string config_text;           ///< config.json as it was read; empty where there is none that can be used
+  std::vector<SourceSpot> spots;     ///< of the files that were read: weights (as `files`), then index and config.json
+  std::vector<std::string> folders;  ///< its files may be read from these (SourceFolders)
+  SourceIdentity identity;           ///< files first (same order as `files`), then index and config.json
 
   /// The dtype most weight bytes have among wide floats, or the declared one where there are none: what the
   /// layouts call "model dtype".
@@ -54,12 +58,16 @@ struct SourceModel {
 /// Fails with kInvalidModel and a sentence naming the file and the fault where a header is malformed, a shard is
 /// missing or the files contradict each other (the index against its shards, a tensor in two files); with
 /// kNotFound where the folder holds no weights; with kSourceChanged where a file changed while it was read (the
-/// same call may work later). Links are followed; those in a hub cache only inside their repo's folder.
+/// same call may work later). Links are followed as SourceFolders::of_model() says; one that leads elsewhere, also of
+/// config.json, is kInvalidModel: a model served without what its author meant to be in it would be another one.
 ///
 /// The identity also holds files that are absent and would matter if they came: config.json, and those that
 /// come before the chosen weights. One more `*.safetensors` or `*.bin` in a folder without an index shows only when the
 /// folder is read again: its own mtime would change with every file that is no part of the model.
 /// Cost: two reads per safetensors file, of its header; about five per torch checkpoint and one small one per storage.
+Result<SourceModel> read_source_model(Env& env, const SourceFolders& folders, const std::string& path,
+                                      const std::string& name);
+/// The same where no folders of models are known: `path` is the only one.
 Result<SourceModel> read_source_model(Env& env, const std::string& path, const std::string& name);
 
 }  // namespace qcache

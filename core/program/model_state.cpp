@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/model/model_finder.h"
+#include "core/model/source_folders.h"
 
 namespace qcache {
 
@@ -21,7 +22,8 @@ Result<std::shared_ptr<const SourceModel>> read_settled_model(Env& env, const st
   constexpr int kMaxAttempts = 3;
   std::optional<SourceIdentity> before;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    auto model = read_source_model(env, path, name);
+    // A program reads what is its user's own, with his rights, and shows it to nobody: links may lead anywhere.
+    auto model = read_source_model(env, SourceFolders(env, {"/"}), path, name);
     if (!model && model.error().kind == ErrorKind::kNotFound) {
       return std::shared_ptr<const SourceModel>();
     }

@@ -12,7 +12,7 @@
 #include "core/engine/memory_source.h"
 #include "core/engine/whole_file.h"
 #include "core/model/model_facts.h"
-#include "core/model/source_file.h"
+#include "core/model/source_folders.h"
 #include "core/model/text.h"
 #include "core/program/model_state.h"
 #include "core/store/cache_directory.h"
@@ -206,7 +206,7 @@ Status complete(Env& env, Held& held, const std::string& folder, const std::stri
   model.path = folder;
   QCACHE_TRY_ASSIGN(const Sha256Digest content, content_digest(env, held));
   model.identity.files.push_back(identity_of_content("tensors of a program", content));
-  auto config = read_small_file(env, folder + "/config.json", kMaxConfigBytes);
+  auto config = SourceFolders(env, {"/"}).read(folder + "/config.json", kMaxConfigBytes);
   if (config) {
     model.facts = parse_model_facts(config->content);
     model.identity.files.push_back(identity_of_content("config.json", config->identity.header_digest));

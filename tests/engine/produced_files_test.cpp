@@ -14,7 +14,7 @@
 #include "core/layout/torch_zip.h"
 #include "core/model/byte_source.h"
 #include "core/model/safetensors.h"
-#include "core/model/source_file.h"
+#include "core/model/source_folders.h"
 #include "core/model/torch_checkpoint.h"
 #include "tests/quant/encode_tensor.h"
 #include "tests/support/result_matchers.h"
@@ -76,7 +76,8 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
     model->name = "m";
     model->path = dir_.path();
     model->files = {source_};
-    const auto opened = SourceFile::open(env_, source_);
+    model->folders = {"/"};
+    const auto opened = SourceFolders(env_, {"/"}).open(source_);
     EXPECT_THAT(opened, is_ok());
     model->identity.files.push_back(*opened->finish(env_, {}));
     const size_t count = 1 + below(8);

@@ -25,7 +25,8 @@ class ModelRootTest : public testing::Test {
  protected:
   ModelRootTest() {
     write_file(dir_ / "m/model.safetensors", "");
-    root_ = std::make_shared<ModelRoot>(env_, dir_.path(), std::make_shared<MountWatch>(env_));
+    root_ = std::make_shared<ModelRoot>(env_, dir_.path(), std::make_shared<MountWatch>(env_),
+                                        SourceFolders(env_, resolve_folders(env_, {dir_.path()})));
   }
   ~ModelRootTest() override { root_->stop(); }
 

@@ -291,7 +291,9 @@ TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
   EXPECT_EQ(read_file(model("m") + "/sub/x"), "x");
 }
 
-// S87: Links in a model's folder are followed to files below the model folders only; links to folders are not shown.
+// S87: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
+// hub cache from its repo: a link in their place that leads elsewhere leaves the model unserved, and
+// `user.qcache.error` says where it leads; other such links, and all links to folders, are not shown.
 TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
   small_model().write(model("m"));
   write_file(dir() / "secret", "secret");
@@ -304,6 +306,38 @@ TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0/vocab.txt")), "words"));
   EXPECT_EQ(open_error(fs.path("m/int8/0/leak.txt"), O_RDONLY), ENOENT);
   EXPECT_EQ(stat_error(fs.path("m/int8/0/everything/etc/passwd")), ENOENT);
+}
+
+// S87: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
+// hub cache from its repo: a link in their place that leads elsewhere leaves the model unserved, and
+// `user.qcache.error` says where it leads; other such links, and all links to folders, are not shown.
+TEST_F(MountFolder, AModelWhoseFilesLeadOutIsNotServed) {
+  const std::vector<std::pair<std::string, std::string>> led_out = {{"weights", "model-00001-of-00001.safetensors"},
+                                                                    {"index", "model.safetensors.index.json"},
+                                                                    {"config", "config.json"}};
+  for (const auto& [name, file] : led_out) {
+    small_model().shards(1).write(model(name));
+    std::filesystem::rename(model(name) + "/" + file, dir() / file);
+    make_link(dir() / file, model(name) + "/" + file);
+  }
+  small_model().write(dir() / "elsewhere/secret");
+  make_link("../elsewhere/secret", model("linked"));
+  make_link("../elsewhere", model("group"));
+  small_model().write(model("good"));
+  MountedFs& fs = mount();
+  EXPECT_EQ(names_in(fs.path()), (Names{".qcache", "config", "good", "index", "weights"}));
+  for (const auto& [name, file] : led_out) {
+    const std::string error = fs.xattr(name, "error");
+    EXPECT_NE(error.find("/" + file + " is a link to " + dir().path()), std::string::npos) << error;
+    EXPECT_NE(error.find("mount that folder too"), std::string::npos) << error;
+    EXPECT_EQ(names_in(fs.path(name)), Names());
+    EXPECT_NE(open_error(fs.path(name) + "/bf16/0/config.json", O_RDONLY), 0);
+    EXPECT_NE(open_error(fs.path(name) + "/bf16/0.bin", O_RDONLY), 0);
+  }
+  const std::string errors = read_file(fs.path(".qcache/errors"));
+  EXPECT_NE(errors.find("/models/linked is a link to"), std::string::npos) << errors;
+  EXPECT_EQ(errors.find("secret/"), std::string::npos) << "nothing in there was looked at";
+  EXPECT_TRUE(reads_as(read_whole(fs.path("good/int8/0.bin")), expected_file(model("good"), "int8")));
 }
 
 }  // namespace

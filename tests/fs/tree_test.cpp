@@ -159,8 +159,9 @@ TEST_F(MountTree, LookingAroundReadsNoTensor) {
   }
 }
 
-// S14: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write); `st_mtime` is
-// that of the model's youngest file, and `st_ino` stays the same while a file is made, completed and dropped.
+// S14: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write; S902 says what
+// others may do with `allow_other`); `st_mtime` is that of the model's youngest file, and `st_ino` stays the same while
+// a file is made, completed and dropped.
 TEST_F(MountTree, AttributesTellTheTruth) {
   small_model().write(model("m"));
   set_mtime(model("m") + "/config.json", 1'600'000'000'250'000'000);

@@ -19,7 +19,8 @@ using testing::ElementsAre;
 class CompanionFilesTest : public testing::Test {
  protected:
   [[nodiscard]] CompanionFiles files(const std::string& weights_folder = {}) const {
-    return {Env::posix(), model_, weights_folder, {dir_ / "models"}};
+    const SourceFolders folders(Env::posix(), resolve_folders(Env::posix(), {dir_ / "models"}));
+    return {folders.of_model(model_), model_, weights_folder};
   }
   static std::vector<std::string> names(const CompanionFiles& files, const std::string& relative) {
     std::vector<std::string> out;
@@ -46,7 +47,7 @@ TEST_F(CompanionFilesTest, ListsEverythingButWeightsAndHiddenNames) {
               ElementsAre("1_Pooling/", "2_Dense/", "config.json", "modeling.py", "tokenizer.json"));
   // A module of another kind keeps its weights.
   EXPECT_THAT(names(files(), "2_Dense"), ElementsAre(".hidden", "model.safetensors"));
-  EXPECT_THAT(files().stat("model.safetensors"), fails_with(ErrorKind::kNotFound, {"model.safetensors"}));
+  EXPECT_THAT(files().look("model.safetensors"), fails_with(ErrorKind::kNotFound, {"model.safetensors"}));
   EXPECT_THAT(files().open(".git"), fails_with(ErrorKind::kNotFound, {}));
 }
 
@@ -73,7 +74,7 @@ TEST_F(CompanionFilesTest, FollowsLinksInsideTheRootsOnly) {
   EXPECT_THAT(names(files(), ""), ElementsAre("config.json", "tokenizer.json"));
   EXPECT_THAT(files().open("tokenizer.json"), is_ok());
   EXPECT_THAT(files().open("leak.txt"), fails_with(ErrorKind::kNotFound, {"leak.txt", "outside"}));
-  EXPECT_THAT(files().stat("up/secret"), fails_with(ErrorKind::kNotFound, {}));
+  EXPECT_THAT(files().look("up/secret"), fails_with(ErrorKind::kNotFound, {}));
 }
 
 TEST_F(CompanionFilesTest, LeavesOutLinksToFolders) {
@@ -82,7 +83,7 @@ TEST_F(CompanionFilesTest, LeavesOutLinksToFolders) {
   make_link("sub", model_ + "/alias");
   EXPECT_THAT(names(files(), ""), ElementsAre("sub/"));
   EXPECT_THAT(names(files(), "sub"), ElementsAre("file"));
-  EXPECT_THAT(files().stat("alias/file"), fails_with(ErrorKind::kNotFound, {}));
+  EXPECT_THAT(files().look("alias/file"), fails_with(ErrorKind::kNotFound, {}));
   EXPECT_THAT(files().list("alias"), fails_with(ErrorKind::kNotFound, {}));
 }
 
@@ -100,16 +101,16 @@ TEST_F(CompanionFilesTest, RefusesPathsThatAreNotMadeOfPlainNames) {
   write_file(model_ + "/a/b", "x");
   write_file(dir_ / "models/other", "x");
   for (const char* path : {"../other", "a/../../other", "a//b", "/a", "a/.", "a/./b"}) {
-    EXPECT_THAT(files().stat(path), fails_with(ErrorKind::kNotFound, {})) << path;
+    EXPECT_THAT(files().look(path), fails_with(ErrorKind::kNotFound, {})) << path;
   }
-  EXPECT_THAT(files().stat("a/b"), is_ok());
+  EXPECT_THAT(files().look("a/b"), is_ok());
 }
 
 TEST_F(CompanionFilesTest, ShowsFilesAndFoldersOnlyAndNeverBlocks) {
   write_file(model_ + "/config.json", "x");
   ASSERT_EQ(::mkfifo((model_ + "/pipe").c_str(), 0600), 0);
   EXPECT_THAT(names(files(), ""), ElementsAre("config.json"));
-  EXPECT_THAT(files().open("pipe"), fails_with(ErrorKind::kInvalidModel, {"pipe"}));
+  EXPECT_THAT(files().open("pipe"), fails_with(ErrorKind::kNotFound, {"pipe"}));
 }
 
 }  // namespace

@@ -16,6 +16,10 @@
 namespace qcache {
 namespace {
 
+SourceFolders folders_below(Env& env, const std::string& root) {
+  return SourceFolders(env, resolve_folders(env, {root}));
+}
+
 class ModelFinderTest : public testing::Test {
  protected:
   /// A folder that holds weights, empty ones: the finder opens none.
@@ -108,15 +112,43 @@ TEST_F(ModelFinderTest, StrayWeightsInARootHideNoModels) {
   EXPECT_EQ(found({dir_ / "root"}), (Lines{"a=/root/a", "org--b=/root/org/b", "root=/root"}));
 }
 
-TEST_F(ModelFinderTest, LinksToModelsAreModels) {
-  weights("store/m");
-  make_link("../store/m", dir_ / "root/link");
+TEST_F(ModelFinderTest, LinksToModelsBelowTheRootsAreModels) {
+  weights("root/.store/m");
+  weights("second/n");
+  make_link(".store/m", dir_ / "root/link");
+  make_link("../second/n", dir_ / "root/other");
   make_link("../nowhere", dir_ / "root/dangling");
   make_link("loop", dir_ / "root/loop");
   make_link(".", dir_ / "root/self");
-  EXPECT_EQ(found({dir_ / "root"}),
-            (Lines{"link=/root/link", "self--link=/root/self/link", "self--self--link=/root/self/self/link"}));
+  EXPECT_EQ(found({dir_ / "root", dir_ / "second"}),
+            (Lines{"link=/root/link", "n=/second/n", "other=/root/other", "self--link=/root/self/link",
+                   "self--other=/root/self/other", "self--self--link=/root/self/self/link",
+                   "self--self--other=/root/self/self/other"}));
   EXPECT_EQ(problems_, Lines());
+}
+
+TEST_F(ModelFinderTest, NoFolderOutsideTheRootsIsLookedInto) {
+  weights("store/m");
+  weights("root/good");
+  make_link("../store/m", dir_ / "root/link");
+  make_link("../store", dir_ / "root/group");
+  FakeEnv env;
+  const FoundModels models = find_models(env, {dir_ / "root"});
+  ASSERT_EQ(models.models.size(), 1U);
+  EXPECT_EQ(models.models[0].name, "good");
+  ASSERT_EQ(models.problems.size(), 2U);
+  EXPECT_THAT(models.problems[1], testing::HasSubstr("/root/link is a link to"));
+  EXPECT_THAT(models.problems[1], testing::HasSubstr("mount that folder too"));
+  EXPECT_EQ(env.count(EnvCall::kList), 2U);
+  EXPECT_EQ(found({dir_ / "root", dir_ / "store"}).size(), 4U) << "two under the names of the links";
+}
+
+TEST_F(ModelFinderTest, WeightsThatLeadOutOfTheRootsAreAModelThatCanSayWhyItIsNotServed) {
+  write_file(dir_ / "store/x.pt", "not torch's");
+  write_file(dir_ / "root/no/x.pt", "not torch's");
+  make_directories(dir_ / "root/m");
+  make_link("../../store/x.pt", dir_ / "root/m/x.pt");
+  EXPECT_EQ(found({dir_ / "root"}), Lines{"m=/root/m"});
 }
 
 TEST_F(ModelFinderTest, ShowsTheCurrentSnapshotOfAHubRepo) {
@@ -217,8 +249,8 @@ TEST_F(ModelFinderTest, OpensNoModelAndListsEachFolderOnce) {
   }
   FakeEnv env;
   EXPECT_EQ(find_models(env, {dir_.path()}).models.size(), 20U);
-  EXPECT_EQ(env.count(EnvCall::kOpen), 1U);  // the mount table
-  EXPECT_EQ(env.count(EnvCall::kStat), 21U);
+  EXPECT_EQ(env.count(EnvCall::kReadAt), 0U);
+  EXPECT_EQ(env.count(EnvCall::kOpen), 1U + 21U) << "the mount table, and the folders";
   EXPECT_EQ(env.count(EnvCall::kList), 21U);
   FakeEnv first;
   ASSERT_THAT(find_model(first, {dir_.path()}, "m0"), is_ok());
@@ -233,15 +265,15 @@ TEST_F(ModelFinderTest, ASecondWalkListsOnlyWhatHasChanged) {
   }
   env.set_time(Env::posix().now_ns() + 10'000'000'000);  // all of it happened long ago
   std::atomic<uint64_t> steps{0};
-  const auto first = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  const auto first = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), nullptr, steps);
   EXPECT_EQ(env.count(EnvCall::kList), 42U);
   EXPECT_EQ(steps, 42U);
-  const auto second = walk_root(env, dir_.path(), MountTable(), first.get(), steps);
+  const auto second = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), first.get(), steps);
   EXPECT_EQ(env.count(EnvCall::kList), 42U);
   EXPECT_EQ(second->models.size(), 20U);
   weights("empty/5");
   Env::posix().remove(dir_ / "m7/model.safetensors");
-  const auto third = walk_root(env, dir_.path(), MountTable(), second.get(), steps);
+  const auto third = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), second.get(), steps);
   EXPECT_EQ(env.count(EnvCall::kList), 44U);
   EXPECT_EQ(third->models.size(), 20U);
   EXPECT_EQ(third->paths.count("m7"), 0U);
@@ -257,10 +289,10 @@ TEST_F(ModelFinderTest, ALookupAsksOnlyForTheFoldersThatTheNameLeadsTo) {
   FakeEnv env;
   env.set_time(Env::posix().now_ns() + 10'000'000'000);
   std::atomic<uint64_t> steps{0};
-  const auto walk = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  const auto walk = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), nullptr, steps);
   const auto asked = [&](const char* name, const char* path) {
     const uint64_t before = env.count(EnvCall::kStat) + env.count(EnvCall::kList) + env.count(EnvCall::kOpen);
-    const RootLookup looked = look_up_in_root(env, dir_.path(), MountTable(), name, walk.get());
+    const RootLookup looked = look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), name, walk.get());
     EXPECT_TRUE(looked.sure);
     EXPECT_EQ(looked.found.has_value(), *path != 0) << name;
     if (looked.found) {
@@ -283,14 +315,14 @@ TEST_F(ModelFinderTest, WhatOnlyAWalkTellsIsNotGuessed) {
   env.set_time(Env::posix().now_ns() + 10'000'000'000);
   std::atomic<uint64_t> steps{0};
   const auto look = [&](const RootWalk* last) {
-    return look_up_in_root(env, dir_.path(), MountTable(), "org--name", last);
+    return look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), "org--name", last);
   };
   EXPECT_FALSE(look(nullptr).sure);
-  const auto walk = walk_root(env, dir_.path(), MountTable(), nullptr, steps);
+  const auto walk = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), nullptr, steps);
   EXPECT_TRUE(look(walk.get()).sure);
   ModelBuilder().tensor("x", DType::kU8, {1}).write_hub(dir_ / "hf/hub", "org--name");
   EXPECT_FALSE(look(walk.get()).sure);
-  const auto next = walk_root(env, dir_.path(), MountTable(), walk.get(), steps);
+  const auto next = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), walk.get(), steps);
   EXPECT_TRUE(look(next.get()).found.has_value());
 }
 
@@ -338,13 +370,13 @@ TEST_F(ModelFinderTest, ALookupGivesWhatAWalkShowsInAnyTree) {
     FakeEnv env;
     env.set_time(Env::posix().now_ns() + 10'000'000'000);
     std::atomic<uint64_t> steps{0};
-    const auto walk = walk_root(env, roots[0], MountTable(), nullptr, steps);
+    const auto walk = walk_root(env, folders_below(env, roots[0]), roots[0], MountTable(), nullptr, steps);
     for (const std::string& name : asked) {
       SCOPED_TRACE(root + " " + name);
       ++lookups;
       const auto expected = paths.find(name);
       const auto one = find_model(Env::posix(), roots, name);
-      const RootLookup looked = look_up_in_root(env, roots[0], MountTable(), name, walk.get());
+      const RootLookup looked = look_up_in_root(env, folders_below(env, roots[0]), roots[0], MountTable(), name, walk.get());
       ASSERT_EQ(one.has_value(), expected != paths.end());
       if (one) {
         ASSERT_EQ(one->path, expected->second);
@@ -374,20 +406,20 @@ TEST_F(ModelFinderTest, MountsOfQcacheAreNotEvenLookedAt) {
   env.fail_all(EnvCall::kStat, ENOTCONN, "mnt");
   env.fail_all(EnvCall::kList, ENOTCONN, "mnt");
   std::atomic<uint64_t> steps{0};
-  const auto walk = walk_root(env, dir_.path(), mounts, nullptr, steps);
+  const auto walk = walk_root(env, folders_below(env, dir_.path()), dir_.path(), mounts, nullptr, steps);
   EXPECT_THAT(walk->problems, testing::IsEmpty());
   EXPECT_EQ(walk->paths.count("m"), 1U);
   EXPECT_EQ(walk->paths.count("mnt--x"), 0U);
   EXPECT_EQ(walk->paths.count("org--mnt--y"), 0U);
   env.heal();
   for (const char* name : {"mnt", "mnt--x", "org--mnt--y"}) {
-    const RootLookup looked = look_up_in_root(env, dir_.path(), mounts, name, walk.get());
+    const RootLookup looked = look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), mounts, name, walk.get());
     EXPECT_FALSE(looked.found) << name;
     EXPECT_THAT(looked.problems, testing::IsEmpty()) << name;
   }
   // A link to such a mount is told by its device.
   MountTable everywhere({{1, device, "/", "/elsewhere", "fuse.qcache", {}}});
-  EXPECT_THAT(walk_root(env, dir_.path(), everywhere, nullptr, steps)->models, testing::IsEmpty());
+  EXPECT_THAT(walk_root(env, folders_below(env, dir_.path()), dir_.path(), everywhere, nullptr, steps)->models, testing::IsEmpty());
 }
 
 TEST_F(ModelFinderTest, ACacheDirectoryIsNoModel) {

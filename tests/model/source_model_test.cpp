@@ -29,6 +29,10 @@ class SourceModelTest : public testing::Test {
   Result<SourceModel> read(Env& env = Env::posix()) { return read_source_model(env, path_, "m"); }
   void put(const std::string& name, const std::string& content) { write_file(path_ + '/' + name, content); }
   [[nodiscard]] std::string file(const std::string& name) const { return path_ + '/' + name; }
+  static Result<SourceModel> read_below(const std::vector<std::string>& roots, const std::string& path,
+                                        Env& env = Env::posix()) {
+    return read_source_model(env, SourceFolders(env, resolve_folders(env, roots)), path, "m");
+  }
   static std::vector<std::string> names_of(const SourceModel& model) {
     std::vector<std::string> names;
     for (const TensorInfo& tensor : model.tensors) {
@@ -277,14 +281,28 @@ TEST_F(SourceModelTest, OnlyRegularFilesAreOpenedAndNothingBlocks) {
   EXPECT_THAT(read(), fails_with(ErrorKind::kInvalidModel, {"model.safetensors is missing, or a link to nothing"}));
 }
 
-TEST_F(SourceModelTest, LinksAreFollowedInPlainFolders) {
+TEST_F(SourceModelTest, LinksAreFollowedBelowTheModelFolders) {
   put("../elsewhere/weights", file_with("x"));
   make_link("../elsewhere/weights", file("model.safetensors"));
   make_link("m", dir_ / "alias");
-  const auto model = read_source_model(Env::posix(), dir_ / "alias", "alias");
+  const auto model = read_below({dir_.path()}, dir_ / "alias");
   ASSERT_THAT(model, is_ok());
   EXPECT_EQ(model->path, path_);
   EXPECT_EQ(model->files[0], file("model.safetensors"));
+}
+
+TEST_F(SourceModelTest, LinksOutOfTheModelFoldersAreRefusedInEveryFile) {
+  const ModelBuilder builder = ModelBuilder().config("{}").tensor("x", DType::kU8, {1}).shards(1);
+  for (const char* name : {"model-00001-of-00001.safetensors", "model.safetensors.index.json", "config.json"}) {
+    std::filesystem::remove_all(path_);
+    builder.write(path_);
+    ASSERT_THAT(read(), is_ok());
+    std::filesystem::rename(file(name), dir_ / "moved");
+    make_link("../moved", file(name));
+    EXPECT_THAT(read(), fails_with(ErrorKind::kInvalidModel,
+                                   {std::string(name) + " is a link to", "/moved, which is outside", "mount"}));
+    EXPECT_THAT(read_below({dir_.path()}, path_), is_ok());
+  }
 }
 
 TEST_F(SourceModelTest, LinksOutOfAHubRepoAreRefused) {
@@ -341,7 +359,7 @@ TEST_F(SourceModelTest, AConfigThatCannotBeUsedIsTold) {
 TEST_F(SourceModelTest, AConfigThatMayNotBeReadIsToldButAnIoFailureFails) {
   ModelBuilder().config("{}").tensor("x", DType::kU8, {1}).write(path_);
   FakeEnv env;
-  env.fail(EnvCall::kOpen, 1, EACCES, "config.json");
+  env.fail(EnvCall::kOpen, 2, EACCES, "config.json");  // the first only looks
   EXPECT_THAT(read(env)->facts.config_problem, testing::HasSubstr("config.json"));
   env.fail(EnvCall::kOpen, 1, EIO, "config.json");
   EXPECT_THAT(read(env), fails_with(ErrorKind::kIo, {"config.json"}));
@@ -367,7 +385,8 @@ TEST_F(SourceModelTest, AFileThatChangesWhileReadIsReported) {
 
 TEST_F(SourceModelTest, NoFailingCallIsTakenForAnAnswer) {
   ModelBuilder().config("{}").tensor("x", DType::kU8, {1}).tensor("y", DType::kU8, {1}).shards(2).write(path_);
-  for (const EnvCall call : {EnvCall::kOpen, EnvCall::kReadAt, EnvCall::kStat, EnvCall::kList, EnvCall::kRealPath}) {
+  for (const EnvCall call :
+       {EnvCall::kOpen, EnvCall::kReadAt, EnvCall::kStat, EnvCall::kList, EnvCall::kRealPath, EnvCall::kPathOf}) {
     FakeEnv counting;
     ASSERT_THAT(read(counting), is_ok());
     for (uint64_t nth = 1; nth <= counting.count(call); ++nth) {
@@ -402,7 +421,7 @@ TEST_F(SourceModelTest, CostsTwoReadsAFile) {
   builder.config("{}").shards(4).write(path_);
   FakeEnv env;
   ASSERT_THAT(read(env), is_ok());
-  EXPECT_EQ(env.count(EnvCall::kOpen), 6U);
+  EXPECT_EQ(env.count(EnvCall::kOpen), 2U * 6 + 1) << "each once to look and once to read; the folder";
   EXPECT_EQ(env.count(EnvCall::kReadAt), 4U * 2 + 2);
 }
 

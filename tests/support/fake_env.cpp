@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
+#include <string_view>
 #include <utility>
 
 namespace qcache {
@@ -14,6 +16,16 @@ std::string path_behind(int fd) {
   const std::string link = "/proc/self/fd/" + std::to_string(fd);
   const ssize_t size = ::readlink(link.c_str(), target.data(), target.size());
   return size > 0 ? std::string(target.data(), static_cast<size_t>(size)) : std::string();
+}
+
+// A path below /proc/self/fd, as the file that it leads to.
+std::string path_behind(const std::string& path) {
+  constexpr std::string_view kDescriptors = "/proc/self/fd/";
+  if (!path.starts_with(kDescriptors)) {
+    return path;
+  }
+  const size_t end = std::min(path.find('/', kDescriptors.size()), path.size());
+  return path_behind(std::stoi(path.substr(kDescriptors.size(), end - kDescriptors.size()))) + path.substr(end);
 }
 
 }  // namespace
@@ -90,7 +102,7 @@ Status FakeEnv::enter(EnvCall call, const std::string& path) {
 }
 
 Result<UniqueFd> FakeEnv::open(const std::string& path, int flags, mode_t mode) {
-  QCACHE_TRY(enter(EnvCall::kOpen, path));
+  QCACHE_TRY(enter(EnvCall::kOpen, path_behind(path)));
   return base_.open(path, flags, mode);
 }
 
@@ -148,7 +160,7 @@ Result<FileStat> FakeEnv::stat(int fd) {
 }
 
 Result<std::vector<std::string>> FakeEnv::list(const std::string& path) {
-  QCACHE_TRY(enter(EnvCall::kList, path));
+  QCACHE_TRY(enter(EnvCall::kList, path_behind(path)));
   return base_.list(path);
 }
 

@@ -45,7 +45,8 @@ class FakeEnv final : public Env {
   explicit FakeEnv(Env& base = Env::posix()) : base_(base) {}
 
   /// Fails the nth call of a kind from now (1 is the next), once. Where `part` is given, only calls whose
-  /// path (for descriptors: the path behind it; for rename: the old one) contains it are counted.
+  /// path (for descriptors, and names in /proc/self/fd: the path behind; for rename: the old one) contains it are
+  /// counted.
   void fail(EnvCall call, uint64_t nth, int sys_errno, const std::string& part = "");
   /// Fails every such call until heal().
   void fail_all(EnvCall call, int sys_errno, const std::string& part = "");
