@@ -80,10 +80,6 @@ void handle(fuse_req_t req, Handler&& handler) {
   }
 }
 
-tl::unexpected<Error> changed(const Node& node) {
-  return fail(ErrorKind::kSourceChanged, node.path + " changed since it was looked up");
-}
-
 // Whose files a request for the node asks: those of a model, or none of a model's.
 const std::string& gate_key(const Node& node) {
   return node.artifact.model.empty() ? node.path : node.artifact.model;

@@ -35,7 +35,8 @@ namespace qcache {
 /// Handlers run on several libfuse threads at once and never wait for quantization.
 class Operations {
  public:
-  /// `shared` as for Tree. `max_read` is the mount option of that name, which libfuse wants to hear twice; 0 where it is not given.
+  /// `shared` as for Tree. `max_read` is the mount option of that name, which libfuse wants to hear twice; 0 where it
+  /// is not given.
   Operations(Engine& engine, ControlFiles& control, bool passthrough, bool shared, unsigned max_read);
 
   /// To be called before the session's first request with its descriptor, and once its last has been answered.

@@ -84,8 +84,8 @@ struct RootWalk {
   std::vector<HubRepo> hub_repos;        ///< in other folders than the root, so that no name leads to them; in order
 };
 
-/// Walks one root; `folders` are those that may be read. Folders that are as they were in `before` (which may be null) are not listed again. `steps` is
-/// counted up as the walk moves, for those who watch whether it still does.
+/// Walks one root; `folders` are those that may be read. Folders that are as they were in `before` (which may be null)
+/// are not listed again. `steps` is counted up as the walk moves, for those who watch whether it still does.
 std::shared_ptr<const RootWalk> walk_root(Env& env, const SourceFolders& folders, const std::string& root,
                                           const MountTable& mounts, const RootWalk* before,
                                           std::atomic<uint64_t>& steps);

@@ -39,8 +39,7 @@ Result<std::shared_ptr<const SourceModel>> read_settled_model(Env& env, const st
     std::this_thread::sleep_for(std::chrono::nanoseconds(model->identity.settles_in_ns(env) + 1'000'000));
     before = std::move(model->identity);
   }
-  return fail(ErrorKind::kSourceChanged,
-              "the files in " + path + " are still being written: try again later");
+  return fail(ErrorKind::kSourceChanged, "the files in " + path + " are still being written: try again later");
 }
 
 }  // namespace qcache

@@ -20,11 +20,11 @@ std::string sha256_hex(std::string_view bytes) {
   return to_hex(sha256(std::as_bytes(std::span(bytes))));
 }
 
-// S11: `st_size` is the number of bytes that the file delivers, before anything of it was made and ever after.
-// S12: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
+// S6: `st_size` is the number of bytes that the file delivers, before anything of it was made and ever after.
+// S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
 // read on; archivers that look for holes therefore read it.
-// S16: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
-// S20: `user.qcache.sha256` of a complete file is the SHA-256 of its bytes.
+// S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
+// S14: `user.qcache.sha256` of a complete file is the SHA-256 of its bytes.
 TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
   small_model().write(model("small"));
   tiled_model().write(model("tiled"));
@@ -50,7 +50,7 @@ TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
   EXPECT_EQ(fs.status("read_errors"), 0U);
 }
 
-// S12: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
+// S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
 // read on; archivers that look for holes therefore read it.
 TEST_F(MountBytes, ArchiversThatLookForHolesKeepTheBytes) {
   small_model().write(model("m"));
@@ -75,7 +75,7 @@ TEST_F(MountBytes, ArchiversThatLookForHolesKeepTheBytes) {
   EXPECT_EQ(read_file(dir() / "out/0/tokenizer.json"), tokenizer);
 }
 
-// S16: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
+// S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
 TEST_F(MountBytes, ShardsAndHubCachesAreServedLikeOneFile) {
   small_model().shards(3).write(model("sharded"));
   const std::string snapshot = small_model().shards(2).write_hub(models(), "org--hub");
@@ -89,7 +89,7 @@ TEST_F(MountBytes, ShardsAndHubCachesAreServedLikeOneFile) {
   }
 }
 
-// S18: A read of any range gives the bytes that the whole file has there, whatever was made before; a read at or beyond
+// S12: A read of any range gives the bytes that the whole file has there, whatever was made before; a read at or beyond
 // the end gives none.
 TEST_F(MountBytes, AnyRangeEqualsTheWhole) {
   small_model().write(model("small"));
@@ -132,7 +132,7 @@ TEST_F(MountBytes, AnyRangeEqualsTheWhole) {
   }
 }
 
-// S19: Files can be mapped, shared and privately, while they are made, when they are complete, and across that moment.
+// S13: Files can be mapped, shared and privately, while they are made, when they are complete, and across that moment.
 TEST_F(MountBytes, MappingsWorkWhileFillingWhenSealedAndAcross) {
   tiled_model().write(model("m"));
   MountedFs& fs = mount();
@@ -158,7 +158,7 @@ TEST_F(MountBytes, MappingsWorkWhileFillingWhenSealedAndAcross) {
   EXPECT_TRUE(reads_as(read_at(filling.get(), 0, expected.size()), expected));
 }
 
-// S21: A read makes the tiles (at most 2 MiB each) that it touches, and a few more only for readers that move forward:
+// S15: A read makes the tiles (at most 2 MiB each) that it touches, and a few more only for readers that move forward:
 // a piece of a model of any size comes at once.
 TEST_F(MountTiming, APieceOfAHugeModelComesAtOnce) {
   huge_model(15).write(model("huge"));
@@ -178,7 +178,7 @@ TEST_F(MountTiming, APieceOfAHugeModelComesAtOnce) {
   EXPECT_LE(made, uint64_t{32} << 20);
 }
 
-// S22: The daemon's own memory does not grow with what is read: with few cores it stays below 100 MB.
+// S16: The daemon's own memory does not grow with what is read: with few cores it stays below 100 MB.
 TEST_F(MountTiming, MemoryStaysSmall) {
   if (kSanitized) {
     GTEST_SKIP() << "the sanitizers' own memory is counted too";

@@ -28,7 +28,7 @@ void complete(const MountedFs& fs, const std::string& file) {
   fs.wait_until_sealed(file);
 }
 
-// S30: When all tiles are there the file is sealed; reads and mappings of files opened from then on go straight from
+// S22: When all tiles are there the file is sealed; reads and mappings of files opened from then on go straight from
 // the kernel to the cache directory (passthrough), and the daemon sees none of them.
 TEST_F(MountCache, SealedReadsDoNotReachTheDaemon) {
   tiled_model().write(model("m"));
@@ -46,7 +46,7 @@ TEST_F(MountCache, SealedReadsDoNotReachTheDaemon) {
   EXPECT_EQ(fs.status("opens_sealed"), 1U);
 }
 
-// S98: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
+// S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
 // closed the file, or the file is being warmed.
 TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
   using Clock = std::chrono::steady_clock;
@@ -86,7 +86,7 @@ TEST_F(MountCache, AFileIsSealedWhenItsReadersAreDone) {
   EXPECT_LT(closed, open_and_quiet - kQuiet / 2);
 }
 
-// S98: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
+// S66: A program that reads a complete file is left alone: sealing begins when it has not read for a second, or has
 // closed the file, or the file is being warmed.
 TEST_F(MountCache, AWarmedFileIsSealedWhileItIsRead) {
   tiled_model().write(model("m"));
@@ -97,7 +97,7 @@ TEST_F(MountCache, AWarmedFileIsSealedWhileItIsRead) {
   EXPECT_TRUE(eventually([&] { return read_at(fd.get(), 0, 10).error == 0 && fs.xattr(kInt8, "state") == "sealed"; }));
 }
 
-// S99: A complete file that cannot be sealed is `failed`, and `user.qcache.error` says why; sealing is tried again
+// S103: A complete file that cannot be sealed is `failed`, and `user.qcache.error` says why; sealing is tried again
 // while it is open, and when it is warmed. `qcache warm` ends with the reason.
 TEST_F(MountCache, SealingThatFailsIsTriedAgainAndWarmingSaysWhy) {
   const OwnFilesystem tmpfs(cache(), "tmpfs", "size=24M");
@@ -122,7 +122,7 @@ TEST_F(MountCache, SealingThatFailsIsTriedAgainAndWarmingSaysWhy) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
 }
 
-// S31: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
+// S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
 // overlayfs), the same files are served through the page cache, and `passthrough` in `/.qcache/status` is false.
 TEST_F(MountCache, OverlayCacheDirectoryFallsBack) {
   const OwnFilesystem tmpfs(dir() / "layers", "tmpfs", "size=256M");
@@ -147,7 +147,7 @@ TEST_F(MountCache, OverlayCacheDirectoryFallsBack) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8), 5000), expected));
 }
 
-// S32: A filesystem that the kernel refuses, such as models on overlayfs, does not keep files on others from
+// S76: A filesystem that the kernel refuses, such as models on overlayfs, does not keep files on others from
 // passthrough, and is tried again after a minute.
 TEST_F(MountCache, ModelsOnOverlayLeavePassthroughToTheCache) {
   const OwnFilesystem tmpfs(dir() / "layers", "tmpfs", "size=256M");
@@ -177,7 +177,7 @@ TEST_F(MountCache, ModelsOnOverlayLeavePassthroughToTheCache) {
   }
 }
 
-// S33: O_DIRECT works on files that are made, and on complete ones where the filesystem below has it; else their
+// S77: O_DIRECT works on files that are made, and on complete ones where the filesystem below has it; else their
 // opening fails with EINVAL, as there.
 TEST_F(MountCache, DirectIoIsThatOfTheFilesystemBelow) {
   const auto direct_read = [&](const std::string& file) {
@@ -220,7 +220,7 @@ TEST_F(MountCache, DirectIoIsThatOfTheFilesystemBelow) {
   }
 }
 
-// S31: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
+// S23: Where the kernel refuses passthrough (mounted by a user without privileges, or the cache directory on
 // overlayfs), the same files are served through the page cache, and `passthrough` in `/.qcache/status` is false.
 TEST_F(MountCache, UnprivilegedMountFallsBack) {
   // Root of a user namespace: may mount, but has no privileges outside.
@@ -245,7 +245,7 @@ TEST_F(MountCache, UnprivilegedMountFallsBack) {
   EXPECT_EQ(fs.stop(), 0);
 }
 
-// S79: A user without privileges mounts by fusermount3, and may then do with the mount all that its owner may.
+// S48: A user without privileges mounts by fusermount3, and may then do with the mount all that its owner may.
 TEST_F(MountCache, UsersMountByFusermount) {
   // It runs among mounts of its own, so that where only root may open /dev/fuse there can be one for everybody.
   make_directories(dir() / "dev");
@@ -296,7 +296,7 @@ TEST_F(MountCache, UsersMountByFusermount) {
   EXPECT_EQ(read_file(dir() / "left"), "") << "it is not unmounted: " << fs.log();
 }
 
-// S34: `rm` of a file gives its disk space back: it stays listed with one block, and the next read makes it again.
+// S24: `rm` of a file gives its disk space back: it stays listed with one block, and the next read makes it again.
 TEST_F(MountCache, RemovingAFileDropsItsBytes) {
   tiled_model().write(model("m"));
   MountedFs& fs = mount();
@@ -321,7 +321,7 @@ TEST_F(MountCache, RemovingAFileDropsItsBytes) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
 }
 
-// S35: Who has a file open when it is dropped keeps its bytes.
+// S25: Who has a file open when it is dropped keeps its bytes.
 TEST_F(MountCache, OpenReadersKeepDroppedBytes) {
   tiled_model().write(model("m"));
   MountedFs& fs = mount();
@@ -338,7 +338,7 @@ TEST_F(MountCache, OpenReadersKeepDroppedBytes) {
   EXPECT_EQ(fs.xattr(kInt8, "state"), "absent") << "the old reader's file must not come back";
 }
 
-// S36: `rm -r` of a dtype or a model drops all files below it, and only those.
+// S26: `rm -r` of a dtype or a model drops all files below it, and only those.
 TEST_F(MountCache, RemovingAFolderDropsAllBelow) {
   small_model().write(model("m"));
   small_model().write(model("n"));
@@ -366,7 +366,7 @@ TEST_F(MountCache, RemovingAFolderDropsAllBelow) {
   EXPECT_EQ(names_in(model("m")).size(), 2U) << "the model itself is not touched";
 }
 
-// S39: Files that were not read for `max_age` are dropped, looked for every `aging_interval`; those that are open or
+// S28: Files that were not read for `max_age` are dropped, looked for every `aging_interval`; those that are open or
 // pinned stay.
 TEST_F(MountCache, AgingDropsWhatIsUnused) {
   small_model().write(model("m"));
@@ -387,7 +387,7 @@ TEST_F(MountCache, AgingDropsWhatIsUnused) {
   EXPECT_TRUE(reads_as(read_at(open_one.get(), 0, 100'000), expected_file(model("m"), "fp8").substr(0, 100'000)));
 }
 
-// S40: A file counts as read for as long as it is open: its age begins when the last reader closes it or its daemon
+// S79: A file counts as read for as long as it is open: its age begins when the last reader closes it or its daemon
 // ends, and up to an hour earlier where that is killed.
 TEST_F(MountCache, AgingCountsFromTheLastClose) {
   small_model().write(model("m"));
@@ -403,7 +403,7 @@ TEST_F(MountCache, AgingCountsFromTheLastClose) {
   EXPECT_GT(std::chrono::steady_clock::now() - closed, std::chrono::seconds(4));
 }
 
-// S37: `rm -r` also drops what is cached of a model that cannot be served any more, whose folder is empty.
+// S78: `rm -r` also drops what is cached of a model that cannot be served any more, whose folder is empty.
 TEST_F(MountCache, RemovingABrokenModelDropsItsFiles) {
   small_model().write(model("m"));
   small_model().write(model("n"));
@@ -428,7 +428,7 @@ TEST_F(MountCache, RemovingABrokenModelDropsItsFiles) {
   complete_all();
 }
 
-// S26: A model's folder has one set of cached files, by whichever names mounts show it: no mount or command drops or
+// S75: A model's folder has one set of cached files, by whichever names mounts show it: no mount or command drops or
 // makes again what another has made, and what people set counts for all.
 TEST_F(MountCache, OneFolderUnderTwoNamesHasOneSetOfFiles) {
   small_model().write(models() + "/org/m");
@@ -464,7 +464,7 @@ TEST_F(MountCache, OneFolderUnderTwoNamesHasOneSetOfFiles) {
   EXPECT_EQ(inner.xattr(kInt8, "state"), "absent") << "rm drops it under every name";
 }
 
-// S41: Setting `user.qcache.pinned` to 1 pins a complete file, 0 unpins it; other values are EINVAL, a file that is not
+// S29: Setting `user.qcache.pinned` to 1 pins a complete file, 0 unpins it; other values are EINVAL, a file that is not
 // complete is ENOENT.
 TEST_F(MountCache, PinningIsForCompleteFiles) {
   small_model().write(model("m"));
@@ -482,7 +482,7 @@ TEST_F(MountCache, PinningIsForCompleteFiles) {
   EXPECT_EQ(fs.xattr(kInt8, "pinned"), "0");
 }
 
-// S42: Pinning means the file of the model as it is now: what was made of an earlier state is not pinned in its place,
+// S80: Pinning means the file of the model as it is now: what was made of an earlier state is not pinned in its place,
 // but 0 unpins it.
 TEST_F(MountCache, PinningMeansTheModelAsItIsNow) {
   small_model().write(model("m"));
@@ -504,7 +504,7 @@ TEST_F(MountCache, PinningMeansTheModelAsItIsNow) {
   EXPECT_EQ(fs.xattr(kInt8, "state"), "sealed");
 }
 
-// S62: A file that is being made can be read and mapped on a full disk, too: what cannot be stored is served from
+// S40: A file that is being made can be read and mapped on a full disk, too: what cannot be stored is served from
 // memory, and made again by later reads. The file is `failed`, `user.qcache.error` says why, and warming it fails; it
 // is completed when there is room and somebody reads or warms it.
 TEST_F(MountCache, AFullDiskIsReadFromMemory) {
@@ -538,7 +538,7 @@ TEST_F(MountCache, AFullDiskIsReadFromMemory) {
   fs.wait_until_sealed("m/fp8/0.bin");
 }
 
-// S63: On a full disk that copies what it writes (btrfs, a thin volume, a snapshot) the daemon lives on, another can
+// S90: On a full disk that copies what it writes (btrfs, a thin volume, a snapshot) the daemon lives on, another can
 // be started, complete files are read, and `rm`, `qcache ls` and `qcache gc` work.
 TEST_F(MountCache, AFullBtrfsEndsNobodyAndCanBeCleared) {
   std::string reason;
@@ -584,7 +584,7 @@ TEST_F(MountCache, AFullBtrfsEndsNobodyAndCanBeCleared) {
   EXPECT_EQ(fs.xattr(kInt8, "state"), "absent");
 }
 
-// S64: The cache directory may be on any filesystem, and is made with the folders above it where it is missing.
+// S41: The cache directory may be on any filesystem, and is made with the folders above it where it is missing.
 TEST_F(MountCache, TheCacheDirectoryIsMadeAnywhere) {
   const OwnFilesystem tmpfs(dir() / "tmpfs", "tmpfs", "size=64M");
   small_model().write(model("m"));

@@ -47,7 +47,7 @@ int compare_from(const std::string& path, const std::string& expected, uint64_t 
   return 0;
 }
 
-// S24: A tile is made once, however many processes read it first at the same time.
+// S17: A tile is made once, however many processes read it first at the same time.
 TEST_F(MountConcurrency, SixteenFirstReadersMakeEachTileOnce) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "int8");
@@ -65,7 +65,7 @@ TEST_F(MountConcurrency, SixteenFirstReadersMakeEachTileOnce) {
   EXPECT_EQ(fs.status("sealed_since_start"), 1U);
 }
 
-// S25: That also holds for several mounts on one cache directory that show the same model folder: they share its files.
+// S18: That also holds for several mounts on one cache directory that show the same model folder: they share its files.
 TEST_F(MountConcurrency, TwoMountsShareTheWork) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "fp32");
@@ -87,7 +87,7 @@ TEST_F(MountConcurrency, TwoMountsShareTheWork) {
   }
 }
 
-// S27: Making one file does not hold up `stat`, `ls` and reads of other files.
+// S19: Making one file does not hold up `stat`, `ls` and reads of other files.
 TEST_F(MountTiming, OtherFilesStayQuick) {
   huge_model(15).write(model("huge"));
   small_model().write(model("small"));
@@ -114,7 +114,7 @@ TEST_F(MountTiming, OtherFilesStayQuick) {
 
 volatile std::sig_atomic_t signals_handled = 0;
 
-// S28: A read that waits ends at once when its process gets a signal: with EINTR where the signal is handled, with the
+// S20: A read that waits ends at once when its process gets a signal: with EINTR where the signal is handled, with the
 // process where it is not. A page fault that waits ends with its process. Neither harms the mount.
 TEST_F(MountConcurrency, ASignalEndsAWaitingRead) {
   tiled_model().write(model("m"));
@@ -158,7 +158,7 @@ TEST_F(MountConcurrency, ASignalEndsAWaitingRead) {
   EXPECT_TRUE(reads_as(read_at(fd.get(), 0, expected.size()), expected));
 }
 
-// S28: A read that waits ends at once when its process gets a signal: with EINTR where the signal is handled, with the
+// S20: A read that waits ends at once when its process gets a signal: with EINTR where the signal is handled, with the
 // process where it is not. A page fault that waits ends with its process. Neither harms the mount.
 TEST_F(MountConcurrency, KilledReadersDoNoHarm) {
   tiled_model().write(model("m"));
@@ -177,7 +177,7 @@ TEST_F(MountConcurrency, KilledReadersDoNoHarm) {
   fs.wait_until_sealed("m/nf4/0.bin");
 }
 
-// S29: Setting `user.qcache.warm` to 1 makes the whole file in the background, at once; 0 stops that.
+// S21: Setting `user.qcache.warm` to 1 makes the whole file in the background, at once; 0 stops that.
 TEST_F(MountConcurrency, WarmingMakesTheWholeFile) {
   tiled_model().write(model("m"));
   huge_model(15).write(model("huge"));

@@ -21,7 +21,7 @@ using MountCrash = MountTest;
 
 constexpr const char* kInt8 = "m/int8/0.bin";
 
-// S55: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
 // served, and none is made again.
 TEST_F(MountCrash, FillingGoesOnAfterKill) {
   tiled_model().write(model("m"));
@@ -62,7 +62,7 @@ TEST_F(MountCrash, ProgressIsThatOfTheTilesAlsoOfAFileThatNobodyHasOpen) {
   EXPECT_EQ(fs.xattr("m/nf4/0.bin", "progress"), "0.0000");
 }
 
-// S55: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
+// S35: After the daemon was killed the next mount goes on from the tiles that exist: each is checked before it is
 // served, and none is made again.
 TEST_F(MountCrash, KillsAtAnyTimeLoseNothing) {
   tiled_model().write(model("m"));
@@ -82,7 +82,7 @@ TEST_F(MountCrash, KillsAtAnyTimeLoseNothing) {
   EXPECT_EQ(fs.status("tiles_rejected"), 0U);
 }
 
-// S56: Open readers and mappings of complete files outlive a killed daemon with passthrough; without it their reads
+// S36: Open readers and mappings of complete files outlive a killed daemon with passthrough; without it their reads
 // fail with ENOTCONN.
 TEST_F(MountCrash, OpenSealedFilesOutliveTheDaemon) {
   tiled_model().write(model("m"));
@@ -138,7 +138,7 @@ TEST_F(MountCrash, AnAbortedConnectionEndsTheDaemonWithoutHarm) {
   }
 }
 
-// S57: A new mount clears a dead one off its mount point.
+// S37: A new mount clears a dead one off its mount point.
 TEST_F(MountCrash, TheNextMountClearsTheDeadOne) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
@@ -151,7 +151,7 @@ TEST_F(MountCrash, TheNextMountClearsTheDeadOne) {
   }
 }
 
-// S58: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
+// S38: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
 // wrong tiles are made again, and the log says so.
 TEST_F(MountCrash, DamagedSealedFilesAreFoundOut) {
   tiled_model().write(model("m"));
@@ -183,7 +183,7 @@ TEST_F(MountCrash, DamagedSealedFilesAreFoundOut) {
   EXPECT_NE(fs.log().find("is not the one that was sealed"), std::string::npos);
 }
 
-// S58: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
+// S38: A complete file that was written to, cut, moved or restored behind our back is hashed again before it is opened,
 // wrong tiles are made again, and the log says so.
 TEST_F(MountCrash, CutOrMissingSealedFilesAreMadeAgain) {
   tiled_model().write(model("m"));
@@ -211,7 +211,7 @@ TEST_F(MountCrash, CutOrMissingSealedFilesAreMadeAgain) {
   EXPECT_GE(fs.status("tiles_quantized"), 3 * tiles - 1);
 }
 
-// S60: A complete file that is found touched keeps its pin, hits and times while it is looked through, and when it is
+// S89: A complete file that is found touched keeps its pin, hits and times while it is looked through, and when it is
 // complete again: also where a tile was wrong, and where the daemon was killed meanwhile.
 TEST_F(MountCrash, WhatPeopleSetOutlivesASecondLookAtTheBytes) {
   tiled_model().write(model("m"));
@@ -255,7 +255,7 @@ TEST_F(MountCrash, WhatPeopleSetOutlivesASecondLookAtTheBytes) {
   EXPECT_EQ(set_xattr(fs.path(kInt8), "user.qcache.pinned", "0"), 0);
 }
 
-// S59: Where the catalog of the cache directory was lost or damaged, as in a copy that was made while the directory
+// S88: Where the catalog of the cache directory was lost or damaged, as in a copy that was made while the directory
 // was in use, a new one is begun; complete files are checked and served, and none is made again. Pins, hits and times
 // of access go with the old one.
 TEST_F(MountCrash, ALostCatalogCostsNoCompleteFile) {
@@ -289,7 +289,7 @@ TEST_F(MountCrash, ALostCatalogCostsNoCompleteFile) {
   EXPECT_EQ(fs.status("files_sealed"), dtypes.size());
 }
 
-// S61: A tile of an unfinished file that was damaged while no daemon ran is made again.
+// S39: A tile of an unfinished file that was damaged while no daemon ran is made again.
 TEST_F(MountCrash, DamagedTilesAreMadeAgain) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "int8");

@@ -27,7 +27,7 @@ size_t open_files(pid_t pid) {
   return names_in("/proc/" + std::to_string(pid) + "/fd").size();
 }
 
-// S67: `qcache mount` returns 0 when the mount can be used; else it returns another status, with the reason on standard
+// S43: `qcache mount` returns 0 when the mount can be used; else it returns another status, with the reason on standard
 // error.
 TEST_F(MountDaemon, BackgroundMountReturnsWhenUsable) {
   small_model().write(model("m"));
@@ -42,7 +42,7 @@ TEST_F(MountDaemon, BackgroundMountReturnsWhenUsable) {
   EXPECT_EQ(stat_error(mount_point + "/.qcache"), ENOENT);
 }
 
-// S67: `qcache mount` returns 0 when the mount can be used; else it returns another status, with the reason on standard
+// S43: `qcache mount` returns 0 when the mount can be used; else it returns another status, with the reason on standard
 // error.
 TEST_F(MountDaemon, FailedMountsSayWhy) {
   make_directories(dir() / "mnt");
@@ -78,7 +78,7 @@ TEST_F(MountDaemon, FailedMountsSayWhy) {
   EXPECT_EQ(names_in(mnt), std::vector<std::string>{});
 }
 
-// S66: A cache directory that cannot be written, or lies inside the mount point, is refused when mounting.
+// S42: A cache directory that cannot be written, or lies inside the mount point, is refused when mounting.
 TEST_F(MountDaemon, UnusableCacheDirectoriesAreRefused) {
   make_directories(dir() / "mnt/cache");
   const OwnFilesystem read_only(dir() / "read-only", "tmpfs", "size=1M", MS_RDONLY);
@@ -101,7 +101,7 @@ TEST_F(MountDaemon, UnusableCacheDirectoriesAreRefused) {
   EXPECT_TRUE(running.running());
 }
 
-// S65: A catalog that another version of LMDB wrote is left as it is: mounting and commands fail, and say so.
+// S91: A catalog that another version of LMDB wrote is left as it is: mounting and commands fail, and say so.
 TEST_F(MountDaemon, ACatalogOfAnotherLmdbIsLeftAlone) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
@@ -126,7 +126,7 @@ TEST_F(MountDaemon, ACatalogOfAnotherLmdbIsLeftAlone) {
   EXPECT_EQ(names_in(cache()), names);
 }
 
-// S69: A mount is usable within milliseconds, whatever the size of its models.
+// S44: A mount is usable within milliseconds, whatever the size of its models.
 TEST_F(MountTiming, ReadyAtOnce) {
   huge_model(15).write(model("huge"));
   for (int i = 0; i < 30; ++i) {
@@ -140,7 +140,7 @@ TEST_F(MountTiming, ReadyAtOnce) {
   EXPECT_LT(took.count(), 2000);
 }
 
-// S70: SIGTERM, SIGINT and SIGHUP unmount; the daemon ends with status 0.
+// S45: SIGTERM, SIGINT and SIGHUP unmount; the daemon ends with status 0.
 TEST_F(MountDaemon, SignalsUnmountCleanly) {
   tiled_model().write(model("m"));
   MountedFs& fs = mount({"--linger", "0s"});
@@ -158,7 +158,7 @@ TEST_F(MountDaemon, SignalsUnmountCleanly) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0.bin")), expected_file(model("m"), "nf4")));
 }
 
-// S71: Told to end while programs have files open that only the daemon can serve (being made, or complete without
+// S93: Told to end while programs have files open that only the daemon can serve (being made, or complete without
 // passthrough), it takes the mount off its mount point at once, and serves them until they are closed, for `linger` (60
 // s) at most; a second signal ends that.
 TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
@@ -200,7 +200,7 @@ TEST_F(MountDaemon, ASignalServesOpenFilesUntilTheyAreClosed) {
   EXPECT_EQ(others.back()->stop(), 0);
 }
 
-// S71: Told to end while programs have files open that only the daemon can serve (being made, or complete without
+// S93: Told to end while programs have files open that only the daemon can serve (being made, or complete without
 // passthrough), it takes the mount off its mount point at once, and serves them until they are closed, for `linger` (60
 // s) at most; a second signal ends that.
 TEST_F(MountDaemon, LingeringEndsInTimeAndByASecondSignal) {
@@ -227,7 +227,7 @@ TEST_F(MountDaemon, LingeringEndsInTimeAndByASecondSignal) {
   }
 }
 
-// S77: Other users get EACCES, unless it was mounted with `allow_other`.
+// S46: Other users get EACCES, unless it was mounted with `allow_other`.
 TEST_F(MountDaemon, OtherUsersNeedAllowOther) {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "must be root, to become another user";
@@ -256,7 +256,7 @@ TEST_F(MountDaemon, OtherUsersNeedAllowOther) {
   EXPECT_EQ(other.wait(), 0);
 }
 
-// S78: The daemon holds no file open that nobody uses.
+// S47: The daemon holds no file open that nobody uses.
 TEST_F(MountDaemon, NoDescriptorIsLeaked) {
   tiled_model(1).write(model("m"));
   small_model().write(model("n"));

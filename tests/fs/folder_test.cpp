@@ -23,7 +23,7 @@ nlohmann::json json_in(const std::string& path) {
   return nlohmann::json::parse(read_file(path));
 }
 
-// S82: `<dtype>/0/` is a folder that frameworks load: `model.safetensors`, `config.json`, `qcache.json`, what the dtype
+// S51: `<dtype>/0/` is a folder that frameworks load: `model.safetensors`, `config.json`, `qcache.json`, what the dtype
 // adds (`quanto_qmap.json`), and every other file and folder of the model but weights and hidden names.
 TEST_F(MountFolder, ListsWhatLoadersNeed) {
   small_model()
@@ -50,7 +50,7 @@ TEST_F(MountFolder, ListsWhatLoadersNeed) {
   }
 }
 
-// S83: `model.safetensors` holds the same tensors as `0.bin`, with the bytes of quantizing whole tensors in memory; its
+// S52: `model.safetensors` holds the same tensors as `0.bin`, with the bytes of quantizing whole tensors in memory; its
 // size is exact from the first `stat` on, and it is made, mapped and sealed as `0.bin` is.
 TEST_F(MountFolder, WeightsEqualTheEagerBytesInEveryDtype) {
   small_model().write(model("m"));
@@ -82,7 +82,7 @@ TEST_F(MountFolder, AReadOfTheLastTensorMakesThatTensorOnly) {
   EXPECT_LE(fs.status("tiles_quantized"), 2U) << "the header needs no tensor";
 }
 
-// S100: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
+// S67: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
 // made ahead, for 3 seconds if it does not open them. transformers does so before it loads, where peft is installed.
 TEST_F(MountFolder, WeightsAreMadeAheadOfALoader) {
   tiled_model().write(model("m"));
@@ -100,7 +100,7 @@ TEST_F(MountFolder, WeightsAreMadeAheadOfALoader) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kWeights)), expected_safetensors(model("m"), "int8")));
 }
 
-// S100: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
+// S67: A program that looks for `adapter_config.json` in a folder `<rank>/`, which has none, gets the folder's weights
 // made ahead, for 3 seconds if it does not open them. transformers does so before it loads, where peft is installed.
 TEST_F(MountFolder, ALoaderThatDoesNotComeIsNotWaitedFor) {
   using Clock = std::chrono::steady_clock;
@@ -122,7 +122,7 @@ TEST_F(MountFolder, ALoaderThatDoesNotComeIsNotWaitedFor) {
   EXPECT_EQ(fs.xattr("huge/int8/0/model.safetensors", "state"), "filling");
 }
 
-// S84: The other files of a folder are those of the model as they are now: read, mapped and listed without a remount,
+// S53: The other files of a folder are those of the model as they are now: read, mapped and listed without a remount,
 // and nothing of them is copied into the cache directory.
 TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
   std::string large(3'000'000, 'x');
@@ -164,7 +164,7 @@ TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
   EXPECT_EQ(fs.status("cache_bytes"), 0U);
 }
 
-// S85: `config.json` is the model's with a `quantization_config` for the dtype and the dtype of what is not quantized;
+// S54: `config.json` is the model's with a `quantization_config` for the dtype and the dtype of what is not quantized;
 // all else in it stays as it was written, NaN and digits included.
 TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
   const auto with_config = [](std::string config) {
@@ -193,7 +193,7 @@ TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
   EXPECT_EQ(json_in(fs.path("m/fp8/0/config.json")).at("marker"), 7);
 }
 
-// S97: When a file of weights is sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of signal to
+// S65: When a file of weights is sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of signal to
 // quantization noise, measured on a sample. The text before and after is another file; who has it open keeps his.
 TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
   small_model().write(model("m"));
@@ -233,7 +233,7 @@ TEST_F(MountFolder, AModelWithoutAUsableConfigKeepsWhatItHas) {
   EXPECT_EQ(names_in(fs.path("none/int8/0")), (Names{"model.safetensors", "qcache.json"}));
 }
 
-// S88: A diffusers pipeline is one model: its `transformer` or `unet` is quantized, the rest passed through, and only
+// S57: A diffusers pipeline is one model: its `transformer` or `unet` is quantized, the rest passed through, and only
 // the dtypes that diffusers loads are there.
 TEST_F(MountFolder, APipelineIsOneModelWithOneQuantizedPart) {
   const std::string pipeline = model("pipe");
@@ -266,7 +266,7 @@ TEST_F(MountFolder, APipelineIsOneModelWithOneQuantizedPart) {
   EXPECT_EQ(fs.xattr(weights, "state"), "absent");
 }
 
-// S86: `rm` of a folder's weights drops their bytes; of its other files it does nothing, and the model is never
+// S55: `rm` of a folder's weights drops their bytes; of its other files it does nothing, and the model is never
 // touched.
 TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
   small_model().file("tokenizer.json", "{}").file("sub/x", "x").write(model("m"));
@@ -291,7 +291,7 @@ TEST_F(MountFolder, RemovingAFolderDropsItsWeightsOnly) {
   EXPECT_EQ(read_file(model("m") + "/sub/x"), "x");
 }
 
-// S87: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
+// S56: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
 // hub cache from its repo: a link in their place that leads elsewhere leaves the model unserved, and
 // `user.qcache.error` says where it leads; other such links, and all links to folders, are not shown.
 TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
@@ -308,7 +308,7 @@ TEST_F(MountFolder, LinksDoNotLeadOutOfTheModelFolders) {
   EXPECT_EQ(stat_error(fs.path("m/int8/0/everything/etc/passwd")), ENOENT);
 }
 
-// S87: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
+// S56: All files of a model, its weights, index and `config.json` too, are read from below the model folders only, in a
 // hub cache from its repo: a link in their place that leads elsewhere leaves the model unserved, and
 // `user.qcache.error` says where it leads; other such links, and all links to folders, are not shown.
 TEST_F(MountFolder, AModelWhoseFilesLeadOutIsNotServed) {

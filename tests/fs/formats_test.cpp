@@ -35,7 +35,7 @@ ModelBuilder linear_model() {
   return model;
 }
 
-// S17: Tensors of all types of safetensors and torch are carried: what is not quantized is stored as it is, bit for
+// S73: Tensors of all types of safetensors and torch are carried: what is not quantized is stored as it is, bit for
 // bit. A model with a type that torch has not (floats of 6 bits) has no `.bin` files, and one with a type that
 // safetensors has not (complex32, complex128) has no folders.
 TEST_F(MountFormats, TensorsOfRareTypesAreCarriedBitForBit) {
@@ -79,7 +79,7 @@ TEST_F(MountFormats, TensorsOfRareTypesAreCarriedBitForBit) {
   }
 }
 
-// S6: What other readers of a format accept is served: a safetensors header with `"__metadata__": null`, and a tensor
+// S68: What other readers of a format accept is served: a safetensors header with `"__metadata__": null`, and a tensor
 // that is named twice with one and the same description.
 TEST_F(MountFormats, WhatOtherReadersAcceptIsServed) {
   const std::string entry = R"("a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]})";
@@ -98,7 +98,7 @@ TEST_F(MountFormats, WhatOtherReadersAcceptIsServed) {
   }
 }
 
-// S7: Weights that are quantized or packed already are refused in every dtype, also where config.json does not say
+// S69: Weights that are quantized or packed already are refused in every dtype, also where config.json does not say
 // that they are: `user.qcache.refused` says why.
 TEST_F(MountFormats, PackedWeightsAreRefusedWithoutAConfigThatSaysSo) {
   const std::string module = "model.layers.0.self_attn.q_proj";
@@ -132,7 +132,7 @@ TEST_F(MountFormats, PackedWeightsAreRefusedWithoutAConfigThatSaysSo) {
   EXPECT_EQ(names_in(fs.path("plain")).size(), all_dtypes().size());
 }
 
-// S8: A torch checkpoint with a tensor that is larger than 64 times the file, or with tensors that are so together
+// S70: A torch checkpoint with a tensor that is larger than 64 times the file, or with tensors that are so together
 // (elements that are stored once and stand for many), cannot be served.
 TEST_F(MountFormats, CheckpointsThatStandForFarMoreThanTheyHoldAreRefused) {
   const std::string storage(4096, 'x');

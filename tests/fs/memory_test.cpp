@@ -57,7 +57,7 @@ size_t list_all(const std::string& folder) {
 
 constexpr uint64_t kOwnBytes = uint64_t{100} << 20;
 
-// S23: Listing takes no more either, however many tensors a model has, but for 4 bytes per byte of the largest header.
+// S74: Listing takes no more either, however many tensors a model has, but for 4 bytes per byte of the largest header.
 TEST_F(MountMemory, ListingManyTensorsTakesLittleMemory) {
   if (kSanitized) {
     GTEST_SKIP() << "the sanitizers' own memory is counted too";

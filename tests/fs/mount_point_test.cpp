@@ -78,7 +78,7 @@ void leave_dead_mount(const std::string& folder) {
   }
 }
 
-// S73: `qcache unmount` takes down mounts of qcache only: where another filesystem or nothing is mounted it fails,
+// S95: `qcache unmount` takes down mounts of qcache only: where another filesystem or nothing is mounted it fails,
 // says what is there, and changes nothing.
 TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
   small_model().write(model("m"));
@@ -125,7 +125,7 @@ TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
   EXPECT_EQ(fs.stop(), 0);
 }
 
-// S74: A second mount on one mount point is refused, unless `--over` asks for it: then it covers the first, which is
+// S96: A second mount on one mount point is refused, unless `--over` asks for it: then it covers the first, which is
 // there again when the second is taken down.
 TEST_F(MountPoints, ASecondMountOnOnePlaceMustBeAskedFor) {
   small_model().write(model("m"));
@@ -160,7 +160,7 @@ TEST_F(MountPoints, ASecondMountOnOnePlaceMustBeAskedFor) {
   EXPECT_EQ(first.stop(), 0);
 }
 
-// S74: A second mount on one mount point is refused, unless `--over` asks for it: then it covers the first, which is
+// S96: A second mount on one mount point is refused, unless `--over` asks for it: then it covers the first, which is
 // there again when the second is taken down.
 TEST_F(MountPoints, OfTwoThatMountAtTheSameTimeOneIsRefused) {
   small_model().write(model("m"));
@@ -193,7 +193,7 @@ TEST_F(MountPoints, ADaemonThatEndsLeavesWhatCoversItsMount) {
   EXPECT_EQ(::umount2(fs.path().c_str(), MNT_DETACH), 0);  // the cover
 }
 
-// S72: A mount that any program unmounts ends its daemon with status 0. A connection that the kernel has given up ends
+// S94: A mount that any program unmounts ends its daemon with status 0. A connection that the kernel has given up ends
 // it with another status, with the reason in the log, and the dead mount is cleared.
 TEST_F(MountPoints, DaemonsSayHowTheyEnded) {
   small_model().write(model("m"));
@@ -229,7 +229,7 @@ TEST_F(MountPoints, DaemonsSayHowTheyEnded) {
   }
 }
 
-// S75: Every option of mount(8), of the kernel and of libfuse is honoured, means nothing in a mount of qcache, or is
+// S97: Every option of mount(8), of the kernel and of libfuse is honoured, means nothing in a mount of qcache, or is
 // refused with the reason.
 TEST_F(MountPoints, OptionsAreHonouredOrRefused) {
   tiled_model().write(model("m"));
@@ -262,7 +262,7 @@ TEST_F(MountPoints, OptionsAreHonouredOrRefused) {
   }
 }
 
-// S68: It ends with 6 where the mount cannot be made, for whatever reason of the machine's, 7 where one is there
+// S92: It ends with 6 where the mount cannot be made, for whatever reason of the machine's, 7 where one is there
 // already, 5 where the cache directory cannot be used, and 2 where its words are wrong.
 TEST_F(MountPoints, ExitCodesTellWhatIsWrong) {
   make_directories(dir() / "mnt");
@@ -330,7 +330,7 @@ class Sysctl {
   std::string before_;
 };
 
-// S76: A read takes as long as it takes: where an operator limits how long (`fs.fuse.default_request_timeout`), a
+// S98: A read takes as long as it takes: where an operator limits how long (`fs.fuse.default_request_timeout`), a
 // mount asks the kernel for the longest time that there is, and warns where `fs.fuse.max_request_timeout` allows less.
 TEST_F(MountLimits, OneSlowReadDoesNotTakeTheMountDown) {
   tiled_model().write(model("m"));
@@ -352,7 +352,7 @@ TEST_F(MountLimits, OneSlowReadDoesNotTakeTheMountDown) {
   EXPECT_EQ(fs->log().find("the kernel ends this mount"), std::string::npos);
 }
 
-// S76: A read takes as long as it takes: where an operator limits how long (`fs.fuse.default_request_timeout`), a
+// S98: A read takes as long as it takes: where an operator limits how long (`fs.fuse.default_request_timeout`), a
 // mount asks the kernel for the longest time that there is, and warns where `fs.fuse.max_request_timeout` allows less.
 TEST_F(MountLimits, AShorterLimitIsToldWhenMounting) {
   MountedFs* fs = nullptr;

@@ -62,7 +62,7 @@ class MountProgram : public MountTest {
 const std::map<std::string, double> kDtypes = {{"int8", 40},  {"fp8", 31},   {"int4", 18}, {"nf4-dq", 20},
                                                {"nvfp4", 19}, {"qint4", 19}, {"fp32", 150}};
 
-// S94: What a C++ program saves with `save_quantized_model()` for a folder of a mount is served there, complete, and no
+// S62: What a C++ program saves with `save_quantized_model()` for a folder of a mount is served there, complete, and no
 // tile is made.
 TEST_F(MountProgram, WhatAProgramSavesIsServed) {
   ASSERT_EQ(run("save", kDtypes), 0) << output();
@@ -78,7 +78,7 @@ TEST_F(MountProgram, WhatAProgramSavesIsServed) {
   EXPECT_GE(fs.status("opens_sealed"), kDtypes.size());
 }
 
-// S95: What a mount has completed, `load_quantized_model()` gives to C++ programs: the stored tensors as views of the
+// S63: What a mount has completed, `load_quantized_model()` gives to C++ programs: the stored tensors as views of the
 // cached file, and their values in a module.
 TEST_F(MountProgram, WhatAMountMadeIsLoaded) {
   MountedFs& fs = mount_as("later");
@@ -100,7 +100,7 @@ TEST_F(MountProgram, WhatAMountMadeIsLoaded) {
   }
 }
 
-// S96: A program's model that is not the folder's, in names, dtypes, shapes or values, is not saved for that folder.
+// S64: A program's model that is not the folder's, in names, dtypes, shapes or values, is not saved for that folder.
 TEST_F(MountProgram, OnlyTheFoldersModelIsSavedForIt) {
   EXPECT_EQ(run("save-changed", {{"int8", 0}}), 1);
   EXPECT_NE(output().find("has other values than in " + model("m")), std::string::npos) << output();

@@ -28,7 +28,7 @@ std::vector<pid_t> children_of(pid_t parent) {
   return out;
 }
 
-// S89: `<rank>.bin` and `<rank>/` are there for every rank up to the smaller side of the largest quantized weight, with
+// S58: `<rank>.bin` and `<rank>/` are there for every rank up to the smaller side of the largest quantized weight, with
 // exact sizes; they are listed while they hold bytes. A dtype that quantizes nothing has only rank 0.
 TEST_F(MountRank, RanksResolveWhenNamedAndAreListedWhileTheyHoldBytes) {
   small_model().write(model("m"));
@@ -57,7 +57,7 @@ TEST_F(MountRank, RanksResolveWhenNamedAndAreListedWhileTheyHoldBytes) {
   EXPECT_EQ(stat_of(file).st_blocks, 1) << "dropped, and still there when named";
 }
 
-// S93: All ranks that are being made take at most a quarter of the memory that qcache may use; a rank of a weight that
+// S102: All ranks that are being made take at most a quarter of the memory that qcache may use; a rank of a weight that
 // needs more by itself fails with EIO, and `/.qcache/errors` says how much. Other files are not affected.
 TEST_F(MountRank, ARankThatNeedsTooMuchMemoryIsRefusedWithFigures) {
   if (kSanitized) {
@@ -75,7 +75,7 @@ TEST_F(MountRank, ARankThatNeedsTooMuchMemoryIsRefusedWithFigures) {
   EXPECT_EQ(fs.stop(), 0);
 }
 
-// S90: `<rank>.bin` and the adapter are the same bytes whenever they are made on machines of one kind (OpenBLAS has
+// S59: `<rank>.bin` and the adapter are the same bytes whenever they are made on machines of one kind (OpenBLAS has
 // other kernels for other processors).
 TEST_F(MountRank, FilesOfARankAreTheSameBytesAgain) {
   small_model().write(model("m"));
@@ -93,7 +93,7 @@ TEST_F(MountRank, FilesOfARankAreTheSameBytesAgain) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kAdapter)), adapter.bytes));
 }
 
-// S91: `<rank>/` is the folder `0/` with `lora/` in it, an adapter that PEFT loads; its `model.safetensors` is that of
+// S60: `<rank>/` is the folder `0/` with `lora/` in it, an adapter that PEFT loads; its `model.safetensors` is that of
 // rank 0, and `rm -r` of it leaves that one alone.
 TEST_F(MountRank, AFolderOfARankSharesTheWeightsAndAddsAnAdapter) {
   small_model().file("tokenizer.json", "{}").file("lora/hidden.txt", "x").write(model("m"));
@@ -121,7 +121,7 @@ TEST_F(MountRank, AFolderOfARankSharesTheWeightsAndAddsAnAdapter) {
   EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin"}));
 }
 
-// S92: A `qcache-worker` that ends or is killed fails the reads that wait for it with EIO, and `/.qcache/errors` says
+// S61: A `qcache-worker` that ends or is killed fails the reads that wait for it with EIO, and `/.qcache/errors` says
 // why; other files are not affected, and the next read tries again.
 TEST_F(MountRank, AKilledWorkerFailsOneReadAndNothingElse) {
   tiled_model().write(model("m"));

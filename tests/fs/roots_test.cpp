@@ -88,7 +88,7 @@ class MountRoots : public MountTest {
   std::unique_ptr<MountedFs> fs_;
 };
 
-// S51: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
+// S84: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
 // served as before, a lookup in less than 50 ms.
 TEST_F(MountRoots, AStoppedFolderHoldsUpNoOther) {
   MountedFs& fs = mount_both();
@@ -113,7 +113,7 @@ TEST_F(MountRoots, AStoppedFolderHoldsUpNoOther) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("far/int8/0.bin")), expected_file(remote("far"), "int8")));
 }
 
-// S51: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
+// S84: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
 // served as before, a lookup in less than 50 ms.
 TEST_F(MountRoots, AModelLinkedFromAStoppedFilesystemHoldsUpNoOther) {
   make_link(net() + "/far", model("linked"));
@@ -135,7 +135,7 @@ TEST_F(MountRoots, AModelLinkedFromAStoppedFilesystemHoldsUpNoOther) {
   }
 }
 
-// S51: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
+// S84: While one model folder lies on a filesystem that has stopped, names and bytes of the models of others are
 // served as before, a lookup in less than 50 ms.
 TEST_F(MountRoots, ReadsThatWaitForAStoppedFileLeaveWorkersForOthers) {
   MountedFs& fs = mount_both();
@@ -159,7 +159,7 @@ TEST_F(MountRoots, ReadsThatWaitForAStoppedFileLeaveWorkersForOthers) {
   }
 }
 
-// S52: What waits for a model folder that has stopped ends when its process is killed.
+// S85: What waits for a model folder that has stopped ends when its process is killed.
 TEST_F(MountRoots, CallersOfAStoppedFolderCanBeKilled) {
   MountedFs& fs = mount_both();
   ASSERT_EQ(stat_error(fs.path("far/int8/0.bin")), 0);
@@ -189,7 +189,7 @@ TEST_F(MountRoots, CallersOfAStoppedFolderCanBeKilled) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("far/int8/0.bin")), expected_file(remote("far"), "int8")));
 }
 
-// S53: The models of a folder that has stopped are listed as they were last seen, and `/.qcache/errors` says so.
+// S86: The models of a folder that has stopped are listed as they were last seen, and `/.qcache/errors` says so.
 TEST_F(MountRoots, AStoppedFolderIsListedAsLastSeen) {
   MountedFs& fs = mount_both();
   const std::vector<std::string> all = {".qcache", "far", "near", "other"};
@@ -212,7 +212,7 @@ TEST_F(MountRoots, AStoppedFolderIsListedAsLastSeen) {
   EXPECT_EQ(read_whole(fs.path(".qcache/errors")).bytes.find("has not answered for"), std::string::npos);
 }
 
-// S54: A model folder that has stopped is refused when mounting, and holds up neither the end of a mount nor its
+// S87: A model folder that has stopped is refused when mounting, and holds up neither the end of a mount nor its
 // taking down.
 TEST_F(MountRoots, AStoppedFolderIsRefusedAndHoldsUpNoEnd) {
   MountedFs& fs = mount_both();
@@ -236,7 +236,7 @@ TEST_F(MountRoots, AStoppedFolderIsRefusedAndHoldsUpNoEnd) {
   EXPECT_NE(waiting.wait_for(5), -1);
 }
 
-// S50: A source whose times lie ahead of the clock is served as any other, and whoever waits for files to settle holds
+// S83: A source whose times lie ahead of the clock is served as any other, and whoever waits for files to settle holds
 // up nobody else.
 TEST_F(MountRoots, AServerWhoseClockIsAheadIsServed) {
   small_model(7).write(remote("m"));
@@ -262,7 +262,7 @@ TEST_F(MountRoots, AServerWhoseClockIsAheadIsServed) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/int8/0.bin")), expected_file(remote("m"), "int8")));
 }
 
-// S10: A mount point or a cache directory that would be looked into for models is refused when mounting; mounts of
+// S72: A mount point or a cache directory that would be looked into for models is refused when mounting; mounts of
 // qcache and cache directories that come later below a model folder are not shown.
 TEST_F(MountDaemon, MountPointsAndCachesInModelFoldersAreRefused) {
   small_model().write(model("m"));
@@ -296,7 +296,7 @@ TEST_F(MountDaemon, MountPointsAndCachesInModelFoldersAreRefused) {
   EXPECT_EQ(names_in(fs.path()), (std::vector<std::string>{".qcache", "m"}));
 }
 
-// S10: A mount point or a cache directory that would be looked into for models is refused when mounting; mounts of
+// S72: A mount point or a cache directory that would be looked into for models is refused when mounting; mounts of
 // qcache and cache directories that come later below a model folder are not shown.
 TEST_F(MountDaemon, LaterMountsBelowAModelFolderAreNotShown) {
   small_model(1).write(model("m"));
@@ -336,7 +336,7 @@ TEST_F(MountDaemon, LaterMountsBelowAModelFolderAreNotShown) {
   check("dead");
 }
 
-// S9: With 10,000 models, listing them takes at most 100 ms and looking a name up at most 1 ms, whether it is there
+// S71: With 10,000 models, listing them takes at most 100 ms and looking a name up at most 1 ms, whether it is there
 // or not (measured on 2 cores, from memory).
 TEST_F(MountTiming, TenThousandModelsAreListedAndFoundQuickly) {
   small_model().write(model("m0"));

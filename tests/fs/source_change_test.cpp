@@ -14,7 +14,7 @@ using MountSource = MountTest;
 
 constexpr const char* kInt8 = "m/int8/0.bin";
 
-// S43: An open gives the model as it is at that moment: after a model's files were touched, rewritten or replaced, the
+// S30: An open gives the model as it is at that moment: after a model's files were touched, rewritten or replaced, the
 // size and bytes are those of the new state.
 TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
   small_model(1).write(model("m"));
@@ -58,7 +58,7 @@ TEST_F(MountSource, AnOpenSeesTheModelAsItIs) {
   check("a link that leads elsewhere");
 }
 
-// S45: What was completed of an earlier state of a model is kept beside the new file, and served again should that
+// S81: What was completed of an earlier state of a model is kept beside the new file, and served again should that
 // state come back. Aging drops it, whatever its age, once the new file is complete and it has not been opened since;
 // `rm` drops both.
 TEST_F(MountSource, EarlierStatesOfAModelAreKeptUntilTheyAge) {
@@ -100,7 +100,7 @@ TEST_F(MountSource, EarlierStatesOfAModelAreKeptUntilTheyAge) {
   EXPECT_EQ(fs.status("files_sealed"), 0U);
 }
 
-// S46: Another device number alone, of the disk with the models or of the one with the cache directory, is no change:
+// S82: Another device number alone, of the disk with the models or of the one with the cache directory, is no change:
 // a disk plugged in again, a network mount, a boot.
 TEST_F(MountSource, ADiskThatComesBackUnderAnotherNumberIsTheSame) {
   if (::geteuid() != 0) {
@@ -131,7 +131,7 @@ TEST_F(MountSource, ADiskThatComesBackUnderAnotherNumberIsTheSame) {
   }
 }
 
-// S44: That holds for a file of the same size written again within one tick of the filesystem's clock.
+// S31: That holds for a file of the same size written again within one tick of the filesystem's clock.
 TEST_F(MountSource, RewritesWithinTheClocksTickAreSeen) {
   MountedFs& fs = mount();
   small_model(0).write(model("m"));
@@ -142,7 +142,7 @@ TEST_F(MountSource, RewritesWithinTheClocksTickAreSeen) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
 }
 
-// S47: Who has a complete file open keeps the old bytes.
+// S32: Who has a complete file open keeps the old bytes.
 TEST_F(MountSource, OpenSealedFilesKeepTheirBytes) {
   tiled_model(1).write(model("m"));
   MountedFs& fs = mount();
@@ -178,7 +178,7 @@ size_t read_backwards(int fd, const std::string& old_bytes) {
   return failed;
 }
 
-// S48: Who has a file open that is being made gets the old bytes where they were made, else ESTALE: never bytes of two
+// S33: Who has a file open that is being made gets the old bytes where they were made, else ESTALE: never bytes of two
 // states.
 TEST_F(MountSource, ReadsOfAChangedSourceFailInsteadOfMixing) {
   MountedFs& fs = mount();
@@ -217,7 +217,7 @@ TEST_F(MountSource, ReadsOfAChangedSourceFailInsteadOfMixing) {
   }
 }
 
-// S49: A source that becomes shorter or vanishes while it is read is ESTALE for its open readers; a model that is gone
+// S34: A source that becomes shorter or vanishes while it is read is ESTALE for its open readers; a model that is gone
 // is ENOENT for new ones.
 TEST_F(MountSource, VanishedSourcesFailCleanly) {
   MountedFs& fs = mount();

@@ -92,7 +92,7 @@ class MountStrangers : public MountTest {
   }
 };
 
-// S900: That holds also against who exchanges files, folders and links of a model all the time: what was checked is
+// S99: That holds also against who exchanges files, folders and links of a model all the time: what was checked is
 // what is read.
 TEST_F(MountStrangers, ExchangedFilesLeadNowhereElse) {
   const auto write_own = [&] {
@@ -124,7 +124,7 @@ TEST_F(MountStrangers, ExchangedFilesLeadNowhereElse) {
   EXPECT_GT(reads, 10U) << "nothing was tried";
 }
 
-// S901: A FIFO or a device in the place of a model's file holds up nothing but that model.
+// S100: A FIFO or a device in the place of a model's file holds up nothing but that model.
 TEST_F(MountStrangers, PipesHoldNobodyUp) {
   small_model(1).write(model("m"));
   small_model(2).write(model("good"));
@@ -159,7 +159,7 @@ TEST_F(MountStrangers, PipesHoldNobodyUp) {
   }
 }
 
-// S902: With `allow_other`, other users may read of the mount what the modes of the model's files, and of the folders
+// S101: With `allow_other`, other users may read of the mount what the modes of the model's files, and of the folders
 // below the model folders on the way to them, let them read, and no more: weights need all their files, `config.json`
 // and what else qcache writes all files that it was made from. The mode (without write and execute bits) and the group
 // say so at every `stat`, and a change of them counts for the next open.
@@ -221,7 +221,7 @@ TEST_F(MountStrangers, ModesOfSourcesHoldInTheMount) {
   EXPECT_EQ(mode_of(own.path("closed")), "755 0 0");
 }
 
-// S902: With `allow_other`, other users may read of the mount what the modes of the model's files, and of the folders
+// S101: With `allow_other`, other users may read of the mount what the modes of the model's files, and of the folders
 // below the model folders on the way to them, let them read, and no more: weights need all their files, `config.json`
 // and what else qcache writes all files that it was made from. The mode (without write and execute bits) and the group
 // say so at every `stat`, and a change of them counts for the next open.

@@ -74,7 +74,7 @@ TEST_F(MountTree, OtherNamesOfADtypeLeadToTheSameFile) {
   EXPECT_TRUE(eventually([&] { return fs.status("files_sealed") == 3 && fs.status("files_filling") == 0; }));
 }
 
-// S3: Any other model, dtype, rank (see S89) or way to write a rank does not exist (ENOENT).
+// S3: Any other model, dtype, rank (see S58) or way to write a rank does not exist (ENOENT).
 TEST_F(MountTree, NothingElseExists) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
@@ -132,7 +132,7 @@ TEST_F(MountTree, BadModelsAreEmptyFoldersThatSayWhy) {
   EXPECT_EQ(fs.xattr("good", "error"), "");
 }
 
-// S13: Listing, `stat`, `find`, `du`, `df` and reading attributes make nothing and read no tensor of a model.
+// S8: Listing, `stat`, `find`, `du`, `df` and reading attributes make nothing and read no tensor of a model.
 TEST_F(MountTree, LookingAroundReadsNoTensor) {
   for (int i = 0; i < 30; ++i) {
     small_model().write(model("m" + std::to_string(i)));
@@ -159,7 +159,7 @@ TEST_F(MountTree, LookingAroundReadsNoTensor) {
   }
 }
 
-// S14: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write; S902 says what
+// S9: Files belong to whoever mounted (mode 0644: the owner may set attributes, and nobody can write; S101 says what
 // others may do with `allow_other`); `st_mtime` is that of the model's youngest file, and `st_ino` stays the same while
 // a file is made, completed and dropped.
 TEST_F(MountTree, AttributesTellTheTruth) {
@@ -191,7 +191,7 @@ TEST_F(MountTree, AttributesTellTheTruth) {
   EXPECT_EQ(open_one.st_size, absent.st_size);
 }
 
-// S15: `statfs` (`df`) speaks of the filesystem of the cache directory.
+// S10: `statfs` (`df`) speaks of the filesystem of the cache directory.
 TEST_F(MountTree, StatfsIsThatOfTheCacheDirectory) {
   const OwnFilesystem tmpfs(cache(), "tmpfs", "size=64M");
   MountedFs& fs = mount();
@@ -203,7 +203,7 @@ TEST_F(MountTree, StatfsIsThatOfTheCacheDirectory) {
   EXPECT_EQ(shown.f_bavail * shown.f_frsize, real.f_bavail * real.f_frsize);
 }
 
-// S38: Everything else that would change the mount fails with EROFS, also for root: creating, writing, truncating (by
+// S27: Everything else that would change the mount fails with EROFS, also for root: creating, writing, truncating (by
 // O_TRUNC too), renaming, linking, changing modes and times; with EACCES: removing control files and setting other
 // attributes.
 TEST_F(MountTree, NothingCanBeWritten) {
@@ -245,7 +245,7 @@ TEST_F(MountTree, NothingCanBeWritten) {
   EXPECT_TRUE(reads_as(read_whole(file), expected_file(model("m"), "int8")));
 }
 
-// S80: `/.qcache/status` is JSON with the keys below, and its size does not change while the mount runs; `metrics` has
+// S49: `/.qcache/status` is JSON with the keys below, and its size does not change while the mount runs; `metrics` has
 // the same numbers in Prometheus' text format.
 TEST_F(MountTree, StatusAndMetricsCanBeParsed) {
   tiled_model().write(model("m"));
@@ -286,7 +286,7 @@ TEST_F(MountTree, StatusAndMetricsCanBeParsed) {
   EXPECT_NE(metrics.find("\nqcache_files_sealed                    1\n"), std::string::npos) << metrics;
 }
 
-// S81: The extended attributes are those of the table below; only `pinned` and `warm` can be set.
+// S50: The extended attributes are those of the table below; only `pinned` and `warm` can be set.
 TEST_F(MountTree, AttributesAreThoseOfTheTable) {
   small_model().config("{broken").write(model("m"));
   MountedFs& fs = mount();

@@ -292,7 +292,8 @@ TEST_F(ModelFinderTest, ALookupAsksOnlyForTheFoldersThatTheNameLeadsTo) {
   const auto walk = walk_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), nullptr, steps);
   const auto asked = [&](const char* name, const char* path) {
     const uint64_t before = env.count(EnvCall::kStat) + env.count(EnvCall::kList) + env.count(EnvCall::kOpen);
-    const RootLookup looked = look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), name, walk.get());
+    const RootLookup looked =
+        look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), MountTable(), name, walk.get());
     EXPECT_TRUE(looked.sure);
     EXPECT_EQ(looked.found.has_value(), *path != 0) << name;
     if (looked.found) {
@@ -376,7 +377,8 @@ TEST_F(ModelFinderTest, ALookupGivesWhatAWalkShowsInAnyTree) {
       ++lookups;
       const auto expected = paths.find(name);
       const auto one = find_model(Env::posix(), roots, name);
-      const RootLookup looked = look_up_in_root(env, folders_below(env, roots[0]), roots[0], MountTable(), name, walk.get());
+      const RootLookup looked =
+          look_up_in_root(env, folders_below(env, roots[0]), roots[0], MountTable(), name, walk.get());
       ASSERT_EQ(one.has_value(), expected != paths.end());
       if (one) {
         ASSERT_EQ(one->path, expected->second);
@@ -413,13 +415,15 @@ TEST_F(ModelFinderTest, MountsOfQcacheAreNotEvenLookedAt) {
   EXPECT_EQ(walk->paths.count("org--mnt--y"), 0U);
   env.heal();
   for (const char* name : {"mnt", "mnt--x", "org--mnt--y"}) {
-    const RootLookup looked = look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), mounts, name, walk.get());
+    const RootLookup looked =
+        look_up_in_root(env, folders_below(env, dir_.path()), dir_.path(), mounts, name, walk.get());
     EXPECT_FALSE(looked.found) << name;
     EXPECT_THAT(looked.problems, testing::IsEmpty()) << name;
   }
   // A link to such a mount is told by its device.
   MountTable everywhere({{1, device, "/", "/elsewhere", "fuse.qcache", {}}});
-  EXPECT_THAT(walk_root(env, folders_below(env, dir_.path()), dir_.path(), everywhere, nullptr, steps)->models, testing::IsEmpty());
+  EXPECT_THAT(walk_root(env, folders_below(env, dir_.path()), dir_.path(), everywhere, nullptr, steps)->models,
+              testing::IsEmpty());
 }
 
 TEST_F(ModelFinderTest, ACacheDirectoryIsNoModel) {
