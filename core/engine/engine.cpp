@@ -196,7 +196,7 @@ Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name
 
 Result<CompanionFiles> Engine::companions(const std::string& model_name) {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
-  return CompanionFiles(index_.folders().of_model(source->path), source->path, source->component);
+  return CompanionFiles(index_.folders().of_model(source->path), source->path, source->component, index_.mounts());
 }
 
 Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {

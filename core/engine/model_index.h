@@ -58,6 +58,8 @@ class ModelIndex {
   [[nodiscard]] const std::vector<std::string>& roots() const { return paths_; }
   /// What may be read: the roots, where they led when this was made.
   [[nodiscard]] const SourceFolders& folders() const { return folders_; }
+  /// What is mounted where, now.
+  [[nodiscard]] std::shared_ptr<const MountTable> mounts() const { return mounts_->now(); }
 
  private:
   struct Slot {

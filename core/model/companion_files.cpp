@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include "core/base/mount_info.h"
 #include "core/model/weight_files.h"
 
 namespace qcache {
@@ -54,8 +53,12 @@ Result<SourcePlace> told_as_absent(Result<SourcePlace> found) {
 
 }  // namespace
 
-CompanionFiles::CompanionFiles(SourceFolders folders, std::string model_path, std::string weights_folder)
-    : folders_(std::move(folders)), model_path_(std::move(model_path)), weights_folder_(std::move(weights_folder)) {}
+CompanionFiles::CompanionFiles(SourceFolders folders, std::string model_path, std::string weights_folder,
+                               std::shared_ptr<const MountTable> mounts)
+    : folders_(std::move(folders)),
+      model_path_(std::move(model_path)),
+      weights_folder_(std::move(weights_folder)),
+      mounts_(std::move(mounts)) {}
 
 bool CompanionFiles::is_left_out(const std::string& relative) const {
   const std::string_view folder = folder_of(relative);
@@ -64,6 +67,15 @@ bool CompanionFiles::is_left_out(const std::string& relative) const {
     return true;
   }
   return (folder.empty() || folder == weights_folder_) && holds_weights_of_some_framework(name);
+}
+
+// By the table, before anything is asked: such a mount may be dead, or served by ourselves.
+bool CompanionFiles::is_qcache(const std::string& path) const {
+  return mounts_ && mounts_->is_qcache(path);
+}
+
+bool CompanionFiles::is_qcache(const SourcePlace& place) const {
+  return mounts_ && place.stat.is_directory() && mounts_->is_qcache_device(place.stat.device);
 }
 
 Result<SourcePlace> CompanionFiles::look_at_folder(const std::string& relative) const {
@@ -77,12 +89,15 @@ Result<SourcePlace> CompanionFiles::look_at_folder(const std::string& relative) 
 
 Result<SourcePlace> CompanionFiles::look_in(const SourcePlace& folder, const std::string& name,
                                             const std::string& relative) const {
-  if (is_left_out(relative)) {
+  if (is_left_out(relative) || is_qcache(folder.real + '/' + name)) {
     return not_found(relative);
   }
   auto found = told_as_absent(folders_.look_in(folder, name));
   if (!found) {
     return found;
+  }
+  if (is_qcache(*found)) {
+    return not_found(relative);
   }
   const bool linked_folder = found->stat.is_directory() && found->real != folder.real + '/' + name;
   if (linked_folder || (!found->stat.is_directory() && !found->stat.is_regular())) {
@@ -115,10 +130,11 @@ Result<SourcePlace> CompanionFiles::look(const std::string& relative) const {
   if (!is_plain_path(relative)) {
     return not_found(relative);
   }
-  if (!is_left_out(relative)) {
-    const std::string path = model_path_ + '/' + relative;
+  const std::string path = model_path_ + '/' + relative;
+  if (!is_left_out(relative) && !is_qcache(path)) {
     auto found = folders_.look(path);
-    if (found && found->real == path && (found->stat.is_directory() || found->stat.is_regular())) {
+    if (found && found->real == path && !is_qcache(*found) &&
+        (found->stat.is_directory() || found->stat.is_regular())) {
       return found;
     }
   }

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/base/mount_info.h"
 #include "core/base/result.h"
 #include "core/model/source_folders.h"
 
@@ -24,8 +26,10 @@ struct CompanionEntry {
 /// a tree without end. Thread-safe.
 class CompanionFiles {
  public:
-  /// `folders` are those of the model (SourceFolders::of_model()); `model_path` is absolute, links resolved.
-  CompanionFiles(SourceFolders folders, std::string model_path, std::string weights_folder);
+  /// `folders` are those of the model (SourceFolders::of_model()); `model_path` is absolute, links resolved. Mounts of
+  /// qcache among `mounts` (null: none) are left out: they would show the folder in itself, without end.
+  CompanionFiles(SourceFolders folders, std::string model_path, std::string weights_folder,
+                 std::shared_ptr<const MountTable> mounts = nullptr);
 
   [[nodiscard]] const SourceFolders& folders() const { return folders_; }
 
@@ -40,6 +44,8 @@ class CompanionFiles {
 
  private:
   [[nodiscard]] bool is_left_out(const std::string& relative) const;
+  [[nodiscard]] bool is_qcache(const std::string& path) const;
+  [[nodiscard]] bool is_qcache(const SourcePlace& place) const;
   [[nodiscard]] Result<SourcePlace> look_at_folder(const std::string& relative) const;
   [[nodiscard]] Result<SourcePlace> look_in(const SourcePlace& folder, const std::string& name,
                                             const std::string& relative) const;
@@ -47,6 +53,7 @@ class CompanionFiles {
   const SourceFolders folders_;
   const std::string model_path_;
   const std::string weights_folder_;  // relative, empty for the model's folder itself
+  const std::shared_ptr<const MountTable> mounts_;
 };
 
 }  // namespace qcache

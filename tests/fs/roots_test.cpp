@@ -117,7 +117,11 @@ TEST_F(MountRoots, AStoppedFolderHoldsUpNoOther) {
 // served as before, a lookup in less than 50 ms.
 TEST_F(MountRoots, AModelLinkedFromAStoppedFilesystemHoldsUpNoOther) {
   make_link(net() + "/far", model("linked"));
-  MountedFs& fs = mount();
+  MountedFs::Setup both = setup("mnt");
+  both.models_before = {models()};  // the link is met before the folder that it leads into
+  both.models = net();
+  fs_ = std::make_unique<MountedFs>(both);
+  const MountedFs& fs = *fs_;
   ASSERT_EQ(stat_error(fs.path("linked/int8/0.bin")), 0);
   ASSERT_THAT(names_in(fs.path()), testing::Contains("linked"));
   server_->stop();
