@@ -51,6 +51,20 @@ void leave_terminal() {
   }
 }
 
+// Closes what the caller has open besides the standard streams: a lock would be held, and a file kept open, for as long
+// as the mount lives. Returns the one to keep.
+UniqueFd only_descriptor(UniqueFd keep) {
+  constexpr int kFirst = 3;
+  if (keep.get() != kFirst) {
+    if (::dup3(keep.get(), kFirst, O_CLOEXEC) != kFirst) {
+      return keep;
+    }
+    keep = UniqueFd(kFirst);
+  }
+  ::close_range(kFirst + 1, ~0U, 0);
+  return keep;
+}
+
 }  // namespace
 
 Status run_in_background(const std::function<Status(const std::function<void()>& ready)>& serve) {
@@ -78,6 +92,7 @@ Status run_in_background(const std::function<Status(const std::function<void()>&
   }
 
   reader.reset();
+  writer = only_descriptor(std::move(writer));
   ::setsid();
   if (::chdir("/") != 0) {
     ::_exit(1);

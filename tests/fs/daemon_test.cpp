@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -40,6 +41,21 @@ TEST_F(MountDaemon, BackgroundMountReturnsWhenUsable) {
   EXPECT_NE(read_file(cache() + "/qcache.log").find("mounted"), std::string::npos);
   EXPECT_EQ(run_program({MountedFs::program(), "unmount", mount_point}), 0);
   EXPECT_EQ(stat_error(mount_point + "/.qcache"), ENOENT);
+}
+
+// S47: The daemon holds no file open that nobody uses.
+TEST_F(MountDaemon, ABackgroundMountKeepsNothingOfItsCallersOpen) {
+  small_model().write(model("m"));
+  const std::string mount_point = dir() / "mnt";
+  make_directories(mount_point);
+  write_file(dir() / "lock", "");
+  UniqueFd held(::open((dir() / "lock").c_str(), O_RDWR));  // NOLINT: inherited, as a shell's descriptors are
+  ASSERT_EQ(::flock(held.get(), LOCK_EX), 0);
+  ASSERT_EQ(run_program({MountedFs::program(), "mount", models(), mount_point, "--cache-dir", cache()}), 0);
+  held.reset();
+  const UniqueFd again = open_file(dir() / "lock");
+  EXPECT_EQ(::flock(again.get(), LOCK_EX | LOCK_NB), 0) << "the daemon keeps the lock";
+  EXPECT_EQ(run_program({MountedFs::program(), "unmount", mount_point}), 0);
 }
 
 // S43: `qcache mount` returns 0 when the mount can be used; else it returns another status, with the reason on standard
