@@ -67,22 +67,26 @@ FoundModels ModelIndex::find_all() {
   return found;
 }
 
-Result<FoundModel> ModelIndex::locate(const std::string& name) {
+std::optional<ModelIndex::Place> ModelIndex::recent_place(const std::string& name) {
   constexpr std::chrono::seconds kLookInterval{1};
-  std::optional<FoundModel> known;
-  {
-    const MutexLock lock(mutex_);
-    const auto place = places_.find(name);
-    if (place != places_.end() && std::chrono::steady_clock::now() - place->second.found_at < kLookInterval) {
-      if (place->second.may_stop) {
-        return FoundModel{name, place->second.path};  // whoever wants more of it sees what has become of it
-      }
-      known = FoundModel{name, place->second.path};
-    }
+  const MutexLock lock(mutex_);
+  const auto place = places_.find(name);
+  if (place == places_.end() || std::chrono::steady_clock::now() - place->second.found_at >= kLookInterval) {
+    return std::nullopt;
   }
-  if (known) {
-    if (auto there = resolved(*known)) {
-      return *std::move(there);
+  return place->second;
+}
+
+Result<FoundModel> ModelIndex::locate(const std::string& name) {
+  if (const std::optional<Place> place = recent_place(name)) {
+    const FoundModel known{name, place->path};
+    if (place->may_stop || (place->direct && env_.stat(known.path))) {
+      return known;  // of one that may stop, whoever wants more of it sees what has become of it
+    }
+    if (!place->direct) {
+      if (auto there = resolved(known)) {
+        return *std::move(there);
+      }
     }
   }
   return look_up(name);
@@ -152,7 +156,8 @@ Result<FoundModel> ModelIndex::remember(const FoundModel& found, const std::shar
   if (places_.size() >= kMaxPlaces) {
     places_.clear();  // rare, and cheap to fill again
   }
-  places_[found.name] = Place{found.path, root, may_stop, std::chrono::steady_clock::now()};
+  const bool direct = !may_stop && real.path == found.path && !hub_location(found.path);
+  places_[found.name] = Place{found.path, root, may_stop, direct, std::chrono::steady_clock::now()};
   return real;
 }
 
@@ -188,6 +193,12 @@ Result<FoundModel> ModelIndex::resolved(FoundModel found) const {
 }
 
 Result<std::shared_ptr<const SourceModel>> ModelIndex::get(const std::string& name) {
+  // Where its files are unchanged its folder is there, and need not be asked for.
+  if (const std::optional<Place> place = recent_place(name); place && place->direct) {
+    if (auto known = unchanged(FoundModel{name, place->path})) {
+      return known;
+    }
+  }
   QCACHE_TRY_ASSIGN(const FoundModel found, locate_folder(name));
   if (auto known = unchanged(found)) {
     return known;

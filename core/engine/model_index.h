@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -74,6 +75,7 @@ class ModelIndex {
     std::string path;
     std::shared_ptr<ModelRoot> root;
     bool may_stop = false;
+    bool direct = false;  ///< no link on the way, nor a choice of snapshots: its path is the folder's
     std::chrono::steady_clock::time_point found_at;
   };
   static constexpr size_t kMaxPlaces = 20'000;
@@ -84,6 +86,8 @@ class ModelIndex {
   std::shared_ptr<std::mutex> turn_of(const std::string& name) QCACHE_EXCLUDES(mutex_);
   void forget(const std::string& name) QCACHE_REQUIRES(mutex_);
   void trim() QCACHE_REQUIRES(mutex_);
+  /// Where the model was found within the last second.
+  [[nodiscard]] std::optional<Place> recent_place(const std::string& name) QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] Result<FoundModel> look_up(const std::string& name) QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] Result<FoundModel> remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root)
       QCACHE_EXCLUDES(mutex_);
