@@ -523,8 +523,11 @@ TEST_F(MountCache, AFullDiskIsReadFromMemory) {
     EXPECT_EQ(program.wait_for(60), 0) << "a signal, or other bytes";
   }
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/fp8/0.bin"), 100'000), fp8));
-  EXPECT_EQ(fs.xattr("m/fp8/0.bin", "state"), "failed");
-  EXPECT_NE(fs.xattr("m/fp8/0.bin", "error").find("No space left"), std::string::npos);
+  // A tile that found room since may hide the failure of another for a moment: the next read meets it again.
+  EXPECT_TRUE(eventually([&] {
+    return read_whole(fs.path("m/fp8/0.bin"), 100'000).error == 0 && fs.xattr("m/fp8/0.bin", "state") == "failed" &&
+           fs.xattr("m/fp8/0.bin", "error").find("No space left") != std::string::npos;
+  }));
   EXPECT_NE(read_whole(fs.path(".qcache/errors")).bytes.find("m/fp8/0.bin"), std::string::npos);
   EXPECT_EQ(fs.status("read_errors"), 0U);
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/bf16/0.bin")), expected_file(model("m"), "bf16"))) << "one more file";
