@@ -31,8 +31,7 @@ constexpr std::array kStorageTypes = {
     StorageType{"LongStorage", DType::kI64},         StorageType{"IntStorage", DType::kI32},
     StorageType{"ShortStorage", DType::kI16},        StorageType{"CharStorage", DType::kI8},
     StorageType{"ByteStorage", DType::kU8},          StorageType{"BoolStorage", DType::kBool},
-    StorageType{"ComplexFloatStorage", DType::kC64},
-    StorageType{"ComplexDoubleStorage", DType::kC128},
+    StorageType{"ComplexFloatStorage", DType::kC64}, StorageType{"ComplexDoubleStorage", DType::kC128},
 };
 
 /// A call that a pickle describes: what, and with which arguments.

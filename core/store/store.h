@@ -157,7 +157,8 @@ class Store {
   /// Everything in the directory, sealed and filling, by virtual path.
   Result<std::vector<CacheEntry>> entries();
   Result<CacheTotals> totals();
-  /// The share of its tiles that a filling file has, 0 to 1; 0 where there is none of this recipe. Reads the file's map.
+  /// The share of its tiles that a filling file has, 0 to 1; 0 where there is none of this recipe. Reads the file's
+  /// map.
   Result<double> filling_progress(const std::string& file, const Sha256Digest& recipe);
 
  private:
