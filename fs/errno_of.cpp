@@ -23,6 +23,7 @@ int errno_of(const Error& error) {
       return EINTR;
     case ErrorKind::kInvalidModel:
     case ErrorKind::kCorrupt:
+    case ErrorKind::kCacheUnusable:
     case ErrorKind::kIo:
     case ErrorKind::kInternal:
       return EIO;

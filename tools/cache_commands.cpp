@@ -48,7 +48,7 @@ void print_list(std::ostream& out, const std::string& directory, const std::vect
 }
 
 Result<ExitCode> list(CommandContext& context, const ListWords& words) {
-  std::string directory = choose_cache_directory(words.cache_dir, running_mounts(context.env, context.mount_table));
+  std::string directory = choose_cache_directory(words.cache_dir, running_mounts(context));
   std::vector<CacheEntry> entries;
   Json files = Json::array();
   uint64_t disk_bytes = 0;
@@ -119,8 +119,7 @@ Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
 Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
   QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
-                    open_cache(context.env, choose_cache_directory(words.cache_dir,
-                                                                   running_mounts(context.env, context.mount_table))));
+                    open_cache(context.env, choose_cache_directory(words.cache_dir, running_mounts(context))));
   QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
   if (words.json) {
     context.out << json_text(to_json(report, *store, words.dry_run));
@@ -280,7 +279,7 @@ Json to_json(const VerifyReport& report, const std::string& directory) {
 }
 
 Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
-  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
+  const std::vector<RunningMount> mounts = running_mounts(context);
   NamedFiles names;
   FilePattern pattern;
   if (!words.names.model.empty()) {

@@ -49,10 +49,17 @@ std::function<void()> subcommand(CommandContext& context, ExitCode& exit, std::f
   };
 }
 
+CLI::Validator not_empty() {
+  return {[](const std::string& text) { return std::string(text.empty() ? "needs a value that is not empty" : ""); },
+          ""};
+}
+
 void add_cache_dir_option(CLI::App& command, std::string& cache_dir) {
-  command.add_option("--cache-dir", cache_dir,
-                     "The cache directory (default: $QWEN_CACHE, else that of your running mounts, else "
-                     "~/.cache/qwen_quantized)");
+  command
+      .add_option("--cache-dir", cache_dir,
+                  "The cache directory (default: $QWEN_CACHE, else that of your running mounts, else "
+                  "~/.cache/qwen_quantized)")
+      ->check(not_empty());
 }
 
 void add_json_flag(CLI::App& command, bool& json) {

@@ -37,6 +37,9 @@ ExitCode run_command(const std::string& program, const std::vector<std::string>&
 /// what it returns, or reports its error.
 std::function<void()> subcommand(CommandContext& context, ExitCode& exit, std::function<Result<ExitCode>()> body);
 
+/// For options whose absence means a default, which an empty variable of a script does not ask for.
+[[nodiscard]] CLI::Validator not_empty();
+
 /// Adds the options that several commands have.
 void add_cache_dir_option(CLI::App& command, std::string& cache_dir);
 void add_json_flag(CLI::App& command, bool& json);

@@ -13,6 +13,7 @@ ExitCode exit_code_of(const Error& error) {
       return ExitCode::kModelUnusable;
     case ErrorKind::kUnsupported:
     case ErrorKind::kNoSpace:
+    case ErrorKind::kCacheUnusable:
     case ErrorKind::kPermission:
       return ExitCode::kCacheUnusable;
     case ErrorKind::kBusy:

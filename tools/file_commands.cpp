@@ -10,11 +10,13 @@
 
 #include "core/base/units.h"
 #include "core/engine/artifact_name.h"
+#include "core/engine/engine.h"
 #include "core/model/text.h"
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/command.h"
 #include "tools/human_text.h"
+#include "tools/mount_attributes.h"
 #include "tools/named_files.h"
 
 namespace qcache {
@@ -138,10 +140,12 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
   if (!context.env.stat(place.full_path())) {
     return dropped;
   }
-  QCACHE_TRY_ASSIGN(const std::vector<MountPath> files, files_at(context.env, place));
+  QCACHE_TRY_ASSIGN(std::vector<MountPath> files, files_at(context.env, place));
+  std::erase_if(files, shows_weights_of_another_rank);  // the mount leaves those alone
   for (const MountPath& file : files) {
     QCACHE_TRY_ASSIGN(const FileStat stat, context.env.stat(file.full_path()));
-    if (stat.allocated_bytes == 0) {
+    const std::string state = attribute_or_empty(file.full_path(), "state");
+    if (state.empty() || state == to_string(ArtifactState::kAbsent)) {
       continue;  // listed, but nothing of it is cached
     }
     if (!words.dry_run) {
@@ -153,7 +157,7 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
 }
 
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
-  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
+  const std::vector<RunningMount> mounts = running_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
   const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
   if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
@@ -234,7 +238,7 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 }
 
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
-  const std::vector<RunningMount> mounts = running_mounts(context.env, context.mount_table);
+  const std::vector<RunningMount> mounts = running_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
   QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
   if (pinned) {

@@ -136,6 +136,10 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
     around.context.out << status;  // JSON that people can read
     return ExitCode::kOk;
   }
+  if (place.names[0].starts_with('.')) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("{} tells about the mount and is no model: read it as it is",
+                                                         in_quotes(place.full_path())));
+  }
   if (place.names.size() == 1) {
     const std::string source = attribute_or_empty(place.full_path(), "source");
     if (source.empty()) {

@@ -15,7 +15,7 @@ struct MountWords {
   std::string log_file;
   std::string log_level;
   std::string linger;
-  unsigned threads = 0;
+  std::string threads;
   bool foreground = false;
   bool no_passthrough = false;
   bool allow_other = false;
@@ -27,7 +27,6 @@ Result<MountRequest> to_request(const MountWords& words) {
   MountRequest request;
   request.options.mount_point = words.paths.back();
   request.options.engine.roots.assign(words.paths.begin(), words.paths.end() - 1);
-  request.options.engine.threads = words.threads;
   request.options.debug = words.debug;
   request.foreground = words.foreground || words.debug;
   std::vector<std::string> options;
@@ -47,6 +46,7 @@ Result<MountRequest> to_request(const MountWords& words) {
   add("log_file", words.log_file);
   add("log_level", words.log_level);
   add("linger", words.linger);
+  add("threads", words.threads);
   if (words.no_passthrough) {
     options.emplace_back("no_passthrough");
   }
@@ -97,6 +97,11 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_flag("-d,--debug", words->debug, "Log every request of the kernel; implies -f");
   command->add_option("-o", words->options, "Mount options as in /etc/fstab: cache_dir=, max_age=, max_size=, ro, ...")
       ->allow_extra_args(false);
+  for (CLI::Option* const option : command->get_options()) {
+    if (option->get_items_expected_max() > 0) {
+      option->check(not_empty());
+    }
+  }
   command->footer("Example:\n  qcache mount --max-size 200G ~/models /mnt/qcache");
   command->callback([&context, &exit, words] {
     auto request = to_request(*words);

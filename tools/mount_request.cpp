@@ -29,6 +29,7 @@ constexpr std::array kPassedOn = {"ro",     "rw",    "suid", "nosuid",  "dev",  
                                   "noexec", "async", "sync", "dirsync", "noatime", "nodiratime"};
 // Security labels, for the kernel as well.
 constexpr std::array kPassedOnWithValue = {"context", "fscontext", "defcontext", "rootcontext"};
+constexpr unsigned kMostThreads = 1024;
 constexpr unsigned kLeastRead = 4096;  // the kernel takes less for this
 
 struct Refused {
@@ -141,6 +142,9 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
     QCACHE_TRY_ASSIGN(mount.engine.aging_interval, parse_duration(value));
   } else if (name == "threads") {
     QCACHE_TRY_ASSIGN(mount.engine.threads, parse_count(value, "threads"));
+    if (mount.engine.threads > kMostThreads) {
+      return fail(ErrorKind::kInvalidArgument, fmt::format("threads takes {} at most, not '{}'", kMostThreads, value));
+    }
   } else if (name == "linger") {
     QCACHE_TRY_ASSIGN(mount.linger, parse_duration(value));
   } else if (name == "max_read") {

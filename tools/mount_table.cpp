@@ -3,25 +3,75 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <memory>
+#include <ostream>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+
+#include "core/base/mutex.h"
+#include "core/engine/helper_threads.h"
+#include "core/model/text.h"
 
 namespace qcache {
 
-std::vector<RunningMount> running_mounts(Env& env, const std::string& table) {
+namespace {
+
+/// What mounts answer when they are asked which cache directory they serve from. Shared with the threads that ask, some
+/// of which may outlive the command: a daemon that is stopped answers nobody.
+struct Answers {
+  explicit Answers(size_t mounts) : directories(mounts), waited_for(mounts) {}
+
+  Mutex mutex;
+  CondVar arrived;
+  // By mount. Unset while it has not answered, empty where its answer is not that of a qcache daemon.
+  std::vector<std::optional<std::string>> directories QCACHE_GUARDED_BY(mutex);
+  size_t waited_for QCACHE_GUARDED_BY(mutex);
+};
+
+std::string ask_for_cache_directory(Env& env, const std::string& mount_point) {
+  const auto status = read_text(env, mount_point + "/.qcache/status");
+  const auto json = nlohmann::json::parse(status.value_or(""), nullptr, false);
+  const auto directory = json.is_object() ? json.find("cache_dir") : json.end();
+  return json.is_object() && directory != json.end() && directory->is_string() ? directory->get<std::string>() : "";
+}
+
+}  // namespace
+
+std::vector<RunningMount> running_mounts(CommandContext& context) {
   constexpr size_t kMaxTableBytes = size_t{16} << 20U;
-  const auto text = read_text(env, table, kMaxTableBytes);
+  constexpr unsigned kThreads = 16;
+  constexpr std::chrono::seconds kPatience{2};
+  const auto text = read_text(context.env, context.mount_table, kMaxTableBytes);
+  std::vector<MountEntry> mounts = parse_mount_info(text.value_or(""));
+  std::erase_if(mounts, [](const MountEntry& entry) { return entry.type != kQcacheMountType || entry.root != "/"; });
+  const auto answers = std::make_shared<Answers>(mounts.size());
+  HelperThreads threads(kThreads);
+  for (size_t i = 0; i < mounts.size(); ++i) {
+    threads.run([answers, &env = context.env, mount_point = mounts[i].mount_point, i] {
+      std::string directory = ask_for_cache_directory(env, mount_point);
+      const MutexLock lock(answers->mutex);
+      answers->directories[i] = std::move(directory);
+      --answers->waited_for;
+      answers->arrived.notify_all();
+    });
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
   std::vector<RunningMount> running;
-  for (const MountEntry& entry : parse_mount_info(text.value_or(""))) {
-    if (entry.type != kQcacheMountType || entry.root != "/") {
-      continue;
-    }
-    const auto status = read_text(env, entry.mount_point + "/.qcache/status");
-    const auto json = nlohmann::json::parse(status.value_or(""), nullptr, false);
-    const auto directory = json.is_object() ? json.find("cache_dir") : json.end();
-    if (json.is_object() && directory != json.end() && directory->is_string()) {
-      running.push_back({entry.mount_point, directory->get<std::string>(), entry.user_id == ::geteuid()});
+  const MutexLock lock(answers->mutex);
+  while (answers->waited_for > 0 && std::chrono::steady_clock::now() < deadline) {
+    answers->arrived.wait_for(answers->mutex, deadline - std::chrono::steady_clock::now());
+  }
+  for (size_t i = 0; i < mounts.size(); ++i) {
+    const std::optional<std::string>& directory = answers->directories[i];
+    if (!directory) {
+      context.err << fmt::format(
+          "qcache: the mount on {} has not answered for {} s and is left out: is its daemon stopped?\n",
+          in_quotes(mounts[i].mount_point), kPatience.count());
+    } else if (!directory->empty()) {
+      running.push_back({mounts[i].mount_point, *directory, mounts[i].user_id == ::geteuid()});
     }
   }
   return running;

@@ -8,6 +8,7 @@
 
 #include "core/base/env.h"
 #include "core/base/mount_info.h"
+#include "tools/command.h"
 
 namespace qcache {
 
@@ -18,8 +19,9 @@ struct RunningMount {
   bool own = false;  ///< this user mounted it
 };
 
-/// The qcache mounts in the file `table` (/proc/self/mountinfo) that answer; dead ones are left out.
-[[nodiscard]] std::vector<RunningMount> running_mounts(Env& env, const std::string& table);
+/// The qcache mounts in the context's table that answer. Dead ones are left out, and with a warning those that do not
+/// answer within a moment, because their daemon is stopped.
+[[nodiscard]] std::vector<RunningMount> running_mounts(CommandContext& context);
 
 /// A place in a mount: the names below its mount point, at most model, dtype and file.
 struct MountPath {

@@ -288,6 +288,17 @@ std::vector<std::string> names_below_model(const NamedFiles& names) {
   return out;
 }
 
+bool shows_weights_of_another_rank(const MountPath& file) {
+  if (file.names.size() <= kRankDepth) {
+    return false;
+  }
+  const std::optional<uint32_t> folder = parse_rank(file.names[kRankDepth - 1]);
+  std::optional<uint32_t> rank = folder;
+  std::optional<ArtifactKind> kind;
+  choose_in_folder(file.names.back(), rank, kind);
+  return rank != folder;
+}
+
 std::vector<MountPath> files_meant(Env& env, MountPath place) {
   if (place.names.size() == kDtypeDepth) {
     place.names.emplace_back("0.bin");

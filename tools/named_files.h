@@ -85,6 +85,9 @@ Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const 
 /// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
 [[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);
 
+/// Whether it is the weights in the folder of a rank above 0, which are those of rank 0.
+[[nodiscard]] bool shows_weights_of_another_rank(const MountPath& file);
+
 /// The files that are meant where `place` names a dtype (its `0.bin`) or a rank's folder (its weights, then its
 /// adapter); other places as they are. Never empty.
 [[nodiscard]] std::vector<MountPath> files_meant(Env& env, MountPath place);

@@ -8,7 +8,7 @@
 namespace qcache {
 
 Surroundings Surroundings::look_around(CommandContext& context, const std::string& cache_dir_option) {
-  Surroundings out{context, running_mounts(context.env, context.mount_table), {}};
+  Surroundings out{context, running_mounts(context), {}};
   out.cache_directory = choose_cache_directory(cache_dir_option, out.mounts);
   return out;
 }

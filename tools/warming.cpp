@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "core/model/text.h"
 #include "tools/interrupt_watch.h"
 #include "tools/mount_attributes.h"
 
@@ -50,8 +51,13 @@ class MountTarget final : public WarmTarget {
     const std::string file = place_.full_path();
     QCACHE_TRY_ASSIGN(const auto state, get_attribute(file, "state"));
     QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(file));
+    if (!state) {
+      return fail(
+          ErrorKind::kInvalidArgument,
+          fmt::format("{} is not made by qcache, but read as it is: there is nothing to warm", in_quotes(file)));
+    }
     WarmState out;
-    out.state = parse_state(state.value_or(""));
+    out.state = parse_state(*state);
     out.size_bytes = stat.size_bytes;
     const std::string progress = attribute_or_empty(file, "progress");
     std::from_chars(progress.data(), progress.data() + progress.size(), out.progress);

@@ -65,6 +65,8 @@ std::string_view to_string(ErrorKind kind) {
       return "corrupt";
     case ErrorKind::kNoSpace:
       return "no-space";
+    case ErrorKind::kCacheUnusable:
+      return "cache-unusable";
     case ErrorKind::kPermission:
       return "permission";
     case ErrorKind::kBusy:

@@ -17,6 +17,7 @@ enum class ErrorKind {
   kSourceChanged,    ///< a model file changed under an artifact that was made from it
   kCorrupt,          ///< cached bytes or records differ from what was written
   kNoSpace,          ///< the cache directory's filesystem is full or over quota
+  kCacheUnusable,    ///< the cache directory as a whole is not one that can be used
   kPermission,       ///< the operating system refused access
   kBusy,             ///< in use now; the same call may work later
   kInterrupted,      ///< the caller gave up, or the daemon is shutting down

@@ -65,7 +65,8 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers(), *filling_, stats_),
       tiles_(plan_->tile_count(), TileState::kAbsent),
       absent_(plan_->tile_count()),
-      last_use_(Clock::now()) {}
+      last_use_(Clock::now()),
+      failed_(plan_->tile_count()) {}
 
 std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
   stats_.reads.fetch_add(1, std::memory_order_relaxed);
@@ -245,10 +246,8 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
     set_state(tile, error == nullptr ? TileState::kReady : TileState::kAbsent);
     if (error != nullptr) {
       news = note_failure(tile, *error, unstored);
-    } else if (failed_tile_ == tile || fill_again_) {
-      failure_.reset();
-      fill_again_.reset();
-      fill_pause_ = kFirstFillPause;
+    } else {
+      note_success(tile);
     }
     if (unstored) {
       unstored_.add(tile, *made);
@@ -284,7 +283,8 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
 bool FillingArtifact::note_failure(uint32_t tile, const Error& error, bool unstored) {
   const bool known = unstored && failure_ && failure_->message == error.message;
   failure_ = error;
-  failed_tile_ = tile;
+  failures_ += failed_[tile] ? 0U : 1U;
+  failed_[tile] = true;
   warm_ = false;
   const Clock::time_point now = Clock::now();
   if (!unstored) {
@@ -296,6 +296,23 @@ bool FillingArtifact::note_failure(uint32_t tile, const Error& error, bool unsto
     fill_again_ = now + fill_pause_;
   }
   return !known;
+}
+
+void FillingArtifact::note_success(uint32_t tile) {
+  if (failed_[tile]) {
+    failed_[tile] = false;
+    if (--failures_ == 0) {
+      forget_failures();
+    }
+  }
+}
+
+void FillingArtifact::forget_failures() {
+  failed_.assign(failed_.size(), false);
+  failures_ = 0;
+  failure_.reset();
+  fill_again_.reset();
+  fill_pause_ = kFirstFillPause;
 }
 
 FillingArtifact::Waiters FillingArtifact::release_waiters(uint32_t tile,
@@ -544,9 +561,7 @@ void FillingArtifact::set_warm(bool warm) {
 
 void FillingArtifact::start_afresh() {
   unstored_.clear();  // there may be room by now
-  failure_.reset();
-  fill_again_.reset();
-  fill_pause_ = kFirstFillPause;
+  forget_failures();
   seal_failure_.reset();
   seal_pause_ = kFirstSealPause;
 }

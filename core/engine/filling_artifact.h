@@ -79,7 +79,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
   /// Milliseconds since the last reader or warm request left; 0 while in use.
   [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
-  /// The last failure: of a tile, until that succeeds, or of sealing; until a new reader or warm request starts afresh.
+  /// The last failure: of a tile, until all that failed succeed, or of sealing; until a new reader or warm request
+  /// starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
   /// Writes every byte that no tile covers: headers, gaps, constants, trailers. REQUIRES: complete().
@@ -125,6 +126,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool still_wanted(uint32_t tile, Priority priority) const QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool fill_wanted() const QCACHE_REQUIRES(mutex_);
   void pump_fill() QCACHE_REQUIRES(mutex_);
+  void note_success(uint32_t tile) QCACHE_REQUIRES(mutex_);
+  void forget_failures() QCACHE_REQUIRES(mutex_);
   // Forgets what went wrong.
   void start_afresh() QCACHE_REQUIRES(mutex_);
   void set_state(uint32_t tile, TileState state) QCACHE_REQUIRES(mutex_);
@@ -173,8 +176,10 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   std::chrono::steady_clock::time_point last_use_ QCACHE_GUARDED_BY(mutex_);
   uint32_t fill_cursor_ QCACHE_GUARDED_BY(mutex_) = 0;
   uint32_t fill_in_flight_ QCACHE_GUARDED_BY(mutex_) = 0;
+  // The tiles whose last try failed, how many those are, and the last reason.
+  std::vector<bool> failed_ QCACHE_GUARDED_BY(mutex_);
+  uint32_t failures_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<Error> failure_ QCACHE_GUARDED_BY(mutex_);
-  uint32_t failed_tile_ QCACHE_GUARDED_BY(mutex_) = 0;
   // Where the disk was full: the tiles made last, and when the background fill looks for room again.
   UnstoredTiles unstored_ QCACHE_GUARDED_BY(mutex_);
   std::optional<std::chrono::steady_clock::time_point> fill_again_ QCACHE_GUARDED_BY(mutex_);

@@ -19,7 +19,8 @@ namespace {
 
 // A file is called `<prefix><md5>[-<start of its recipe>]<extension>`.
 constexpr std::string_view kNamePrefix = "quantized_model_";
-constexpr size_t kUsualStemBytes = kNamePrefix.size() + 32;
+constexpr size_t kMd5Digits = 32;
+constexpr size_t kUsualStemBytes = kNamePrefix.size() + kMd5Digits;
 constexpr size_t kRecipeDigits = 16;
 // Leaves room for ".map.new" within the 255 bytes that a file name may have, and for the catalog's keys.
 constexpr size_t kMaxNameBytes = 200;
@@ -32,9 +33,14 @@ constexpr std::string_view kTag =
 constexpr std::string_view kChooseAnother = "--cache-dir or the environment variable QWEN_CACHE choose another folder";
 
 Error explain(const Error& error, const std::string& path) {
-  Error out = error;
+  Error out = cache_unusable(error);
   out.message = fmt::format("the cache directory {} cannot be used ({}); {}", path, error.message, kChooseAnother);
   return out;
+}
+
+bool starts_with_hex(std::string_view text, size_t digits) {
+  return text.size() >= digits &&
+         text.substr(0, digits).find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
 std::string_view environment(const char* name) {
@@ -67,26 +73,14 @@ Status make_missing_directory(Env& env, const std::string& path) {
   return {};
 }
 
-// Makes `path` and the folders above it.
-Status make_directories(Env& env, const std::string& path) {
-  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
-  if (!there.has_value()) {
-    const size_t slash = path.find_last_of('/');
-    if (slash != std::string::npos && slash > 0) {
-      QCACHE_TRY(make_directories(env, path.substr(0, slash)));
-    }
-  }
-  return make_missing_directory(env, path);
-}
-
 // A mount that kept its cache inside itself, or in another mount that uses the same cache, would wait for itself. Every
 // qcache mount has the file .qcache/status in its root.
 Status refuse_inside_mount(Env& env, const std::string& path) {
   for (std::string above = path;;) {
     const auto status = env.stat(above + "/.qcache/status");
     if (status.has_value()) {
-      return fail(ErrorKind::kInvalidArgument, fmt::format("the cache directory {} lies inside the qcache mount {}; {}",
-                                                           path, above.empty() ? "/" : above, kChooseAnother));
+      return fail(ErrorKind::kCacheUnusable, fmt::format("the cache directory {} lies inside the qcache mount {}; {}",
+                                                         path, above.empty() ? "/" : above, kChooseAnother));
     }
     const size_t slash = above.find_last_of('/');
     if (slash == std::string::npos) {
@@ -120,6 +114,31 @@ Status unless_full(Status status) {
 
 }  // namespace
 
+Error cache_unusable(Error error) {
+  switch (error.kind) {
+    case ErrorKind::kInvalidArgument:
+    case ErrorKind::kNotFound:
+    case ErrorKind::kCorrupt:
+    case ErrorKind::kIo:
+      error.kind = ErrorKind::kCacheUnusable;
+      break;
+    default:
+      break;  // says more
+  }
+  return error;
+}
+
+Status make_directories(Env& env, const std::string& path) {
+  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
+  if (!there.has_value()) {
+    const size_t slash = path.find_last_of('/');
+    if (slash != std::string::npos && slash > 0) {
+      QCACHE_TRY(make_directories(env, path.substr(0, slash)));
+    }
+  }
+  return make_missing_directory(env, path);
+}
+
 std::string default_cache_directory() {
   if (const std::string_view chosen = environment("QWEN_CACHE"); !chosen.empty()) {
     return std::string(chosen);
@@ -139,9 +158,7 @@ std::string artifact_file_name(std::string_view model_path, std::string_view wei
 std::string base_file_name(std::string_view file) {
   std::string base(file);
   const std::string_view beyond = file.substr(std::min(kUsualStemBytes, file.size()));
-  const std::string_view digits = beyond.substr(std::min<size_t>(1, beyond.size()), kRecipeDigits);
-  if (beyond.starts_with('-') && digits.size() == kRecipeDigits &&
-      digits.find_first_not_of("0123456789abcdef") == std::string_view::npos) {
+  if (beyond.starts_with('-') && starts_with_hex(beyond.substr(1), kRecipeDigits)) {
     base.erase(kUsualStemBytes, 1 + kRecipeDigits);
   }
   return base;
@@ -154,8 +171,15 @@ std::string file_name_beside(std::string_view base, const Sha256Digest& recipe) 
 }
 
 bool is_artifact_file_name(std::string_view name) {
-  return name.starts_with(kNamePrefix) && name.size() <= kMaxNameBytes && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos && !name.ends_with(".map") && !name.ends_with(".new");
+  const std::string usual = base_file_name(name);
+  if (!usual.starts_with(kNamePrefix) ||
+      !starts_with_hex(std::string_view(usual).substr(kNamePrefix.size()), kMd5Digits)) {
+    return false;
+  }
+  const std::string_view extension = std::string_view(usual).substr(kUsualStemBytes);
+  return (extension.empty() || extension.starts_with('.')) && name.size() <= kMaxNameBytes &&
+         extension.find('/') == std::string_view::npos && extension.find('\0') == std::string_view::npos &&
+         !extension.ends_with(".map") && !extension.ends_with(".new");
 }
 
 Result<CacheDirectory> CacheDirectory::open(Env& env, const std::string& path) {
@@ -188,7 +212,9 @@ Result<CacheDirectory> CacheDirectory::open(Env& env, const std::string& path) {
 Result<CacheDirectory> CacheDirectory::open_existing(Env& env, const std::string& path) {
   const auto real = env.real_path(path);
   if (!real.has_value()) {
-    return fail(explain(real.error(), path));
+    Error error = explain(real.error(), path);
+    error.kind = real.error().kind == ErrorKind::kNotFound ? ErrorKind::kNotFound : error.kind;
+    return fail(std::move(error));
   }
   CacheDirectory directory(*real);
   for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {

@@ -10,6 +10,12 @@
 
 namespace qcache {
 
+/// The same failure where it is one of the cache directory as a whole: kCacheUnusable, unless its kind says more.
+[[nodiscard]] Error cache_unusable(Error error);
+
+/// Makes the folder `path` (mode 0700) and those above it, where they are missing.
+Status make_directories(Env& env, const std::string& path);
+
 /// Where cached files lie when nobody says otherwise: `$QWEN_CACHE`, else `~/.cache/qwen_quantized`; for root
 /// without HOME (as at boot) `/var/cache/qcache`.
 [[nodiscard]] std::string default_cache_directory();
@@ -42,8 +48,8 @@ namespace qcache {
 class CacheDirectory {
  public:
   /// Creates what is missing (mode 0700) and checks that files can be made there. A full disk is no error: what is
-  /// cached can still be served. A folder inside a mounted qcache is refused (kInvalidArgument).
-  /// Errors say which folder, and that --cache-dir or QWEN_CACHE choose another.
+  /// cached can still be served. A folder inside a mounted qcache is refused.
+  /// Errors say which folder, and that --cache-dir or QWEN_CACHE choose another; as cache_unusable().
   static Result<CacheDirectory> open(Env& env, const std::string& path);
   /// The same for a cache directory that must exist already (else kNotFound): for commands that only look. Makes
   /// nothing.

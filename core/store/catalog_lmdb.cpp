@@ -4,7 +4,9 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "core/store/lmdb_environment.h"
@@ -29,18 +31,22 @@ class LmdbCatalog final : public Catalog {
   Status set_pinned(const std::string& file, bool pinned) override;
 
  private:
-  [[nodiscard]] std::optional<Record> decode(const MDB_val& key, const MDB_val& value) const;
+  using Database = MDB_dbi (LmdbEnvironment::*)() const;
+  // Its bytes, which are there during the call only, or null where there are none. May be called more than once.
+  using UseValue = std::function<void(const uint8_t* data, size_t size)>;
+  Status read_value(Database database, const std::string& file, const UseValue& use);
+  [[nodiscard]] std::optional<Record> decode(std::string_view file, const void* data, size_t size) const;
   int put_record(MDB_txn* txn, const Record& record) const;
 
   LmdbEnvironment environment_;
 };
 
-std::optional<Record> LmdbCatalog::decode(const MDB_val& key, const MDB_val& value) const {
-  auto record = decode_record({static_cast<const uint8_t*>(value.mv_data), value.mv_size});
-  if (record.has_value() && record->file == text_of(key)) {
+std::optional<Record> LmdbCatalog::decode(std::string_view file, const void* data, size_t size) const {
+  auto record = decode_record({static_cast<const uint8_t*>(data), size});
+  if (record.has_value() && record->file == file) {
     return std::move(*record);
   }
-  spdlog::warn("the record of {} in {} is ignored: {}", text_of(key), environment_.path(),
+  spdlog::warn("the record of {} in {} is ignored: {}", file, environment_.path(),
                record.has_value() ? "it names another file" : record.error().message);
   return std::nullopt;
 }
@@ -52,48 +58,45 @@ int LmdbCatalog::put_record(MDB_txn* txn, const Record& record) const {
   return mdb_put(txn, environment_.records(), &key, &value, 0);
 }
 
-Result<std::optional<Record>> LmdbCatalog::find(const std::string& file) {
-  std::optional<Record> found;
-  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
-    found.reset();
+Status LmdbCatalog::read_value(Database database, const std::string& file, const UseValue& use) {
+  return environment_.read([&](MDB_txn* txn) {
     MDB_val key = view_of(file);
     MDB_val value{};
-    const int rc = mdb_get(txn, environment_.records(), &key, &value);
-    if (rc == 0) {
-      found = decode(key, value);
+    const int rc = mdb_get(txn, (environment_.*database)(), &key, &value);
+    if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE) {
+      use(nullptr, 0);
+      return 0;
     }
-    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
+    if (rc == 0) {
+      use(static_cast<const uint8_t*>(value.mv_data), value.mv_size);
+    }
+    return rc;
+  });
+}
+
+Result<std::optional<Record>> LmdbCatalog::find(const std::string& file) {
+  std::optional<Record> found;
+  QCACHE_TRY(read_value(&LmdbEnvironment::records, file, [&](const uint8_t* data, size_t size) {
+    found = data == nullptr ? std::nullopt : decode(file, data, size);
   }));
   return found;
 }
 
 Result<std::vector<Sha256Digest>> LmdbCatalog::tile_digests(const std::string& file) {
   std::vector<Sha256Digest> digests;
-  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
-    digests.clear();
-    MDB_val key = view_of(file);
-    MDB_val value{};
-    const int rc = mdb_get(txn, environment_.tiles(), &key, &value);
-    if (rc == 0 && value.mv_size > 0) {
-      digests.resize(value.mv_size / sizeof(Sha256Digest));
-      std::memcpy(digests.data(), value.mv_data, digests.size() * sizeof(Sha256Digest));
+  QCACHE_TRY(read_value(&LmdbEnvironment::tiles, file, [&](const uint8_t* data, size_t size) {
+    digests.assign(size / sizeof(Sha256Digest), {});
+    if (!digests.empty()) {
+      std::memcpy(digests.data(), data, digests.size() * sizeof(Sha256Digest));
     }
-    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
   }));
   return digests;
 }
 
 Result<std::vector<TensorQuality>> LmdbCatalog::quality(const Record& record) {
   Result<std::vector<TensorQuality>> figures;
-  QCACHE_TRY(environment_.read([&](MDB_txn* txn) {
-    figures = std::vector<TensorQuality>();
-    MDB_val key = view_of(record.file);
-    MDB_val value{};
-    const int rc = mdb_get(txn, environment_.quality(), &key, &value);
-    if (rc == 0) {
-      figures = decode_quality(record.sha256, {static_cast<const uint8_t*>(value.mv_data), value.mv_size});
-    }
-    return rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE ? 0 : rc;
+  QCACHE_TRY(read_value(&LmdbEnvironment::quality, record.file, [&](const uint8_t* data, size_t size) {
+    figures = data == nullptr ? std::vector<TensorQuality>() : decode_quality(record.sha256, {data, size});
   }));
   if (!figures.has_value()) {
     spdlog::warn("{} ({} in {})", figures.error().message, record.file, environment_.path());
@@ -111,7 +114,7 @@ Result<std::vector<Record>> LmdbCatalog::list() {
     MDB_val key{};
     MDB_val value{};
     while (rc == 0 && (rc = cursor.next(key, value)) == 0) {
-      if (auto record = decode(key, value)) {
+      if (auto record = decode(text_of(key), value.mv_data, value.mv_size)) {
         all.push_back(std::move(*record));
       }
     }
@@ -187,7 +190,7 @@ Status LmdbCatalog::touch(std::span<const AccessUpdate> updates) {
       if (rc != 0) {
         return rc;
       }
-      if (auto record = decode(key, value)) {
+      if (auto record = decode(text_of(key), value.mv_data, value.mv_size)) {
         record->accessed_ns = std::max(record->accessed_ns, update.accessed_ns);
         record->hits += update.hits;
         rc = put_record(txn, *record);
@@ -210,7 +213,7 @@ Status LmdbCatalog::set_pinned(const std::string& file, bool pinned) {
     if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE) {
       return 0;
     }
-    auto record = rc == 0 ? decode(key, value) : std::nullopt;
+    auto record = rc == 0 ? decode(text_of(key), value.mv_data, value.mv_size) : std::nullopt;
     if (!record.has_value()) {
       return rc;
     }

@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "core/store/backoff.h"
+#include "core/store/cache_directory.h"
 #include "core/store/named_file.h"
 
 namespace qcache {
@@ -68,10 +69,20 @@ RemovalLock::~RemovalLock() {
 Result<DirectoryLock> DirectoryLock::acquire(Env& env, const std::string& lock_path) {
   Backoff backoff(kDirectoryPatience);
   for (;;) {
-    QCACHE_TRY_ASSIGN(UniqueFd fd, env.open(lock_path, O_RDWR | O_CREAT, 0600));
-    QCACHE_TRY_ASSIGN(const bool taken, try_flock(fd.get(), LOCK_EX));
+    auto fd = env.open(lock_path, O_RDWR | O_CREAT, 0600);
+    if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
+      // Users may remove a cache directory at any time, also one that is in use.
+      if (Status made = make_directories(env, lock_path.substr(0, lock_path.find_last_of('/'))); !made.has_value()) {
+        return fail(cache_unusable(std::move(made).error()));
+      }
+      fd = env.open(lock_path, O_RDWR | O_CREAT, 0600);
+    }
+    if (!fd.has_value()) {
+      return fail(cache_unusable(std::move(fd).error()));
+    }
+    QCACHE_TRY_ASSIGN(const bool taken, try_flock(fd->get(), LOCK_EX));
     if (taken) {
-      DirectoryLock lock(std::move(fd));
+      DirectoryLock lock(std::move(*fd));
       // A lock on a file that was removed meanwhile guards nothing.
       QCACHE_TRY_ASSIGN(const bool current, leads_to(env, lock_path, lock.fd_.get()));
       if (current) {

@@ -14,6 +14,7 @@
 
 #include "core/base/env.h"
 #include "core/store/backoff.h"
+#include "core/store/cache_directory.h"
 #include "core/store/catalog_examination.h"
 
 namespace qcache {
@@ -104,8 +105,8 @@ bool used_with_lmdb_locks(const std::string& path) {
 }
 
 // A data file cut short would be SIGBUS when the missing pages are read. Zero pages in their place are found out by
-// LMDB, or are free pages that nobody reads. REQUIRES: no other process has the environment open.
-int lengthen_data_file(MDB_env* env) {
+// LMDB, or are free pages that nobody reads: so it is lengthened, where no other process has it open.
+int see_to_length(MDB_env* env, bool alone) {
   MDB_envinfo info{};
   MDB_stat stat{};
   int fd = -1;
@@ -117,7 +118,13 @@ int lengthen_data_file(MDB_env* env) {
     return errno;
   }
   const auto needed = static_cast<off_t>((info.me_last_pgno + 1) * stat.ms_psize);
-  return file.st_size < needed && ::ftruncate(fd, needed) != 0 ? errno : 0;
+  if (file.st_size >= needed) {
+    return 0;
+  }
+  if (!alone) {
+    return MDB_CORRUPTED;
+  }
+  return ::ftruncate(fd, needed) != 0 ? errno : 0;
 }
 
 Error in_use_by_older(const std::string& path) {
@@ -135,6 +142,8 @@ LmdbEnvironment::LmdbEnvironment(std::string path, const CatalogOptions& options
 
 // Waits for our turn, and sees to it that what LMDB is about to open is fit for it.
 Result<LmdbEnvironment::Place> LmdbEnvironment::take_place() {
+  // Somebody may have removed it while it was in use.
+  QCACHE_TRY(make_directories(Env::posix(), path_));
   for (;;) {
     // Before anything else: what is not ours is not touched.
     QCACHE_TRY_ASSIGN(const CatalogFinding format, examine_format(Env::posix(), data_file()));
@@ -216,12 +225,13 @@ void LmdbEnvironment::close_files() {
 // On failure there may be an environment that has to be closed.
 Result<int> LmdbEnvironment::open_environment(Place place) {
   schema_pending_ = false;
+  least_bytes_ = 0;
   int rc = place == Place::kFirst ? begin_anew() : 0;
   if (rc == 0) {
     rc = map_file(data_file());
   }
-  if (rc == 0 && place != Place::kAmongOthers) {
-    rc = lengthen_data_file(env_.get());
+  if (rc == 0) {
+    rc = see_to_length(env_.get(), place != Place::kAmongOthers);
   }
   if (rc == 0) {
     QCACHE_TRY_ASSIGN(rc, read_once([&](MDB_txn* txn) { return find_databases(txn, /*create_quality=*/false); }));
@@ -349,6 +359,9 @@ Result<int> LmdbEnvironment::attempt(bool writes, const Body& body, Ground& grou
   if (env_ == nullptr) {
     return MDB_PANIC;
   }
+  if (!file_is_whole()) {  // before anything else: all that LMDB tells is read from the file
+    return MDB_CORRUPTED;
+  }
   ground.map_bytes = map_bytes();
   return writes ? write_once(body) : read_once(body);
 }
@@ -427,6 +440,18 @@ size_t LmdbEnvironment::map_bytes() const {
   MDB_envinfo info{};
   mdb_env_info(env_.get(), &info);
   return info.me_mapsize;
+}
+
+// LMDB never makes its file shorter, and what reads the pages that another program has cut off is ended by a signal.
+bool LmdbEnvironment::file_is_whole() {
+  int fd = -1;
+  mdb_env_get_fd(env_.get(), &fd);
+  struct ::stat file {};
+  if (::fstat(fd, &file) != 0 || file.st_nlink == 0 || file.st_size < least_bytes_) {
+    return false;
+  }
+  least_bytes_ = file.st_size;
+  return true;
 }
 
 Status LmdbEnvironment::grow(const Ground& seen) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -97,6 +98,7 @@ class LmdbEnvironment {
   // The number of the newest snapshot.
   [[nodiscard]] uint64_t snapshot() const;
   [[nodiscard]] size_t map_bytes() const;
+  [[nodiscard]] bool file_is_whole();
   Status grow(const Ground& seen);
   void adopt_growth();
   Status reopen(const Ground& seen);
@@ -128,7 +130,8 @@ class LmdbEnvironment {
   std::optional<CatalogPresence> presence_;
   std::optional<CatalogLocks> locks_;  // on the file of presence_
   std::unique_ptr<MDB_env, Closer> env_;
-  uint64_t generation_ = 0;  // of env_
+  uint64_t generation_ = 0;             // of env_
+  std::atomic<off_t> least_bytes_ = 0;  // its file has had
   MDB_dbi meta_ = 0;
   MDB_dbi records_ = 0;
   MDB_dbi tiles_ = 0;

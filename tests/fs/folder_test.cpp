@@ -139,6 +139,8 @@ TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
   EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0/sub/deep/file.txt")), "deep"));
   EXPECT_EQ(stat_of(name).st_size, 3'000'000);
   EXPECT_EQ(stat_of(name).st_mtime, stat_of(model("m") + "/tokenizer.json").st_mtime);
+  EXPECT_EQ(run_program({"timeout", "60", MountedFs::program(), "warm", name}, dir() / "said"), 2);
+  EXPECT_NE(read_file(dir() / "said").find("nothing to warm"), std::string::npos) << read_file(dir() / "said");
 
   // Rewritten in place, replaced, new, gone.
   write_file(model("m") + "/tokenizer.json", "short");

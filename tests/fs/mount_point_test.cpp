@@ -20,6 +20,7 @@ namespace {
 
 using MountPoints = MountTest;
 using MountLimits = MountTest;
+using MountTiming = MountTest;
 
 constexpr const char* kInt8 = "m/int8/0.bin";
 constexpr uid_t kNobody = 65534;
@@ -191,6 +192,29 @@ TEST_F(MountPoints, ADaemonThatEndsLeavesWhatCoversItsMount) {
   EXPECT_EQ(read_file(fs.path("data")), "x");
   EXPECT_NE(fs.log().find("below what covers it"), std::string::npos) << fs.log();
   EXPECT_EQ(::umount2(fs.path().c_str(), MNT_DETACH), 0);  // the cover
+}
+
+// S105: A daemon that is stopped holds up only what is asked of its own mount: commands leave it out, and say so.
+TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
+  small_model().write(model("m"));
+  const MountedFs& stopped = mount_as("stopped");
+  const MountedFs& fs = mount_as("runs");
+  ASSERT_EQ(read_whole(fs.path(kInt8)).error, 0);
+  fs.wait_until_sealed(kInt8);
+  ::kill(stopped.pid(), SIGSTOP);
+  const std::vector<std::vector<std::string>> commands = {{"ls"}, {"info", fs.path("m/int8")}, {"rm", "m/int8"}};
+  for (std::vector<std::string> words : commands) {
+    SCOPED_TRACE(words[0]);
+    if (words[0] != "info") {
+      words.insert(words.end(), {"--cache-dir", cache()});
+    }
+    const auto begun = std::chrono::steady_clock::now();
+    const Said said = run(dir(), words);
+    EXPECT_EQ(said.status, 0) << said.text;
+    EXPECT_NE(said.text.find(stopped.path() + "' has not answered"), std::string::npos) << said.text;
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
+  }
+  ::kill(stopped.pid(), SIGCONT);
 }
 
 // S94: A mount that any program unmounts ends its daemon with status 0. A connection that the kernel has given up ends

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
@@ -119,6 +120,43 @@ TEST_F(MountRank, AFolderOfARankSharesTheWeightsAndAddsAnAdapter) {
   EXPECT_EQ(fs.xattr("m/nf4/0/model.safetensors", "state"), "sealed");
   EXPECT_EQ(fs.xattr(kAdapter, "state"), "absent");
   EXPECT_EQ(names_in(fs.path("m/nf4")), (Names{"0", "0.bin"}));
+}
+
+// S106: `qcache rm` of a place in a mount drops what is cached there, and lists that only: not what was never made,
+// nor, of the folder of a rank above 0, the weights that it shares with rank 0.
+TEST_F(MountRank, RmListsWhatItDrops) {
+  small_model().write(model("m"));
+  MountedFs& fs = mount();
+  const auto rm = [&](const std::string& place, bool dry_run) {
+    std::vector<std::string> words = {MountedFs::program(), "rm", place.empty() ? "" : fs.path(place)};
+    if (dry_run) {
+      words.emplace_back("--dry-run");
+    }
+    std::filesystem::remove(dir() / "said");
+    const int status = run_program(words, dir() / "said");
+    return std::to_string(status) + ' ' + read_file(dir() / "said");
+  };
+  const auto lines = [](const std::string& said) { return std::count(said.begin(), said.end(), '\n'); };
+  EXPECT_TRUE(rm("m/nf4", false).starts_with("3 ")) << "nothing is cached yet: " << rm("m/nf4", false);
+  for (const char* file : {"m/nf4/0.bin", "m/nf4/8/model.safetensors", kAdapter.c_str()}) {
+    EXPECT_EQ(read_whole(fs.path(file)).error, 0);
+  }
+  for (const char* file : {"m/nf4/0.bin", "m/nf4/0/model.safetensors", kAdapter.c_str()}) {
+    fs.wait_until_sealed(file);
+  }
+  EXPECT_EQ(set_xattr(fs.path("m/nf4/0/model.safetensors"), "user.qcache.pinned", "1"), 0);
+  for (const bool dry_run : {true, false}) {
+    const std::string said = rm("m/nf4/8", dry_run);
+    EXPECT_NE(said.find(kAdapter), std::string::npos) << said;
+    EXPECT_EQ(lines(said), 2) << said;
+    EXPECT_EQ(fs.xattr(kAdapter, "state"), dry_run ? "sealed" : "absent");
+  }
+  EXPECT_EQ(fs.xattr("m/nf4/0/model.safetensors", "state"), "sealed");
+  for (const bool dry_run : {true, false}) {
+    const std::string said = rm("m", dry_run);
+    EXPECT_EQ(lines(said), 3) << said;
+  }
+  EXPECT_EQ(fs.status("files_sealed"), 0U);
 }
 
 // S61: A `qcache-worker` that ends or is killed fails the reads that wait for it with EIO, and `/.qcache/errors` says

@@ -183,12 +183,14 @@ TEST(ArtifactFileName, HasOneBesideItForEveryRecipe) {
 }
 
 TEST(ArtifactFileName, OnlySuchNamesAreTakenForCachedFiles) {
-  EXPECT_TRUE(is_artifact_file_name(artifact_file_name("/m", "int8", 0)));
+  const std::string usual = artifact_file_name("/m", "int8", 0);
+  EXPECT_TRUE(is_artifact_file_name(usual));
   EXPECT_TRUE(is_artifact_file_name(artifact_file_name("/m", "int8", 0, ".safetensors")));
-  for (const std::string& name : {std::string(), std::string("lock"), std::string("index"),
-                                  std::string("../quantized_model_a"), std::string("quantized_model_/../x"),
-                                  std::string("quantized_model_a.bin.map"), std::string("quantized_model_a.bin.new"),
-                                  "quantized_model_" + std::string(200, 'a'), std::string("quantized_model_\0", 17)}) {
+  for (const std::string& name :
+       {std::string(), std::string("lock"), std::string("index"), std::string("../quantized_model_a"),
+        std::string("quantized_model_/../x"), std::string("quantized_model_mine.bin"), std::string("quantized_model_"),
+        usual + ".map", usual + ".new", usual + "/x", usual + std::string(200, 'a'), usual + '\0',
+        "quantized_model_" + md5_hex("") + "x.bin", "quantized_model_" + md5_hex("") + "-a7a7.bin"}) {
     EXPECT_FALSE(is_artifact_file_name(name)) << name;
   }
 }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <thread>
 
+#include "core/store/cache_directory.h"
 #include "tests/support/model_builder.h"
 #include "tests/support/test_files.h"
 #include "tests/tools/command_runner.h"
@@ -116,8 +117,9 @@ TEST_F(ModelCommands, InfoOfACachedFilePrintsItsRecord) {
   runner_.warm("m", "bf16");
   EXPECT_TRUE(runner_.run({"info", "m/bf16/0.bin", "--json"}).json().at("sqnr").is_null()) << "nothing is quantized";
 
-  write_file(runner_.cache() + "/quantized_model_0123.bin", "stray");
-  const Ran stray = runner_.run({"info", runner_.cache() + "/quantized_model_0123.bin"});
+  const std::string name = runner_.cache() + "/" + artifact_file_name("/gone", "int8", 0);
+  write_file(name, "stray");
+  const Ran stray = runner_.run({"info", name});
   EXPECT_EQ(stray.exit, ExitCode::kNotFound);
   EXPECT_THAT(stray.err, HasSubstr("has no record"));
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <sstream>
+
 #include "tests/support/test_files.h"
 #include "tests/tools/command_runner.h"
 
@@ -15,21 +17,25 @@ using ::testing::IsEmpty;
 TEST(MountTable, KeepsOnlyMountsThatAnswer) {
   CommandRunner runner;
   runner.show_mount(::geteuid());
-  const std::string table = runner.dir() / "mountinfo";
-  const auto running = running_mounts(Env::posix(), table);
+  std::ostringstream out;
+  std::ostringstream err;
+  CommandContext context{Env::posix(), out, err, false, runner.dir() / "mountinfo"};
+  const auto running = running_mounts(context);
   ASSERT_EQ(running.size(), 1U);
   EXPECT_EQ(running[0].mount_point, runner.mount());
   EXPECT_EQ(running[0].cache_directory, runner.cache());
   EXPECT_TRUE(running[0].own);
 
   runner.show_mount(::geteuid() + 1);
-  EXPECT_FALSE(running_mounts(Env::posix(), table).at(0).own);
+  EXPECT_FALSE(running_mounts(context).at(0).own);
 
   for (const char* status : {"", "not json", "[]", R"({"cache_dir": 7})", "{}"}) {
     write_file(runner.mount() + "/.qcache/status", status);
-    EXPECT_THAT(running_mounts(Env::posix(), table), IsEmpty()) << status;
+    EXPECT_THAT(running_mounts(context), IsEmpty()) << status;
   }
-  EXPECT_THAT(running_mounts(Env::posix(), runner.dir() / "no-such-table"), IsEmpty());
+  context.mount_table = runner.dir() / "no-such-table";
+  EXPECT_THAT(running_mounts(context), IsEmpty());
+  EXPECT_EQ(err.str(), "");
 }
 
 TEST(MountTable, LocatesPathsInTheInnermostMount) {
