@@ -31,11 +31,8 @@ std::string choose_cache_directory(const std::string& option, const std::vector<
 }
 
 Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory) {
-  auto found = CacheDirectory::open_existing(env, directory);
-  if (!found) {
-    return fail(cache_unusable(std::move(found).error()));
-  }
-  return Store::open(env, *std::move(found));
+  QCACHE_TRY_ASSIGN(CacheDirectory found, CacheDirectory::open_existing(env, directory));
+  return Store::open(env, std::move(found));
 }
 
 }  // namespace qcache

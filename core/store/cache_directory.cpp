@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <vector>
 
 #include "core/base/digest.h"
 #include "core/store/named_file.h"
@@ -217,15 +218,24 @@ Result<CacheDirectory> CacheDirectory::open_existing(Env& env, const std::string
     return fail(std::move(error));
   }
   CacheDirectory directory(*real);
+  std::vector<std::string> missing;
   for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
     const auto stat = env.stat(inner);
     if (!stat.has_value() && stat.error().kind != ErrorKind::kNotFound) {
       return fail(explain(stat.error(), path));
     }
     if (!stat.has_value() || !stat->is_directory()) {
-      return fail(ErrorKind::kNotFound, fmt::format("{} is not a cache directory of qcache ({} is missing); {}", path,
-                                                    inner, kChooseAnother));
+      missing.push_back(inner);
     }
+  }
+  if (missing.size() == 1) {
+    return fail(ErrorKind::kCacheUnusable,
+                fmt::format("the cache directory {} is not whole ({} is missing): mounting with it makes that anew",
+                            path, missing[0]));
+  }
+  if (!missing.empty()) {
+    return fail(ErrorKind::kNotFound, fmt::format("{} is not a cache directory of qcache ({} is missing); {}", path,
+                                                  missing[0], kChooseAnother));
   }
   return directory;
 }

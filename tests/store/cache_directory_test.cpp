@@ -55,7 +55,7 @@ TEST(CacheDirectory, SaysWhereAndWhatToDoWhenItCannotBeUsed) {
       {EnvCall::kMakeDirectory, EACCES, ErrorKind::kPermission},
       {EnvCall::kMakeDirectory, ENOSPC, ErrorKind::kNoSpace},
       {EnvCall::kOpen, EROFS, ErrorKind::kPermission},
-      {EnvCall::kRealPath, EIO, ErrorKind::kIo},
+      {EnvCall::kRealPath, EIO, ErrorKind::kCacheUnusable},
   };
   for (const auto& row : rows) {
     FakeEnv env;
@@ -87,7 +87,7 @@ TEST(CacheDirectory, RefusesToLieInsideAMount) {
   write_file(dir / "mnt/.qcache/status", "{}");
   const auto directory = CacheDirectory::open(Env::posix(), dir / "mnt/model/cache");
   ASSERT_FALSE(directory.has_value());
-  EXPECT_EQ(directory.error().kind, ErrorKind::kInvalidArgument);
+  EXPECT_EQ(directory.error().kind, ErrorKind::kCacheUnusable);
   EXPECT_THAT(directory.error().message, HasSubstr("inside the qcache mount " + (dir / "mnt")));
   EXPECT_THAT(CacheDirectory::open(Env::posix(), dir / "beside"), is_ok());
 }
@@ -103,6 +103,11 @@ TEST(CacheDirectory, OpenExistingMakesNothing) {
     EXPECT_EQ(directory.error().kind, ErrorKind::kNotFound);
     EXPECT_THAT(directory.error().message, HasSubstr(dir / name));
   }
+  make_directories(dir / "half/index");
+  const auto half = CacheDirectory::open_existing(Env::posix(), dir / "half");
+  ASSERT_FALSE(half.has_value());
+  EXPECT_EQ(half.error().kind, ErrorKind::kCacheUnusable);
+  EXPECT_THAT(half.error().message, HasSubstr("half/filling is missing"));
   EXPECT_FALSE(StoreFixture::exists(dir / "absent"));
   EXPECT_EQ(Env::posix().list(dir / "empty")->size(), 0U);
 }

@@ -387,6 +387,8 @@ TEST_F(CacheCommands, RmOfAPathInAMountUnlinksThere) {
   const std::string empty = runner_.mount() + "/m/bf16/0.bin";
   write_file(full, std::string(10'000, 'x'));
   write_file(empty, "");
+  set_test_attribute(full, "state", "filling");
+  set_test_attribute(empty, "state", "absent");
   const Ran dry = runner_.run_as_is({"rm", runner_.mount() + "/m", "--dry-run"});
   EXPECT_THAT(dry.out, HasSubstr("Would drop m/int8/0.bin"));
   EXPECT_TRUE(std::filesystem::exists(full));
