@@ -4,27 +4,33 @@
 
 namespace qcache {
 
-Later::Later() : thread_([this] { run(); }) {}
-
 Later::~Later() {
   stop();
 }
 
 void Later::stop() {
+  std::thread ending;
   {
     const MutexLock lock(mutex_);
     stopping_ = true;
+    ending = std::move(thread_);
   }
   wake_.notify_all();
-  if (thread_.joinable()) {
-    thread_.join();
+  if (ending.joinable()) {
+    ending.join();
   }
 }
 
 void Later::after(std::chrono::nanoseconds delay, std::function<void()> what) {
   {
     const MutexLock lock(mutex_);
+    if (stopping_) {
+      return;
+    }
     due_.emplace(Clock::now() + delay, std::move(what));
+    if (!thread_.joinable()) {
+      thread_ = std::thread([this] { run(); });
+    }
   }
   wake_.notify_all();
 }

@@ -9,11 +9,11 @@
 
 namespace qcache {
 
-/// Runs things at a time of day to come, in one thread of its own: they must be quick. Thread-safe. What is not due
-/// when it is stopped never runs.
+/// Runs things at a time of day to come, in one thread of its own, which begins with the first: they must be quick.
+/// Thread-safe. What is not due when it is stopped never runs.
 class Later {
  public:
-  Later();
+  Later() = default;
   ~Later();
   Later(const Later&) = delete;
   Later& operator=(const Later&) = delete;
@@ -30,7 +30,7 @@ class Later {
   CondVar wake_;
   std::multimap<Clock::time_point, std::function<void()>> due_ QCACHE_GUARDED_BY(mutex_);
   bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  std::thread thread_ QCACHE_GUARDED_BY(mutex_);
 };
 
 }  // namespace qcache

@@ -35,12 +35,14 @@ timespec to_timespec(int64_t ns) {
 }
 
 struct ::stat to_stat(const NodeAttributes& from) {
+  static const uid_t own_user = ::geteuid();
+  static const gid_t own_group = ::getegid();
   struct ::stat out {};
   out.st_ino = from.inode;
   out.st_mode = from.mode;
   out.st_nlink = S_ISDIR(from.mode) ? 2 : 1;
-  out.st_uid = ::geteuid();
-  out.st_gid = from.gid.value_or(::getegid());
+  out.st_uid = own_user;
+  out.st_gid = from.gid.value_or(own_group);
   out.st_size = static_cast<off_t>(from.size_bytes);
   // GNU tar -S and others archive a file without blocks as one hole, unread.
   const uint64_t disk_bytes = std::max<uint64_t>(from.disk_bytes, from.size_bytes > 0 ? 1 : 0);
@@ -124,23 +126,11 @@ void Operations::init(fuse_conn_info* connection) {
 }
 
 void Operations::through_gate(fuse_req_t req, const std::string& model, Work work) {
-  enter_gate(PendingRequest::start(req, later_), model, work);
+  enter_gate(PendingRequest::start(req, later_), model, std::move(work));
 }
 
-void Operations::enter_gate(const Request& request, const std::string& model, const Work& work) {
-  gate_.enter(request, model, engine_.root_that_may_stop(model), [request, work] {
-    if (request->is_answered()) {
-      return;  // its caller did not wait for its turn
-    }
-    try {
-      work(request);
-    } catch (const std::exception& e) {
-      spdlog::error("a request failed: {}", e.what());
-      if (request->claim()) {
-        fuse_reply_err(request->get(), EIO);
-      }
-    }
-  });
+void Operations::enter_gate(Request request, const std::string& model, Work work) {
+  gate_.enter(std::move(request), model, engine_.root_that_may_stop(model), std::move(work));
 }
 
 void Operations::when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt,

@@ -69,10 +69,10 @@ class Operations {
 
  private:
   using Request = std::shared_ptr<PendingRequest>;
-  using Work = std::function<void(const Request& request)>;
+  using Work = RequestGate::Work;
   /// Runs `work`, which asks for files of the model, now or later; it answers the request if it can claim it.
   void through_gate(fuse_req_t req, const std::string& model, Work work);
-  void enter_gate(const Request& request, const std::string& model, const Work& work);
+  void enter_gate(Request request, const std::string& model, Work work);
   /// Runs `work` through the gate again when the model's files have settled; fails the request at the last attempt.
   void when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt, Work work);
   /// A program is about to open the weights.

@@ -27,20 +27,11 @@ void PendingRequest::on_interrupt(fuse_req_t /*request*/, void* self) {
 }
 
 bool PendingRequest::claim() {
-  {
-    const MutexLock lock(mutex_);
-    if (claimed_) {
-      return false;
-    }
-    claimed_ = true;
+  if (claimed_.exchange(true)) {
+    return false;
   }
   fuse_req_interrupt_func(request_, nullptr, nullptr);
   return true;
-}
-
-bool PendingRequest::is_answered() const {
-  const MutexLock lock(mutex_);
-  return claimed_;
 }
 
 }  // namespace qcache

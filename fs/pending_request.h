@@ -1,8 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 
-#include "core/base/mutex.h"
 #include "fs/fuse_api.h"
 #include "fs/later.h"
 
@@ -20,8 +20,8 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   PendingRequest(fuse_req_t request, Later& later) : request_(request), later_(later) {}
 
   /// True for one caller, who is to answer; false where the request was answered.
-  [[nodiscard]] bool claim() QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] bool is_answered() const QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool claim();
+  [[nodiscard]] bool is_answered() const { return claimed_; }
   /// REQUIRES: claimed by the caller.
   [[nodiscard]] fuse_req_t get() const { return request_; }
 
@@ -30,8 +30,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
 
   fuse_req* const request_;
   Later& later_;
-  mutable Mutex mutex_;
-  bool claimed_ QCACHE_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> claimed_ = false;
 };
 
 }  // namespace qcache

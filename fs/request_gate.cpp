@@ -1,29 +1,39 @@
 #include "fs/request_gate.h"
 
-#include <utility>
+#include <algorithm>
+#include <cerrno>
+#include <exception>
+
+#include "core/base/log.h"
 
 namespace qcache {
-namespace {
 
-void add(std::unordered_map<std::string, unsigned>& counts, const std::string& key, int change) {
-  const auto entry = counts.try_emplace(key, 0).first;
-  entry->second += static_cast<unsigned>(change);
-  if (entry->second == 0) {
-    counts.erase(entry);
+unsigned RequestGate::Counts::of(uint64_t key) const {
+  const auto entry = std::ranges::find(counts_, key, &std::pair<uint64_t, unsigned>::first);
+  return entry == counts_.end() ? 0 : entry->second;
+}
+
+void RequestGate::Counts::add(uint64_t key) {
+  const auto entry = std::ranges::find(counts_, key, &std::pair<uint64_t, unsigned>::first);
+  if (entry == counts_.end()) {
+    counts_.emplace_back(key, 1);
+  } else {
+    ++entry->second;
   }
 }
 
-unsigned count_of(const std::unordered_map<std::string, unsigned>& counts, const std::string& key) {
-  const auto entry = counts.find(key);
-  return entry == counts.end() ? 0 : entry->second;
+void RequestGate::Counts::remove(uint64_t key) {
+  const auto entry = std::ranges::find(counts_, key, &std::pair<uint64_t, unsigned>::first);
+  if (--entry->second == 0) {
+    *entry = counts_.back();
+    counts_.pop_back();
+  }
 }
 
-}  // namespace
-
-void RequestGate::enter(const std::shared_ptr<PendingRequest>& request, const std::string& model,
-                        const std::string& root, std::function<void()> work) {
+void RequestGate::enter(std::shared_ptr<PendingRequest> request, std::string_view model, std::optional<size_t> root,
+                        Work work) {
   constexpr size_t kManyWaiting = 64;
-  Waiting current{request, model, root, std::move(work)};
+  Waiting current{std::move(request), std::hash<std::string_view>()(model), root, std::move(work)};
   std::deque<Waiting> given_up;  // destroyed outside the lock
   {
     const MutexLock lock(mutex_);
@@ -39,29 +49,51 @@ void RequestGate::enter(const std::shared_ptr<PendingRequest>& request, const st
       waiting_.push_back(std::move(current));
       return;
     }
-    count(current, 1);
+    count_in(current);
   }
   for (;;) {
-    current.work();
-    current.work = nullptr;
+    run(current);
     const MutexLock lock(mutex_);
-    count(current, -1);
+    count_out(current);
     if (!take_next(current)) {
       return;
     }
   }
 }
 
-bool RequestGate::may_enter(const Waiting& waiting) const {
-  return inside_ < kInAll && count_of(of_model_, waiting.model) < kOfOneModel &&
-         (waiting.root.empty() || count_of(of_root_, waiting.root) < kOfOneRoot);
+void RequestGate::run(Waiting& current) {
+  if (!current.request->is_answered()) {  // else its caller did not wait for its turn
+    try {
+      current.work(current.request);
+    } catch (const std::exception& e) {
+      spdlog::error("a request failed: {}", e.what());
+      if (current.request->claim()) {
+        fuse_reply_err(current.request->get(), EIO);
+      }
+    }
+  }
+  current.work = nullptr;
+  current.request.reset();
 }
 
-void RequestGate::count(const Waiting& waiting, int change) {
-  inside_ += static_cast<unsigned>(change);
-  add(of_model_, waiting.model, change);
-  if (!waiting.root.empty()) {
-    add(of_root_, waiting.root, change);
+bool RequestGate::may_enter(const Waiting& waiting) const {
+  return inside_ < kInAll && of_model_.of(waiting.model) < kOfOneModel &&
+         (!waiting.root || of_root_.of(*waiting.root) < kOfOneRoot);
+}
+
+void RequestGate::count_in(const Waiting& waiting) {
+  ++inside_;
+  of_model_.add(waiting.model);
+  if (waiting.root) {
+    of_root_.add(*waiting.root);
+  }
+}
+
+void RequestGate::count_out(const Waiting& waiting) {
+  --inside_;
+  of_model_.remove(waiting.model);
+  if (waiting.root) {
+    of_root_.remove(*waiting.root);
   }
 }
 
@@ -70,7 +102,7 @@ bool RequestGate::take_next(Waiting& next) {
     if (may_enter(*one)) {
       next = std::move(*one);
       waiting_.erase(one);
-      count(next, 1);
+      count_in(next);
       return true;
     }
   }

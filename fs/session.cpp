@@ -69,51 +69,6 @@ class Args {
   fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
 };
 
-/// Ends the process where threads that hang keep it from ending by itself: what is on disk is in order at any moment.
-class EndWatch {
- public:
-  /// `is_mounted`: whether what is at the mount point is ours to take down.
-  EndWatch(fuse_session* session, const std::string& mount_point, const std::function<bool()>& is_mounted)
-      : thread_([this, session, mount_point, is_mounted] { watch(session, mount_point, is_mounted); }) {}
-  ~EndWatch() {
-    {
-      const MutexLock lock(mutex_);
-      ended_ = true;
-    }
-    wake_.notify_all();
-    thread_.join();
-  }
-  EndWatch(const EndWatch&) = delete;
-  EndWatch& operator=(const EndWatch&) = delete;
-
- private:
-  void watch(fuse_session* session, const std::string& mount_point, const std::function<bool()>& is_mounted) {
-    constexpr std::chrono::milliseconds kLook{250};
-    std::chrono::milliseconds ending{0};
-    {
-      const MutexLock lock(mutex_);
-      while (!ended_ && ending < kEnds) {
-        wake_.wait_for(mutex_, kLook);
-        ending += fuse_session_exited(session) != 0 ? kLook : std::chrono::milliseconds(0);
-      }
-      if (ended_) {
-        return;
-      }
-    }
-    spdlog::warn("{} ends without waiting any longer: a model folder does not answer", mount_point);
-    if (is_mounted()) {
-      (void)unmount(Env::posix(), mount_point, true);
-    }
-    spdlog::default_logger()->flush();
-    ::_exit(0);
-  }
-
-  Mutex mutex_;
-  CondVar wake_;
-  bool ended_ QCACHE_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
-};
-
 // What `ask` returns, or nothing where it does not return in time: then its thread is left behind.
 template <typename Ask>
 auto ask_in_time(const Ask& ask) -> std::optional<decltype(ask())> {
@@ -284,11 +239,12 @@ Result<UniqueFd> claim(Env& env, const std::string& mount_point) {
   return folder;
 }
 
-Status refuse_second_mount(Env& env, const MountOptions& options) {
+// What is there, where that may be mounted on.
+Result<MountPoint> refuse_second_mount(Env& env, const MountOptions& options) {
   for (;;) {
-    QCACHE_TRY_ASSIGN(const MountPoint point, look_for_mount_point(env, options.mount_point));
+    QCACHE_TRY_ASSIGN(MountPoint point, look_for_mount_point(env, options.mount_point));
     if (!point.is_qcache()) {
-      return {};
+      return point;
     }
     if (is_dead(env, options.mount_point)) {
       const Status cleared = unmount(env, options.mount_point, true);
@@ -297,7 +253,7 @@ Status refuse_second_mount(Env& env, const MountOptions& options) {
       }
       spdlog::info("cleared a dead mount off {}", options.mount_point);
     } else if (options.over) {
-      return {};
+      return point;
     } else {
       return fail(ErrorKind::kBusy,
                   fmt::format("qcache is mounted on {} already: unmount that first, or use --over to cover it",
@@ -325,8 +281,7 @@ std::string real_path_to_be(Env& env, const std::string& path) {
 
 /// Sees to it that `options` can be mounted, and returns what is to be held until they are.
 Result<UniqueFd> prepare_mount_point(Env& env, MountOptions& options) {
-  QCACHE_TRY(refuse_second_mount(env, options));
-  QCACHE_TRY_ASSIGN(const MountPoint point, look_for_mount_point(env, options.mount_point));
+  QCACHE_TRY_ASSIGN(const MountPoint point, refuse_second_mount(env, options));
   options.mount_point = point.path;  // a link in it may lead elsewhere by the time it is unmounted
   const auto stat = env.stat(options.mount_point);
   if (!stat) {
@@ -410,7 +365,8 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
   return not_mounted("cannot unmount " + path + ": " + one_line(ended->said));
 }
 
-/// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed.
+/// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed. And
+/// ends the process where threads that hang keep it from ending by itself: what is on disk is in order at any moment.
 class Ending {
  public:
   Ending(Env& env, EndSignals& signals, fuse_session* session, const Operations& operations, const OwnMount& mount,
@@ -422,38 +378,55 @@ class Ending {
         mount_(mount),
         options_(options),
         thread_([this] { run(); }) {}
-  /// The session has ended, for whatever reason.
-  ~Ending() { join(); }
+  /// To be called when all that may hang is done, and before the session goes.
+  ~Ending() {
+    signals_.stop_waiting();
+    thread_.join();
+  }
   Ending(const Ending&) = delete;
   Ending& operator=(const Ending&) = delete;
 
-  void join() {
-    if (thread_.joinable()) {
-      signals_.stop_waiting();
-      thread_.join();
-    }
-  }
   /// Whether a signal has told it to.
   [[nodiscard]] bool was_told() const { return told_; }
 
  private:
   void run() {
-    if (signals_.wait(std::nullopt) == EndSignals::Event::kSignal) {
-      told_ = true;
-      linger();
-      fuse_session_exit(session_);
+    constexpr std::chrono::milliseconds kLook{250};
+    std::chrono::milliseconds ending{0};
+    while (ending < kEnds) {
+      const EndSignals::Event event = signals_.wait(kLook);
+      if (event == EndSignals::Event::kStopped) {
+        return;
+      }
+      if (event == EndSignals::Event::kSignal && !told_) {
+        told_ = true;
+        if (linger() == EndSignals::Event::kStopped) {
+          return;
+        }
+        fuse_session_exit(session_);
 #if !QCACHE_HAS_PASSTHROUGH
-      ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
+        ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
 #endif
+      }
+      if (event == EndSignals::Event::kTimeout && fuse_session_exited(session_) != 0) {
+        ending += kLook;
+      }
     }
+    spdlog::warn("{} ends without waiting any longer: a model folder does not answer", options_.mount_point);
+    if (mount_.on_top()) {
+      (void)unmount(env_, options_.mount_point, true);
+    }
+    spdlog::default_logger()->flush();
+    ::_exit(0);
   }
 
-  void linger() {
+  // Until nothing is served, the time is over, or something else is to be done.
+  EndSignals::Event linger() {
     constexpr std::chrono::milliseconds kLook{100};
     using Clock = std::chrono::steady_clock;
     const Clock::time_point end = Clock::now() + options_.linger;
     if (operations_.files_served_here() == 0 || Clock::now() >= end) {
-      return;
+      return EndSignals::Event::kTimeout;
     }
     spdlog::info("told to end: {} is taken off its mount point, and its open files ({}) are served for up to {}",
                  options_.mount_point, operations_.files_served_here(), format_duration(options_.linger));
@@ -462,11 +435,11 @@ class Ending {
         spdlog::warn("{}", detached.error().message);
       }
     }
-    while (operations_.files_served_here() > 0 && Clock::now() < end) {
-      if (signals_.wait(kLook) != EndSignals::Event::kTimeout) {
-        return;
-      }
+    EndSignals::Event event = EndSignals::Event::kTimeout;
+    while (event == EndSignals::Event::kTimeout && operations_.files_served_here() > 0 && Clock::now() < end) {
+      event = signals_.wait(kLook);
     }
+    return event;
   }
 
   Env& env_;
@@ -576,9 +549,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   claimed.reset();
   const OwnMount own(resolved.mount_point);
   operations.connect(fuse_session_fd(session.get()));
-  std::optional<EndWatch> end_watch(std::in_place, session.get(), resolved.mount_point,
-                                    [&own] { return own.on_top(); });
-  Ending ending(env, signals, session.get(), operations, own, resolved);
+  std::optional<Ending> ending(std::in_place, env, signals, session.get(), operations, own, resolved);
   std::thread announcer([&] {
     // It can be used when it has answered, and the kernel may refuse what was agreed on until then.
     const auto name = env.stat(resolved.mount_point + "/.qcache");
@@ -587,12 +558,11 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
       on_ready();
     }
   });
-  const Status result = run_loop(env, session.get(), own, ending, resolved.mount_point);
+  const Status result = run_loop(env, session.get(), own, *ending, resolved.mount_point);
   // Waiting reads are answered while the session still takes answers.
   engine->stop();
   operations.stop();
   operations.disconnect();
-  ending.join();
   if (own.on_top()) {
     fuse_session_unmount(session.get());
   }
@@ -607,7 +577,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   } else {
     spdlog::info("unmounted {}", resolved.mount_point);
   }
-  end_watch.reset();
+  ending.reset();
   session.reset();
   announcer.join();  // nothing keeps it waiting once the session is closed
   return result;

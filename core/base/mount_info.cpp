@@ -128,12 +128,12 @@ bool lies_within(std::string_view path, std::string_view folder) {
 }
 
 Result<std::string> read_text(Env& env, const std::string& path, size_t limit) {
-  constexpr size_t kPieceBytes = size_t{64} << 10U;
+  constexpr size_t kFirstPieceBytes = size_t{4} << 10U;
   QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_RDONLY));
   std::string text;
   while (text.size() < limit) {
     const size_t before = text.size();
-    text.resize(std::min(before + kPieceBytes, limit));
+    text.resize(std::min(before + std::max(before, kFirstPieceBytes), limit));
     const std::span<char> room = std::span(text).subspan(before);
     QCACHE_TRY_ASSIGN(const size_t got, env.read_at(fd.get(), std::as_writable_bytes(room), before));
     text.resize(before + got);

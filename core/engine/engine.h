@@ -116,7 +116,9 @@ class Engine final : private FillingObserver {
   /// Whether a model folder of this name exists, servable or not.
   [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
   /// The root that the model was last seen below, where that may stop answering; else empty. Touches no file.
-  [[nodiscard]] std::string root_that_may_stop(const std::string& name) { return index_.root_that_may_stop(name); }
+  [[nodiscard]] std::optional<size_t> root_that_may_stop(const std::string& name) {
+    return index_.root_that_may_stop(name);
+  }
   [[nodiscard]] static std::vector<DtypeInfo> dtypes(const SourceModel& model);
 
   /// What qcache adds to the folder of a model in a dtype and rank. kNotFound as for model() and where there is no

@@ -50,6 +50,7 @@ ModelIndex::~ModelIndex() {
 }
 
 FoundModels ModelIndex::find_all() {
+  const auto begun = std::chrono::steady_clock::now();
   std::vector<std::shared_ptr<const RootWalk>> walks;
   std::vector<std::string> stopped;
   for (const auto& root : roots_) {
@@ -62,13 +63,31 @@ FoundModels ModelIndex::find_all() {
       walks.push_back(seen.walk);
     }
   }
+  if (stopped.empty()) {
+    remember_walks(walks, begun);
+  }
   FoundModels found = join_walks(walks);
   std::move(stopped.begin(), stopped.end(), std::back_inserter(found.problems));
   return found;
 }
 
+void ModelIndex::remember_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks,
+                                std::chrono::steady_clock::time_point begun) {
+  const MutexLock lock(mutex_);
+  for (size_t i = 0; i < walks.size() && !roots_[i]->may_stop(); ++i) {
+    for (const FoundModel& found : walks[i]->models) {
+      if (places_.size() >= kMaxPlaces) {
+        return;
+      }
+      Place& place = places_[found.name];
+      if (place.found_at + kLookInterval <= begun) {  // else it is known, or in a root before this one
+        place = Place{found.path, roots_[i], false, false, true, begun};
+      }
+    }
+  }
+}
+
 std::optional<ModelIndex::Place> ModelIndex::recent_place(const std::string& name) {
-  constexpr std::chrono::seconds kLookInterval{1};
   const MutexLock lock(mutex_);
   const auto place = places_.find(name);
   if (place == places_.end() || std::chrono::steady_clock::now() - place->second.found_at >= kLookInterval) {
@@ -80,6 +99,10 @@ std::optional<ModelIndex::Place> ModelIndex::recent_place(const std::string& nam
 Result<FoundModel> ModelIndex::locate(const std::string& name) {
   if (const std::optional<Place> place = recent_place(name)) {
     const FoundModel known{name, place->path};
+    if (place->unresolved) {
+      auto there = remember(known, place->root);
+      return there ? there : look_up(name);
+    }
     if (place->may_stop || (place->direct && env_.stat(known.path))) {
       return known;  // of one that may stop, whoever wants more of it sees what has become of it
     }
@@ -94,7 +117,7 @@ Result<FoundModel> ModelIndex::locate(const std::string& name) {
 
 Result<FoundModel> ModelIndex::locate_folder(const std::string& name) {
   QCACHE_TRY_ASSIGN(FoundModel found, locate(name));
-  return root_that_may_stop(name).empty() ? found : resolved(std::move(found));
+  return !root_that_may_stop(name) ? found : resolved(std::move(found));
 }
 
 Result<FoundModel> ModelIndex::look_up(const std::string& name) {
@@ -157,7 +180,7 @@ Result<FoundModel> ModelIndex::remember(const FoundModel& found, const std::shar
     places_.clear();  // rare, and cheap to fill again
   }
   const bool direct = !may_stop && real.path == found.path && !hub_location(found.path);
-  places_[found.name] = Place{found.path, root, may_stop, direct, std::chrono::steady_clock::now()};
+  places_[found.name] = Place{found.path, root, may_stop, direct, false, std::chrono::steady_clock::now()};
   return real;
 }
 
@@ -174,10 +197,13 @@ std::vector<std::string> ModelIndex::stopped_roots() const {
   return out;
 }
 
-std::string ModelIndex::root_that_may_stop(const std::string& name) {
+std::optional<size_t> ModelIndex::root_that_may_stop(const std::string& name) {
   const MutexLock lock(mutex_);
   const auto place = places_.find(name);
-  return place != places_.end() && place->second.may_stop ? place->second.root->path() : std::string();
+  if (place == places_.end() || !place->second.may_stop) {
+    return std::nullopt;
+  }
+  return static_cast<size_t>(std::ranges::find(roots_, place->second.root) - roots_.begin());
 }
 
 Result<FoundModel> ModelIndex::resolved(FoundModel found) const {

@@ -53,8 +53,8 @@ class ModelIndex {
 
   /// One sentence for each root whose filesystem does not answer.
   [[nodiscard]] std::vector<std::string> stopped_roots() const;
-  /// The root that the model was last seen below, where that may stop answering; else empty. Touches no file.
-  [[nodiscard]] std::string root_that_may_stop(const std::string& name) QCACHE_EXCLUDES(mutex_);
+  /// The number of the root that the model was last seen below, where that may stop answering. Touches no file.
+  [[nodiscard]] std::optional<size_t> root_that_may_stop(const std::string& name) QCACHE_EXCLUDES(mutex_);
 
   [[nodiscard]] const std::vector<std::string>& roots() const { return paths_; }
   /// What may be read: the roots, where they led when this was made.
@@ -75,10 +75,12 @@ class ModelIndex {
     std::string path;
     std::shared_ptr<ModelRoot> root;
     bool may_stop = false;
-    bool direct = false;  ///< no link on the way, nor a choice of snapshots: its path is the folder's
+    bool direct = false;      ///< no link on the way, nor a choice of snapshots: its path is the folder's
+    bool unresolved = false;  ///< from a walk, which follows no links
     std::chrono::steady_clock::time_point found_at;
   };
   static constexpr size_t kMaxPlaces = 20'000;
+  static constexpr std::chrono::seconds kLookInterval{1};
 
   /// The model as it was read, where it has not changed since and its identity is settled; else null.
   std::shared_ptr<const SourceModel> unchanged(const FoundModel& found) QCACHE_EXCLUDES(mutex_);
@@ -91,6 +93,9 @@ class ModelIndex {
   [[nodiscard]] Result<FoundModel> look_up(const std::string& name) QCACHE_EXCLUDES(mutex_);
   [[nodiscard]] Result<FoundModel> remember(const FoundModel& found, const std::shared_ptr<ModelRoot>& root)
       QCACHE_EXCLUDES(mutex_);
+  /// So that whoever listed the models and asks for each needs no look-up. `walks`: by root, as long as those answered.
+  void remember_walks(const std::vector<std::shared_ptr<const RootWalk>>& walks,
+                      std::chrono::steady_clock::time_point begun) QCACHE_EXCLUDES(mutex_);
   /// With the links in its path followed, so that all names of a folder lead to one path; an error where it is no
   /// longer there, or another snapshot of its hub cache is current.
   [[nodiscard]] Result<FoundModel> resolved(FoundModel found) const;
