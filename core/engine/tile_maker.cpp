@@ -179,7 +179,13 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
     return false;
   }
   if (!mark.crc) {
-    QCACHE_TRY(unless_served_unmarked(filling_.mark(index, found), proof));
+    // Trailers are computed from the CRCs of marks: without room for that, the tile is served as one that cannot be
+    // stored.
+    const Status marked = filling_.mark(index, found);
+    if (!marked && marked.error().kind == ErrorKind::kNoSpace && proof == Proof::kChecksum) {
+      return false;
+    }
+    QCACHE_TRY(marked);
   } else if (found.digest && !mark.digest) {
     QCACHE_TRY(unless_served_unmarked(filling_.add_digest(index, *found.digest), proof));
   }

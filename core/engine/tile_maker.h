@@ -39,8 +39,8 @@ class TileMaker {
   [[nodiscard]] Status add_digest(uint32_t index) const;
 
  private:
-  /// True where the bytes on disk are those that the mark names. Completes a mark that lacks the CRCs, or the digest
-  /// that `proof` asks for.
+  /// True where the bytes on disk are those that the mark names, and the mark has the CRCs. Completes one that lacks
+  /// them, or the digest that `proof` asks for.
   [[nodiscard]] Result<bool> verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const;
   /// Whether the tile's lock is ours alone, however long others may have waited for it.
   using Alone = std::function<bool()>;

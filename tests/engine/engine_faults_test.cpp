@@ -502,6 +502,22 @@ TEST_F(EngineTest, ATileWhoseMarkTheFullDiskRefusesIsServedAllTheSame) {
   EXPECT_EQ(read_all(), right);
 }
 
+TEST_F(EngineTest, ATouchedFileIsReadOnAFullDiskToItsLastTrailer) {
+  start();
+  const auto right = read_all();
+  ASSERT_TRUE(right);
+  ASSERT_TRUE(sealed());
+  const std::string backing = backing_of(*engine_, *engine_->describe(name()));
+  ASSERT_EQ(::chmod(backing.c_str(), 0600), 0);
+  const auto opened = engine_->open(name());  // its marks have digests, and no CRCs yet
+  ASSERT_TRUE(opened);
+  env_.fail_all(EnvCall::kWriteAt, ENOSPC, "filling/");
+  const auto got = read(**opened, ByteRange{0, right->size()});
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(*got, *right);
+  env_.heal();
+}
+
 TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
   Engine& engine = start();
   const auto right = made_and_removed();
