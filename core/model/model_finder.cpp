@@ -248,7 +248,9 @@ class Walk {
     }
     const bool is_one_model = is_pipeline || (seen->model && has(seen->names, "config.json"));
     if (!is_one_model) {
+      above_.push_back(seen);
       children(real, {}, seen->names, kMaxDepth);
+      above_.pop_back();
     }
   }
 
@@ -275,15 +277,24 @@ class Walk {
   // `path` may turn out to be no folder at all. `depth` levels below it are looked into.
   void folder(const std::string& path, const std::string& name, int depth, bool expected) {
     const auto seen = look(path, expected);
-    if (!seen) {
+    if (!seen || is_above(*seen)) {
       return;
     }
     if (seen->model) {
       model(path, name);
     } else if (depth > 0) {
       out_.looked_into.push_back(path);
+      above_.push_back(seen);
       children(path, name, seen->names, depth - 1);
+      above_.pop_back();
     }
+  }
+
+  // A link to a folder that it lies in would show everything there once more.
+  [[nodiscard]] bool is_above(const RootWalk::Folder& folder) const {
+    return std::any_of(above_.begin(), above_.end(), [&](const auto& above) {
+      return above->device == folder.device && above->inode == folder.inode;
+    });
   }
 
   void hub_repo(const std::string& path, const std::string& name) {
@@ -316,8 +327,9 @@ class Walk {
   FolderView view_;
   std::atomic<uint64_t>& steps_;
   RootWalk& out_;
-  bool nested_in_folder_ = false;   // inside a hub repo that no name leads to
-  std::vector<FoundModel> nested_;  // found there: they come last
+  std::vector<std::shared_ptr<const RootWalk::Folder>> above_;  // where the walk is now
+  bool nested_in_folder_ = false;                               // inside a hub repo that no name leads to
+  std::vector<FoundModel> nested_;                              // found there: they come last
 };
 
 /// Follows one name into a root: the folders it may lead to, in the order in which a walk meets them.
