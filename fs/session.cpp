@@ -213,10 +213,11 @@ tl::unexpected<Error> not_mounted(std::string message) {
   return fail(ErrorKind::kIo, std::move(message));
 }
 
-// A name in a mount, as the kernel may answer for the root of a dead mount from what it remembers.
+// A name in a mount, as the kernel may answer for the root of a dead mount from what it remembers. One whose daemon is
+// stopped does not answer, and is not dead.
 bool is_dead(Env& env, const std::string& mount_point) {
-  const auto name = env.stat(mount_point + "/.qcache");
-  return !name && name.error().sys_errno == ENOTCONN;
+  const auto answer = ask_in_time([&env, name = mount_point + "/.qcache"] { return env.stat(name); });
+  return answer && !*answer && answer->error().sys_errno == ENOTCONN;
 }
 
 Result<MountPoint> look_for_mount_point(Env& env, const std::string& path) {

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <string>
 
@@ -18,15 +19,16 @@ namespace {
 constexpr char kReady = 'R';
 
 // What the child says: one byte 'R', or the error's kind as a byte followed by its message.
-void send(int fd, const std::string& message) {
+bool send(int fd, const std::string& message) {
   size_t done = 0;
   while (done < message.size()) {
     const ssize_t n = ::write(fd, message.data() + done, message.size() - done);
     if (n <= 0) {
-      return;  // the parent is gone: nobody to tell
+      return false;  // the parent is gone: nobody to tell
     }
     done += static_cast<size_t>(n);
   }
+  return true;
 }
 
 std::string receive_all(int fd) {
@@ -99,11 +101,14 @@ Status run_in_background(const std::function<Status(const std::function<void()>&
   }
   const Status served = serve([&] {
     leave_terminal();
-    send(writer.get(), std::string(1, kReady));
+    if (!send(writer.get(), std::string(1, kReady))) {
+      spdlog::warn("who asked for the mount has not waited for it: it is taken down");
+      ::kill(::getpid(), SIGTERM);
+    }
     writer.reset();
   });
   if (!served && writer.valid()) {
-    send(writer.get(), static_cast<char>('a' + static_cast<int>(served.error().kind)) + served.error().message);
+    (void)send(writer.get(), static_cast<char>('a' + static_cast<int>(served.error().kind)) + served.error().message);
   } else if (!served) {
     spdlog::error("{}", served.error().message);
   }

@@ -19,9 +19,10 @@ std::string choose_cache_directory(const std::string& option, const std::vector<
   }
   if (!environment_chooses()) {
     // Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
-    const auto own = std::find_if(mounts.begin(), mounts.end(), [](const RunningMount& mount) { return mount.own; });
+    const auto own = std::find_if(mounts.begin(), mounts.end(),
+                                  [](const RunningMount& mount) { return mount.own && mount.answers; });
     const bool agreed = own != mounts.end() && std::all_of(own, mounts.end(), [&](const RunningMount& mount) {
-                          return !mount.own || mount.cache_directory == own->cache_directory;
+                          return !mount.own || !mount.answers || mount.cache_directory == own->cache_directory;
                         });
     if (agreed) {
       return own->cache_directory;

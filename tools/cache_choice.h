@@ -14,6 +14,7 @@ namespace qcache {
 [[nodiscard]] std::string choose_cache_directory(const std::string& option, const std::vector<RunningMount>& mounts);
 
 /// Opens a cache directory that must exist; kNotFound with a sentence that says how to choose another.
+/// kNotFound where there is none.
 Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory);
 
 }  // namespace qcache

@@ -118,8 +118,11 @@ Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
 
 Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
-                    open_cache(context.env, choose_cache_directory(words.cache_dir, running_mounts(context))));
+  const auto opened = open_cache(context.env, choose_cache_directory(words.cache_dir, running_mounts(context)));
+  if (!opened) {
+    return fail(cache_unusable(opened.error()));
+  }
+  const std::shared_ptr<Store>& store = *opened;
   QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
   if (words.json) {
     context.out << json_text(to_json(report, *store, words.dry_run));
@@ -287,8 +290,11 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
     pattern = names.pattern();
   }
   const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
-                    open_cache(context.env, choose_cache_directory(implied, mounts)));
+  const auto opened = open_cache(context.env, choose_cache_directory(implied, mounts));
+  if (!opened) {
+    return fail(cache_unusable(opened.error()));
+  }
+  const std::shared_ptr<Store>& store = *opened;
   QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
   std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
   const std::string& directory = store->directory().path();
@@ -311,9 +317,10 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
 void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("verify", "Check complete cached files against their SHA-256");
   auto words = std::make_shared<VerifyWords>();
-  command->add_option("model", words->names.model, "Only this model, or this file by its path (default: all)");
-  command->add_option("dtype", words->names.dtype, "Only this dtype of the model");
-  command->add_option("rank", words->names.rank, "Only this rank");
+  command->add_option("model", words->names.model, "Only this model, or this file by its path (default: all)")
+      ->check(not_empty());
+  command->add_option("dtype", words->names.dtype, "Only this dtype of the model")->check(not_empty());
+  command->add_option("rank", words->names.rank, "Only this rank")->check(not_empty());
   add_cache_dir_option(*command, words->cache_dir);
   command->add_flag("--repair", words->repair, "Drop bad files; the next read makes them again");
   add_json_flag(*command, words->json);

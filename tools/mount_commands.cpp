@@ -122,7 +122,7 @@ void add_unmount(CLI::App& app, CommandContext& context, ExitCode& exit) {
     bool lazy = false;
   };
   auto words = std::make_shared<Words>();
-  command->add_option("mountpoint", words->mount_point, "The mount")->required();
+  command->add_option("mountpoint", words->mount_point, "The mount")->required()->check(not_empty());
   command->add_flag("--lazy", words->lazy, "Detach it even while files in it are open");
   command->footer("Example:\n  qcache unmount /mnt/qcache");
   command->callback([&context, &exit, words] {

@@ -70,6 +70,7 @@ std::vector<RunningMount> running_mounts(CommandContext& context) {
       context.err << fmt::format(
           "qcache: the mount on {} has not answered for {} s and is left out: is its daemon stopped?\n",
           in_quotes(mounts[i].mount_point), kPatience.count());
+      running.push_back({mounts[i].mount_point, "", mounts[i].user_id == ::geteuid(), false});
     } else if (!directory->empty()) {
       running.push_back({mounts[i].mount_point, *directory, mounts[i].user_id == ::geteuid()});
     }
@@ -85,13 +86,26 @@ std::string MountPath::full_path() const {
   return path;
 }
 
+Status refuse_silent_mount(const std::string& path, const std::vector<RunningMount>& mounts) {
+  std::error_code ignored;
+  const std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
+  for (const RunningMount& mount : mounts) {
+    if (!mount.answers && lies_within(absolute, mount.mount_point)) {
+      return fail(
+          ErrorKind::kBusy,
+          fmt::format("{} lies in a mount that does not answer: let its daemon go on, or end it", in_quotes(path)));
+    }
+  }
+  return {};
+}
+
 std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path, const std::vector<RunningMount>& mounts) {
   const auto real = env.real_path(path);
   std::error_code ignored;
   const std::string absolute = real ? *real : std::filesystem::absolute(path, ignored).lexically_normal().string();
   const RunningMount* best = nullptr;
   for (const RunningMount& mount : mounts) {
-    if (lies_within(absolute, mount.mount_point) &&
+    if (mount.answers && lies_within(absolute, mount.mount_point) &&
         (best == nullptr || mount.mount_point.size() > best->mount_point.size())) {
       best = &mount;
     }

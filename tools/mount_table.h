@@ -12,15 +12,16 @@
 
 namespace qcache {
 
-/// A qcache mount that answers.
+/// A qcache mount.
 struct RunningMount {
   std::string mount_point;
   std::string cache_directory;
-  bool own = false;  ///< this user mounted it
+  bool own = false;     ///< this user mounted it
+  bool answers = true;  ///< else its daemon is stopped: nothing else is known of it, and nothing in it may be asked for
 };
 
-/// The qcache mounts in the context's table that answer. Dead ones are left out, and with a warning those that do not
-/// answer within a moment, because their daemon is stopped.
+/// The qcache mounts in the context's table, without the dead ones; with a warning for those that do not answer within
+/// a moment.
 [[nodiscard]] std::vector<RunningMount> running_mounts(CommandContext& context);
 
 /// A place in a mount: the names below its mount point, at most model, dtype and file.
@@ -30,6 +31,9 @@ struct MountPath {
 
   [[nodiscard]] std::string full_path() const;
 };
+
+/// An error where `path`, as it is written, lies in a mount that does not answer.
+Status refuse_silent_mount(const std::string& path, const std::vector<RunningMount>& mounts);
 
 /// Where in one of the mounts `path` is, be it there or not; none where it is outside them all.
 [[nodiscard]] std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path,

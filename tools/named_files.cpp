@@ -196,7 +196,9 @@ std::vector<std::string> folders_shown(const NamedFiles& names, const std::vecto
   std::vector<std::string> paths;
   if (const auto* named = std::get_if<ModelName>(&names.what)) {
     for (const RunningMount& mount : mounts) {
-      paths.push_back(mount.mount_point + '/' + named->name);
+      if (mount.answers) {
+        paths.push_back(mount.mount_point + '/' + named->name);
+      }
     }
   } else if (const auto* place = std::get_if<MountPath>(&names.what); place != nullptr && !place->names.empty()) {
     paths.push_back(place->mount.mount_point + '/' + place->names[0]);
@@ -220,6 +222,7 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const std::vector<R
     more.insert(more.end(), parts.begin(), parts.end());
   }
   const bool is_path = words.model.find('/') != std::string::npos;
+  QCACHE_TRY(refuse_silent_mount(words.model, mounts));
   const auto stat = env.stat(words.model);
   if (stat || is_path) {
     if (auto place = locate_in_mounts(env, words.model, mounts)) {
@@ -325,7 +328,7 @@ std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const
   }
   const auto* named = std::get_if<ModelName>(&names.what);
   for (const RunningMount& mount : mounts) {
-    if (named == nullptr || !env.stat(mount.mount_point + '/' + named->name)) {
+    if (named == nullptr || !mount.answers || !env.stat(mount.mount_point + '/' + named->name)) {
       continue;
     }
     MountPath place{mount, {named->name}};

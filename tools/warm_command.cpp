@@ -30,6 +30,9 @@ using Targets = std::vector<std::unique_ptr<WarmTarget>>;
 // their headers.
 std::optional<MountPath> mount_showing(const Surroundings& around, const FolderPath& folder) {
   for (const RunningMount& mount : around.mounts) {
+    if (!mount.answers) {
+      continue;
+    }
     const auto names = around.context.env.list(mount.mount_point);
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
       MountPath place{mount, {name}};
@@ -229,8 +232,8 @@ void add_warm_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
       ->add_option("model", words->names.model,
                    "A model's name in a mount or its folder, or the path of a file in a mount")
       ->required();
-  command->add_option("dtype", words->names.dtype, "The dtype, such as int8");
-  command->add_option("rank", words->names.rank, "The rank (default: 0)");
+  command->add_option("dtype", words->names.dtype, "The dtype, such as int8")->check(not_empty());
+  command->add_option("rank", words->names.rank, "The rank (default: 0)")->check(not_empty());
   command->add_flag("--all", words->all, "Every dtype that the model can be served in");
   add_cache_dir_option(*command, words->cache_dir);
   add_json_flag(*command, words->json);

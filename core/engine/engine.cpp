@@ -93,7 +93,6 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       store_(std::move(store)),
       index_(env, options_.roots),
       workshop_(options_.threads) {
-  sealer_ = std::thread([this] { run_sealer(); });
   maintenance_ = std::thread([this] { run_maintenance(); });
 }
 
@@ -123,7 +122,6 @@ void Engine::stop() {
     artifact->abandon();
   }
   workshop_.stop();
-  sealer_.join();
   maintenance_.join();
   renew_uses();
   open_files_.stop();
@@ -594,9 +592,8 @@ void Engine::on_complete(const std::shared_ptr<FillingArtifact>& artifact) {
     if (stopping_) {
       return;
     }
-    to_seal_.push_back(artifact);
   }
-  wake_.notify_all();
+  submit_seal(artifact);
 }
 
 void Engine::closed(const std::string& file, std::shared_ptr<const void> artifact) {

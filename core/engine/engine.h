@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -205,7 +204,8 @@ class Engine final : private FillingObserver {
   void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
 
-  void run_sealer() QCACHE_EXCLUDES(mutex_);
+  void submit_seal(const std::shared_ptr<FillingArtifact>& artifact);
+  void run_seal(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
   Status seal(const std::shared_ptr<FillingArtifact>& artifact);
   void run_maintenance() QCACHE_EXCLUDES(mutex_);
   void tick_artifacts() QCACHE_EXCLUDES(mutex_);
@@ -239,7 +239,8 @@ class Engine final : private FillingObserver {
   std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
   // Those that are no longer in live_, for as long as somebody has them open.
   std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
-  std::deque<std::shared_ptr<FillingArtifact>> to_seal_ QCACHE_GUARDED_BY(mutex_);
+  // Those that another process was sealing when it was their turn.
+  std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;  // maintenance thread only
   // What cached_ranks() has found, and until when that holds.
   std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
@@ -247,7 +248,6 @@ class Engine final : private FillingObserver {
   std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
 
   Workshop workshop_;
-  std::thread sealer_;
   std::thread maintenance_;
 };
 

@@ -1,4 +1,4 @@
-// The engine's two background threads: the sealer, which hashes and publishes complete files (seconds of work that must
+// What the engine does in the background: sealing, which hashes and publishes complete files (seconds of work that must
 // not take a worker from waiting readers), and maintenance, which does everything that is due by the clock.
 
 #include <sys/resource.h>
@@ -29,38 +29,25 @@ constexpr int kSealerNice = 10;
 
 }  // namespace
 
-void Engine::run_sealer() {
+void Engine::submit_seal(const std::shared_ptr<FillingArtifact>& artifact) {
+  workshop_.seal_pool().submit(
+      Priority::kFill, [this, artifact] { run_seal(artifact); }, artifact->source_device());
+}
+
+void Engine::run_seal(const std::shared_ptr<FillingArtifact>& artifact) {
   // Linux keeps this per thread, and lets everybody lower it.
   (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kSealerNice);
-  for (;;) {
-    std::shared_ptr<FillingArtifact> artifact;
-    {
-      const MutexLock lock(mutex_);
-      while (to_seal_.empty() && !stopping_) {
-        wake_.wait(mutex_);
-      }
-      if (to_seal_.empty()) {
-        return;
-      }
-      artifact = std::move(to_seal_.front());
-      to_seal_.pop_front();
+  if (artifact->filling().try_lock_seal()) {
+    if (const Status done = contain_exceptions("cannot seal the cached file", [&] { return seal(artifact); }); !done) {
+      errors_.add(artifact->name().virtual_path(), done.error(), env_.now_ns());
+      artifact->sealing_failed(done.error());
     }
-    if (artifact->filling().try_lock_seal()) {
-      if (const Status done = contain_exceptions("cannot seal the cached file", [&] { return seal(artifact); });
-          !done) {
-        errors_.add(artifact->name().virtual_path(), done.error(), env_.now_ns());
-        artifact->sealing_failed(done.error());
-      }
-      artifact->filling().unlock_seal();
-      continue;
-    }
-    // Another process is sealing it. Should that process die, it is our turn.
-    const MutexLock lock(mutex_);
-    if (!stopping_) {
-      to_seal_.push_back(std::move(artifact));
-      wake_.wait_for(mutex_, kTick);
-    }
+    artifact->filling().unlock_seal();
+    return;
   }
+  // Another process is sealing it. Should that process die, it is our turn.
+  const MutexLock lock(mutex_);
+  seal_again_.push_back(artifact);
 }
 
 Status Engine::seal(const std::shared_ptr<FillingArtifact>& artifact) {
@@ -107,6 +94,7 @@ void Engine::run_maintenance() {
     const Status done = contain_exceptions("cannot do what is due", [&]() -> Status {
       workshop_.pool().replace_stopped();
       workshop_.factor_pool().replace_stopped();
+      workshop_.seal_pool().replace_stopped();
       tick_artifacts();
       workshop_.factor_workers().end_idle();
       const Clock::time_point now = Clock::now();
@@ -139,8 +127,10 @@ void Engine::run_maintenance() {
 void Engine::tick_artifacts() {
   std::vector<std::shared_ptr<FillingArtifact>> artifacts;
   std::vector<std::shared_ptr<FillingArtifact>> idle;
+  std::vector<std::shared_ptr<FillingArtifact>> to_seal;
   {
     const MutexLock lock(mutex_);
+    to_seal.swap(seal_again_);
     for (auto it = live_.begin(); it != live_.end();) {
       if (it->second->idle_ms() > kLingerMs) {
         idle.push_back(retire(it->second));
@@ -149,6 +139,9 @@ void Engine::tick_artifacts() {
         artifacts.push_back((it++)->second);
       }
     }
+  }
+  for (const auto& artifact : to_seal) {
+    submit_seal(artifact);
   }
   for (auto& artifact : idle) {
     let_go(std::move(artifact));

@@ -59,6 +59,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] const ArtifactName& name() const { return name_; }
   [[nodiscard]] const std::string& model_path() const { return source_->model().path; }
   [[nodiscard]] FillingFile& filling() { return *filling_; }
+  [[nodiscard]] uint64_t source_device() const { return source_->device(); }
 
   /// Counts opens. The background fill stops when the count is back at zero and no warm is asked for.
   void add_opener() QCACHE_EXCLUDES(mutex_);

@@ -69,7 +69,7 @@ Status make_missing_directory(Env& env, const std::string& path) {
   }
   QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
   if (!stat.is_directory()) {
-    return fail(ErrorKind::kUnsupported, path + " is not a directory");
+    return fail(ErrorKind::kCacheUnusable, path + " is not a directory");
   }
   return {};
 }
@@ -216,6 +216,10 @@ Result<CacheDirectory> CacheDirectory::open_existing(Env& env, const std::string
     Error error = explain(real.error(), path);
     error.kind = real.error().kind == ErrorKind::kNotFound ? ErrorKind::kNotFound : error.kind;
     return fail(std::move(error));
+  }
+  QCACHE_TRY_ASSIGN(const FileStat whole, env.stat(*real));
+  if (!whole.is_directory()) {
+    return fail(explain(Error{ErrorKind::kCacheUnusable, 0, "it is not a directory"}, path));
   }
   CacheDirectory directory(*real);
   std::vector<std::string> missing;

@@ -89,7 +89,7 @@ Result<bool> FillingFile::open_pair() {
   if (!stat.is_regular() || stat.size_bytes != key_.size_bytes) {
     return false;
   }
-  auto map = TileMap::map(env_, map_fd.get());
+  auto map = TileMap::open(env_, map_fd.get());
   if (!map.has_value() && map.error().kind != ErrorKind::kCorrupt) {
     return fail(map.error());
   }
@@ -118,7 +118,7 @@ Status FillingFile::start() {
   Status made = [&]() -> Status {
     QCACHE_TRY_ASSIGN(map_fd_, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, 0600));
     QCACHE_TRY(TileMap::format(env_, map_fd_.get(), key_));
-    QCACHE_TRY_ASSIGN(map_, TileMap::map(env_, map_fd_.get()));
+    QCACHE_TRY_ASSIGN(map_, TileMap::open(env_, map_fd_.get()));
     QCACHE_TRY_ASSIGN(data_, env_.open(new_data, O_RDWR | O_CREAT | O_TRUNC, 0600));
     QCACHE_TRY(env_.truncate(data_.get(), key_.size_bytes));
     QCACHE_TRY_ASSIGN(const bool leased, try_lease(data_.get()));

@@ -176,6 +176,13 @@ Status LmdbEnvironment::open_files() {
   QCACHE_TRY_ASSIGN(const Place place, take_place());
   const bool alone = place != Place::kAmongOthers;
   QCACHE_TRY_ASSIGN(const int rc, open_environment(place));
+  if (is_damage(rc) && !alone) {
+    QCACHE_TRY_ASSIGN(const bool moved, move_aside_from_others());
+    if (moved) {
+      close_files();
+      return open_files();
+    }
+  }
   if (rc != 0) {
     Error error = to_error(rc, path_, "open");
     if (is_damage(rc)) {
@@ -226,6 +233,7 @@ void LmdbEnvironment::close_files() {
 Result<int> LmdbEnvironment::open_environment(Place place) {
   schema_pending_ = false;
   least_bytes_ = 0;
+  look_at_ns_ = 0;
   int rc = place == Place::kFirst ? begin_anew() : 0;
   if (rc == 0) {
     rc = map_file(data_file());
@@ -329,6 +337,21 @@ Status LmdbEnvironment::move_aside() {
   return {};
 }
 
+// Others have it open, and find out that it is gone (see file_is_ours()). While it is our turn to write it is at rest,
+// so that a damage is none of a moment. Whether it was moved. REQUIRES: it is our turn to open.
+Result<bool> LmdbEnvironment::move_aside_from_others() {
+  env_.reset();
+  QCACHE_TRY(locks_->begin_write());
+  const Held turn([&] { locks_->end_write(); });
+  QCACHE_TRY_ASSIGN(const CatalogFinding found, examine_catalog(Env::posix(), data_file()));
+  if (found.health != CatalogHealth::kDamaged && found.health != CatalogHealth::kNone) {
+    return false;
+  }
+  spdlog::error("the catalog {} is damaged: {}", path_, found.reason.empty() ? "it is empty" : found.reason);
+  QCACHE_TRY(move_aside());
+  return true;
+}
+
 Status LmdbEnvironment::run(bool writes, std::string_view purpose, const Body& body) {
   if (::getpid() != pid_) {
     return fail(ErrorKind::kInternal, "the catalog was opened before a fork, and cannot be used after it");
@@ -359,7 +382,7 @@ Result<int> LmdbEnvironment::attempt(bool writes, const Body& body, Ground& grou
   if (env_ == nullptr) {
     return MDB_PANIC;
   }
-  if (!file_is_whole()) {  // before anything else: all that LMDB tells is read from the file
+  if (!file_is_ours(writes)) {  // before anything else: all that LMDB tells is read from the file
     return MDB_CORRUPTED;
   }
   ground.map_bytes = map_bytes();
@@ -443,7 +466,10 @@ size_t LmdbEnvironment::map_bytes() const {
 }
 
 // LMDB never makes its file shorter, and what reads the pages that another program has cut off is ended by a signal.
-bool LmdbEnvironment::file_is_whole() {
+// And where somebody has moved the file, or its folder, what others write is no longer what we read: looked at before
+// every write, and by readers now and then.
+bool LmdbEnvironment::file_is_ours(bool writes) {
+  constexpr std::chrono::milliseconds kLook{100};
   int fd = -1;
   mdb_env_get_fd(env_.get(), &fd);
   struct ::stat file {};
@@ -451,6 +477,15 @@ bool LmdbEnvironment::file_is_whole() {
     return false;
   }
   least_bytes_ = file.st_size;
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  if (!writes && now < std::chrono::nanoseconds(look_at_ns_.load(std::memory_order_relaxed))) {
+    return true;
+  }
+  struct ::stat named {};
+  if (::stat(data_file().c_str(), &named) != 0 || named.st_ino != file.st_ino || named.st_dev != file.st_dev) {
+    return false;
+  }
+  look_at_ns_.store(std::chrono::nanoseconds(now + kLook).count(), std::memory_order_relaxed);
   return true;
 }
 

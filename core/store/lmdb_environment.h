@@ -98,7 +98,7 @@ class LmdbEnvironment {
   // The number of the newest snapshot.
   [[nodiscard]] uint64_t snapshot() const;
   [[nodiscard]] size_t map_bytes() const;
-  [[nodiscard]] bool file_is_whole();
+  [[nodiscard]] bool file_is_ours(bool writes);
   Status grow(const Ground& seen);
   void adopt_growth();
   Status reopen(const Ground& seen);
@@ -118,6 +118,7 @@ class LmdbEnvironment {
   int find_databases(MDB_txn* txn, bool create_quality);
   int put_schema(MDB_txn* txn);
   Status move_aside();
+  Result<bool> move_aside_from_others();
   [[nodiscard]] std::string data_file() const { return path_ + "/data.mdb"; }
 
   const std::string path_;
@@ -130,8 +131,9 @@ class LmdbEnvironment {
   std::optional<CatalogPresence> presence_;
   std::optional<CatalogLocks> locks_;  // on the file of presence_
   std::unique_ptr<MDB_env, Closer> env_;
-  uint64_t generation_ = 0;             // of env_
-  std::atomic<off_t> least_bytes_ = 0;  // its file has had
+  uint64_t generation_ = 0;              // of env_
+  std::atomic<off_t> least_bytes_ = 0;   // its file has had
+  std::atomic<int64_t> look_at_ns_ = 0;  // when to look again whether its name leads to it
   MDB_dbi meta_ = 0;
   MDB_dbi records_ = 0;
   MDB_dbi tiles_ = 0;

@@ -310,7 +310,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
     QCACHE_TRY_ASSIGN(const UniqueFd fd, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
     QCACHE_TRY(TileMap::format(
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));
-    QCACHE_TRY_ASSIGN(const auto map, TileMap::map(env_, fd.get()));
+    QCACHE_TRY_ASSIGN(const auto map, TileMap::open(env_, fd.get()));
     for (uint32_t tile = 0; tile < record.tile_count; ++tile) {
       QCACHE_TRY(map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt}));
     }

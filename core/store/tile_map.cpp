@@ -2,10 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 
-#include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <thread>
 #include <type_traits>
@@ -102,19 +99,6 @@ struct alignas(kEntryBytes) TileMap::Entry {
     entry.checksum = entry.sum();
     return entry;
   }
-  // Word by word, as another process may write it meanwhile.
-  static Entry read(const std::byte* memory) {
-    std::array<uint64_t, kEntryBytes / sizeof(uint64_t)> words{};
-    for (size_t i = 0; i < words.size(); ++i) {
-      // The mapping is page-aligned and the header one page, so each word is aligned; atomic_ref wants it mutable.
-      auto* const word = static_cast<uint64_t*>(
-          static_cast<void*>(const_cast<std::byte*>(memory) + i * sizeof(uint64_t)));  // NOLINT(*-const-cast)
-      words[i] = std::atomic_ref(*word).load(std::memory_order_acquire);
-    }
-    Entry entry{};
-    std::memcpy(&entry, words.data(), sizeof(entry));
-    return entry;
-  }
   [[nodiscard]] uint32_t sum() const { return crc32(0, std::as_bytes(std::span(this, 1)).subspan(sizeof(checksum))); }
   [[nodiscard]] bool is_blank() const { return checksum == 0 && flags == 0; }
   [[nodiscard]] bool is_made() const { return (flags & kMade) != 0 && checksum == sum(); }
@@ -135,16 +119,10 @@ Status TileMap::format(Env& env, int fd, const FillingKey& key) {
   return env.write_at(fd, std::as_bytes(std::span(&header, 1)), 0);
 }
 
-Result<std::unique_ptr<TileMap>> TileMap::map(Env& env, int fd) {
+Result<std::unique_ptr<TileMap>> TileMap::open(Env& env, int fd) {
   static_assert(sizeof(Entry) == kEntryBytes && std::is_trivially_copyable_v<Entry>);
-  static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
   QCACHE_TRY_ASSIGN(FillingKey key, read_key(env, fd));
-  const uint64_t bytes = map_bytes(key.tile_count);
-  void* const memory = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
-  if (memory == MAP_FAILED) {
-    return fail(system_error(errno, "cannot map " + key.file + ".map into memory"));
-  }
-  return std::unique_ptr<TileMap>(new TileMap(env, fd, std::move(key), static_cast<std::byte*>(memory), bytes));
+  return std::unique_ptr<TileMap>(new TileMap(env, fd, std::move(key)));
 }
 
 Result<TileMap::Summary> TileMap::summarize(Env& env, int fd) {
@@ -166,21 +144,15 @@ Result<TileMap::Summary> TileMap::summarize(Env& env, int fd) {
   return summary;
 }
 
-TileMap::TileMap(Env& env, int fd, FillingKey key, const std::byte* memory, size_t bytes)
-    : env_(env), fd_(fd), key_(std::move(key)), memory_(memory), bytes_(bytes) {}
-
-TileMap::~TileMap() {
-  ::munmap(const_cast<std::byte*>(memory_), bytes_);  // NOLINT(*-const-cast): the call's type
-}
-
 std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
-  const std::byte* const memory = memory_ + kHeaderBytes + uint64_t{tile} * kEntryBytes;
   // Of an entry that is being written, a look may see some words of before and some of after. That takes the writer
   // nanoseconds, so one that does not come right is damaged.
   constexpr int kLooks = 4;
   for (int look = 0; look < kLooks; ++look) {
-    const Entry entry = Entry::read(memory);
-    if (entry.is_blank()) {
+    Entry entry{};
+    const auto got =
+        env_.read_at(fd_, std::as_writable_bytes(std::span(&entry, 1)), kHeaderBytes + uint64_t{tile} * kEntryBytes);
+    if (got.value_or(0) != sizeof(entry) || entry.is_blank()) {
       return std::nullopt;
     }
     if (entry.is_made()) {
@@ -220,11 +192,8 @@ Status TileMap::unmark(uint32_t tile) {
 }
 
 uint32_t TileMap::marked_count() const {
-  uint32_t count = 0;
-  for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
-    count += mark_of(tile).has_value() ? 1U : 0U;
-  }
-  return count;
+  const auto summary = summarize(env_, fd_);
+  return summary.has_value() ? summary->marked_count : 0;
 }
 
 }  // namespace qcache

@@ -59,20 +59,19 @@ class TileMap {
   /// where blocks are written in place, marking never fails later.
   /// kNoSpace where the disk is full; kInvalidArgument where the key cannot be stored.
   static Status format(Env& env, int fd, const FillingKey& key);
-  /// Maps a file written by format(); kCorrupt where it is not whole or not such a file. REQUIRES: `fd` is open for
-  /// writing where tiles are to be marked, and stays open as long as the map lives.
-  static Result<std::unique_ptr<TileMap>> map(Env& env, int fd);
+  /// Of a file written by format(); kCorrupt where it is not whole or not such a file. REQUIRES: `fd` is open for
+  /// writing where tiles are to be marked, and stays open as long as this lives.
+  static Result<std::unique_ptr<TileMap>> open(Env& env, int fd);
 
-  /// What the map is of; kCorrupt as for map(). Reads the header only.
+  /// What the map is of; kCorrupt as for open(). Reads the header only.
   static Result<FillingKey> read_key(Env& env, int fd);
-  /// A look from outside, without mapping.
+  /// A look from outside.
   struct Summary {
     FillingKey key;
     uint32_t marked_count = 0;
   };
   static Result<Summary> summarize(Env& env, int fd);
 
-  ~TileMap();
   TileMap(const TileMap&) = delete;
   TileMap& operator=(const TileMap&) = delete;
 
@@ -88,14 +87,12 @@ class TileMap {
 
  private:
   struct Entry;
-  TileMap(Env& env, int fd, FillingKey key, const std::byte* memory, size_t bytes);
+  TileMap(Env& env, int fd, FillingKey key) : env_(env), fd_(fd), key_(std::move(key)) {}
   Status write(uint32_t tile, const Entry& entry);
 
   Env& env_;
   const int fd_;
   const FillingKey key_;
-  const std::byte* const memory_;
-  const size_t bytes_;
 };
 
 }  // namespace qcache

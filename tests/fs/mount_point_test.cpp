@@ -194,7 +194,8 @@ TEST_F(MountPoints, ADaemonThatEndsLeavesWhatCoversItsMount) {
   EXPECT_EQ(::umount2(fs.path().c_str(), MNT_DETACH), 0);  // the cover
 }
 
-// S105: A daemon that is stopped holds up only what is asked of its own mount: commands leave it out, and say so.
+// S105: A daemon that is stopped holds up only programs in its own mount: commands leave it out, or refuse what they
+// are asked of it, and say so.
 TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
   small_model().write(model("m"));
   const MountedFs& stopped = mount_as("stopped");
@@ -214,6 +215,8 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
     EXPECT_NE(said.text.find(stopped.path() + "' has not answered"), std::string::npos) << said.text;
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   }
+  EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), kInUse, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"mount", models(), stopped.path(), "--cache-dir", cache()}), kInUse, "already"));
   ::kill(stopped.pid(), SIGCONT);
 }
 

@@ -24,7 +24,7 @@ class TileMapTest : public testing::Test {
   std::unique_ptr<TileMap> make(const FillingKey& key, Env& env = Env::posix()) {
     const int fd = open();
     EXPECT_THAT(TileMap::format(Env::posix(), fd, key), is_ok());
-    return std::move(*TileMap::map(env, fd));
+    return std::move(*TileMap::open(env, fd));
   }
 
   TempDir dir_;
@@ -35,7 +35,7 @@ class TileMapTest : public testing::Test {
 TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
   const FillingKey key = StoreFixture::key();
   const auto one = make(key);
-  const auto other = std::move(*TileMap::map(Env::posix(), open()));
+  const auto other = std::move(*TileMap::open(Env::posix(), open()));
   EXPECT_EQ(other->key().virtual_path, key.virtual_path);
   EXPECT_TRUE(other->key().makes_same_bytes(key));
   EXPECT_EQ(other->mark_of(3), std::nullopt);
@@ -85,7 +85,7 @@ TEST_F(TileMapTest, RefusesDamagedFiles) {
   const std::string good = read_file(path_);
   const auto refused = [&](const std::string& bytes) {
     write_file(path_, bytes);
-    const auto map = TileMap::map(Env::posix(), open());
+    const auto map = TileMap::open(Env::posix(), open());
     const auto summary = TileMap::summarize(Env::posix(), open());
     return !map.has_value() && map.error().kind == ErrorKind::kCorrupt && !summary.has_value();
   };
@@ -110,7 +110,7 @@ TEST_F(TileMapTest, DamagedEntriesCountAsNotMade) {
     std::string bytes = good;
     bytes[kEntryOne + at] = static_cast<char>(bytes[kEntryOne + at] ^ 0x10);
     write_file(path_, bytes);
-    const auto map = std::move(*TileMap::map(Env::posix(), open()));
+    const auto map = std::move(*TileMap::open(Env::posix(), open()));
     EXPECT_EQ(map->mark_of(1), std::nullopt) << at;
     EXPECT_EQ(TileMap::summarize(Env::posix(), open())->marked_count, 0U) << at;
     ASSERT_THAT(map->mark(1, StoreFixture::right_mark(key, 1)), is_ok());

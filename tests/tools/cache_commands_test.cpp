@@ -370,6 +370,8 @@ TEST_F(CacheCommands, RmRefusesWhatIsNotThereOrNotAName) {
       {{"rm", "m", "int8", "one"}, ExitCode::kUsage, "'one' is not a rank"},
       {{"rm", "m", "int8", "00"}, ExitCode::kUsage, "'00' is not a rank"},
       {{"rm", ""}, ExitCode::kUsage, "empty"},
+      {{"rm", "m", ""}, ExitCode::kUsage, "empty"},
+      {{"verify", ""}, ExitCode::kUsage, "empty"},
       {{"rm"}, ExitCode::kUsage, "model"},
       {{"rm", "m", "int8", "0", "more"}, ExitCode::kUsage, "more"},
   };
