@@ -327,8 +327,11 @@ std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const
     return *place;
   }
   const auto* named = std::get_if<ModelName>(&names.what);
+  if (named == nullptr || named->name.starts_with('.')) {
+    return std::nullopt;  // "." is in every mount, and no model
+  }
   for (const RunningMount& mount : mounts) {
-    if (named == nullptr || !mount.answers || !env.stat(mount.mount_point + '/' + named->name)) {
+    if (!mount.answers || !env.stat(mount.mount_point + '/' + named->name)) {
       continue;
     }
     MountPath place{mount, {named->name}};

@@ -150,8 +150,9 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
   constexpr int kLooks = 4;
   for (int look = 0; look < kLooks; ++look) {
     Entry entry{};
-    const auto got =
-        env_.read_at(fd_, std::as_writable_bytes(std::span(&entry, 1)), kHeaderBytes + uint64_t{tile} * kEntryBytes);
+    // One that cannot be read is as one that is not there: its tile is made again.
+    const auto got = Env::posix().read_at(fd_, std::as_writable_bytes(std::span(&entry, 1)),
+                                          kHeaderBytes + uint64_t{tile} * kEntryBytes);
     if (got.value_or(0) != sizeof(entry) || entry.is_blank()) {
       return std::nullopt;
     }
@@ -192,7 +193,7 @@ Status TileMap::unmark(uint32_t tile) {
 }
 
 uint32_t TileMap::marked_count() const {
-  const auto summary = summarize(env_, fd_);
+  const auto summary = summarize(Env::posix(), fd_);
   return summary.has_value() ? summary->marked_count : 0;
 }
 
