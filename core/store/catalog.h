@@ -37,8 +37,8 @@ struct CatalogOptions {
 /// callers. Thread-safe: reads do not wait for writes, nor for the disk; writes wait for each other, across processes
 /// too. Whoever waits for a stopped process gets kBusy after a while.
 /// Fails with kNoSpace on a full disk, after which the catalog still works. Opening it and reading need no room.
-/// Damaged files that nobody else has open are moved aside (`index.corrupt-<time>` beside `index`), an error is logged,
-/// and a new catalog is begun (Store looks for what it had); kCorrupt where somebody has them open. A single record
+/// Damaged files are moved aside (`index.corrupt-<time>` beside `index`), an error is logged,
+/// and a new catalog is begun (Store looks for what it had), also where somebody has them open, who follows. A record
 /// that cannot be decoded counts as none.
 class Catalog {
  public:

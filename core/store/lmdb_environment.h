@@ -52,8 +52,8 @@ class Cursor {
 }
 
 /// The LMDB environment of a catalog: opens it, runs transactions in it, and mends what can be mended without the
-/// caller: a full map is enlarged, growth by another process adopted, damaged files moved aside where no other process
-/// has them open.
+/// caller: a full map is enlarged, growth by another process adopted, damaged files moved aside. Another
+/// process that has those open finds out by their name, before it writes and at least every 100 ms, and follows.
 ///
 /// LMDB runs without its own locks (see CatalogLocks), and nothing is stored through a mapping, so a full disk is an
 /// error and no signal. What nobody else has open is examined (see catalog_examination.h) before LMDB sees it.

@@ -63,7 +63,7 @@ TEST(Command, EveryExitCodeCanBeReached) {
 TEST(Command, ErrorsAreOneSentenceOnStandardError) {
   CommandRunner runner;
   const Ran ran = runner.run({"gc", "--json"});
-  EXPECT_EQ(ran.exit, ExitCode::kNotFound);
+  EXPECT_EQ(ran.exit, ExitCode::kCacheUnusable);
   EXPECT_EQ(ran.out, "");
   EXPECT_THAT(ran.err, ::testing::StartsWith("qcache: "));
   EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1);
