@@ -197,9 +197,9 @@ Status LmdbEnvironment::open_files() {
     // Until it is raised, our turn keeps everybody else out.
     schema_pending_ = true;
     const auto raised = write_once([](MDB_txn*) { return 0; });
-    const Status done = !raised.has_value() ? Status(fail(raised.error()))
-                        : *raised != 0      ? Status(fail(to_error(*raised, path_, "adopt")))
-                                            : Status();
+    Status done = !raised.has_value() ? Status(fail(raised.error()))
+                  : *raised != 0      ? Status(fail(to_error(*raised, path_, "adopt")))
+                                      : Status();
     if (!done.has_value() && done.error().kind != ErrorKind::kNoSpace) {
       return done;
     }
@@ -318,7 +318,7 @@ int LmdbEnvironment::find_databases(MDB_txn* txn, bool create_quality) {
   return 0;
 }
 
-int LmdbEnvironment::put_schema(MDB_txn* txn) {
+int LmdbEnvironment::put_schema(MDB_txn* txn) const {
   MDB_val key = view_of(kSchemaKey);
   MDB_val value = view_of(kSchema);
   return mdb_put(txn, meta_, &key, &value, 0);

@@ -116,7 +116,7 @@ class LmdbEnvironment {
   int map_file(const std::string& file);
   std::array<std::pair<const char*, MDB_dbi*>, 4> databases();
   int find_databases(MDB_txn* txn, bool create_quality);
-  int put_schema(MDB_txn* txn);
+  int put_schema(MDB_txn* txn) const;
   Status move_aside();
   Result<bool> move_aside_from_others();
   [[nodiscard]] std::string data_file() const { return path_ + "/data.mdb"; }

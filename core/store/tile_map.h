@@ -72,6 +72,7 @@ class TileMap {
   };
   static Result<Summary> summarize(Env& env, int fd);
 
+  ~TileMap() = default;
   TileMap(const TileMap&) = delete;
   TileMap& operator=(const TileMap&) = delete;
 
