@@ -366,18 +366,48 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
   return not_mounted("cannot unmount " + path + ": " + one_line(ended->said));
 }
 
+/// Tells when the mount can be used, from a thread of its own, as the mount has to answer first.
+class Announcer {
+ public:
+  explicit Announcer(const std::function<void()>& announce)
+      : thread_([this, announce] {
+          announce();
+          done_ = true;
+        }) {}
+  /// Nothing keeps it waiting once the session is closed.
+  ~Announcer() {
+    if (thread_.joinable()) {
+      thread_.join();
+    }
+  }
+  Announcer(const Announcer&) = delete;
+  Announcer& operator=(const Announcer&) = delete;
+
+  /// For who is about to end the process: only threads that hang are left behind.
+  void join_if_done() {
+    if (done_ && thread_.joinable()) {
+      thread_.join();
+    }
+  }
+
+ private:
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
 /// Ends a session when a signal says so: at once, or, with files open that are served here, once they are closed. And
 /// ends the process where threads that hang keep it from ending by itself: what is on disk is in order at any moment.
 class Ending {
  public:
   Ending(Env& env, EndSignals& signals, fuse_session* session, const Operations& operations, const OwnMount& mount,
-         const MountOptions& options)
+         const MountOptions& options, Announcer& announcer)
       : env_(env),
         signals_(signals),
         session_(session),
         operations_(operations),
         mount_(mount),
         options_(options),
+        announcer_(announcer),
         thread_([this] { run(); }) {}
   /// To be called when all that may hang is done, and before the session goes.
   ~Ending() {
@@ -393,8 +423,9 @@ class Ending {
  private:
   void run() {
     constexpr std::chrono::milliseconds kLook{250};
-    std::chrono::milliseconds ending{0};
-    while (ending < kEnds) {
+    using Clock = std::chrono::steady_clock;
+    std::optional<Clock::time_point> ends;  // once the session has ended
+    while (!ends || Clock::now() < *ends) {
       const EndSignals::Event event = signals_.wait(kLook);
       if (event == EndSignals::Event::kStopped) {
         return;
@@ -409,14 +440,15 @@ class Ending {
         ::pthread_kill(main_, SIGTERM);  // an older libfuse looks whether it is to end when a signal interrupts it
 #endif
       }
-      if (event == EndSignals::Event::kTimeout && fuse_session_exited(session_) != 0) {
-        ending += kLook;
+      if (!ends && fuse_session_exited(session_) != 0) {
+        ends = Clock::now() + kEnds;
       }
     }
     spdlog::warn("{} ends without waiting any longer: a model folder does not answer", options_.mount_point);
     if (mount_.on_top()) {
       (void)unmount(env_, options_.mount_point, true);
     }
+    announcer_.join_if_done();
     spdlog::default_logger()->flush();
     ::_exit(0);
   }
@@ -449,6 +481,7 @@ class Ending {
   const Operations& operations_;
   const OwnMount& mount_;
   const MountOptions& options_;
+  Announcer& announcer_;
   std::atomic<bool> told_{false};
   [[maybe_unused]] const pthread_t main_ = ::pthread_self();
   std::thread thread_;
@@ -550,8 +583,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   claimed.reset();
   const OwnMount own(resolved.mount_point);
   operations.connect(fuse_session_fd(session.get()));
-  std::optional<Ending> ending(std::in_place, env, signals, session.get(), operations, own, resolved);
-  std::thread announcer([&] {
+  std::optional<Announcer> announcer(std::in_place, [&] {
     // It can be used when it has answered, and the kernel may refuse what was agreed on until then.
     const auto name = env.stat(resolved.mount_point + "/.qcache");
     if (name && own.holds_device(name->device)) {
@@ -559,6 +591,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
       on_ready();
     }
   });
+  std::optional<Ending> ending(std::in_place, env, signals, session.get(), operations, own, resolved, *announcer);
   const Status result = run_loop(env, session.get(), own, *ending, resolved.mount_point);
   // Waiting reads are answered while the session still takes answers.
   engine->stop();
@@ -580,7 +613,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   }
   ending.reset();
   session.reset();
-  announcer.join();  // nothing keeps it waiting once the session is closed
+  announcer.reset();
   return result;
 }
 
