@@ -19,16 +19,20 @@ std::string choose_cache_directory(const std::string& option, const std::vector<
   }
   if (!environment_chooses()) {
     // Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
-    const auto own = std::find_if(mounts.begin(), mounts.end(),
-                                  [](const RunningMount& mount) { return mount.own && mount.answers; });
+    const auto own = std::find_if(mounts.begin(), mounts.end(), [](const RunningMount& mount) { return mount.own; });
     const bool agreed = own != mounts.end() && std::all_of(own, mounts.end(), [&](const RunningMount& mount) {
-                          return !mount.own || !mount.answers || mount.cache_directory == own->cache_directory;
+                          return !mount.own || mount.cache_directory == own->cache_directory;
                         });
     if (agreed) {
       return own->cache_directory;
     }
   }
   return default_cache_directory();
+}
+
+Result<std::shared_ptr<Store>> open_needed_cache(Env& env, const std::string& directory) {
+  auto opened = open_cache(env, directory);
+  return opened ? std::move(opened) : fail(cache_unusable(std::move(opened).error()));
 }
 
 Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory) {

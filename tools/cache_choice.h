@@ -13,8 +13,9 @@ namespace qcache {
 /// running mounts use if that is one, else the default.
 [[nodiscard]] std::string choose_cache_directory(const std::string& option, const std::vector<RunningMount>& mounts);
 
-/// Opens a cache directory that must exist; kNotFound with a sentence that says how to choose another.
-/// kNotFound where there is none.
+/// Opens a cache directory; kNotFound where there is none, with a sentence that says how to choose another.
 Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory);
+/// The same for commands that can do nothing without one: kCacheUnusable where there is none.
+Result<std::shared_ptr<Store>> open_needed_cache(Env& env, const std::string& directory);
 
 }  // namespace qcache

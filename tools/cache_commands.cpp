@@ -48,7 +48,7 @@ void print_list(std::ostream& out, const std::string& directory, const std::vect
 }
 
 Result<ExitCode> list(CommandContext& context, const ListWords& words) {
-  std::string directory = choose_cache_directory(words.cache_dir, running_mounts(context));
+  std::string directory = choose_cache_directory(words.cache_dir, find_mounts(context).running);
   std::vector<CacheEntry> entries;
   Json files = Json::array();
   uint64_t disk_bytes = 0;
@@ -118,11 +118,9 @@ Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
 
 Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
-  const auto opened = open_cache(context.env, choose_cache_directory(words.cache_dir, running_mounts(context)));
-  if (!opened) {
-    return fail(cache_unusable(opened.error()));
-  }
-  const std::shared_ptr<Store>& store = *opened;
+  QCACHE_TRY_ASSIGN(
+      const std::shared_ptr<Store> store,
+      open_needed_cache(context.env, choose_cache_directory(words.cache_dir, find_mounts(context).running)));
   QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
   if (words.json) {
     context.out << json_text(to_json(report, *store, words.dry_run));
@@ -282,7 +280,7 @@ Json to_json(const VerifyReport& report, const std::string& directory) {
 }
 
 Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
-  const std::vector<RunningMount> mounts = running_mounts(context);
+  const Mounts mounts = find_mounts(context);
   NamedFiles names;
   FilePattern pattern;
   if (!words.names.model.empty()) {
@@ -290,11 +288,8 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
     pattern = names.pattern();
   }
   const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
-  const auto opened = open_cache(context.env, choose_cache_directory(implied, mounts));
-  if (!opened) {
-    return fail(cache_unusable(opened.error()));
-  }
-  const std::shared_ptr<Store>& store = *opened;
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
+                    open_needed_cache(context.env, choose_cache_directory(implied, mounts.running)));
   QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
   std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
   const std::string& directory = store->directory().path();

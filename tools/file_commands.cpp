@@ -143,11 +143,11 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
   QCACHE_TRY_ASSIGN(std::vector<MountPath> files, files_at(context.env, place));
   std::erase_if(files, shows_weights_of_another_rank);  // the mount leaves those alone
   for (const MountPath& file : files) {
-    QCACHE_TRY_ASSIGN(const FileStat stat, context.env.stat(file.full_path()));
     const std::string state = attribute_or_empty(file.full_path(), "state");
     if (state.empty() || state == to_string(ArtifactState::kAbsent)) {
       continue;  // listed, but nothing of it is cached
     }
+    QCACHE_TRY_ASSIGN(const FileStat stat, context.env.stat(file.full_path()));
     if (!words.dry_run) {
       QCACHE_TRY(context.env.remove(file.full_path()));
     }
@@ -157,20 +157,20 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
 }
 
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
-  const std::vector<RunningMount> mounts = running_mounts(context);
+  const Mounts mounts = find_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
   const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
   if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("{} is not a model of the mount: name one", in_quotes(place->full_path())));
   }
-  Result<Matched> matched = match(context, words, names, mounts);
+  Result<Matched> matched = match(context, words, names, mounts.running);
   std::vector<Dropped> dropped;
   // The daemon drops what it shows, and stops making it. What it does not show is left for below; but where the cache
   // directory is not ours to open there is no more to be done.
   if (place != nullptr && !(words.dry_run && matched)) {
     QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, words, *place));
-    matched = match(context, words, names, mounts);
+    matched = match(context, words, names, mounts.running);
   }
   if (!matched && dropped.empty()) {
     return fail(matched.error());
@@ -238,9 +238,9 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 }
 
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
-  const std::vector<RunningMount> mounts = running_mounts(context);
+  const Mounts mounts = find_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
-  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
+  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts.running));
   if (pinned) {
     QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));
   } else {

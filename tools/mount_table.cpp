@@ -14,6 +14,7 @@
 #include "core/base/mutex.h"
 #include "core/engine/helper_threads.h"
 #include "core/model/text.h"
+#include "tools/command.h"
 
 namespace qcache {
 
@@ -40,7 +41,7 @@ std::string ask_for_cache_directory(Env& env, const std::string& mount_point) {
 
 }  // namespace
 
-std::vector<RunningMount> running_mounts(CommandContext& context) {
+Mounts find_mounts(CommandContext& context) {
   constexpr size_t kMaxTableBytes = size_t{16} << 20U;
   constexpr unsigned kThreads = 16;
   constexpr std::chrono::seconds kPatience{2};
@@ -59,7 +60,7 @@ std::vector<RunningMount> running_mounts(CommandContext& context) {
     });
   }
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  std::vector<RunningMount> running;
+  Mounts out;
   const MutexLock lock(answers->mutex);
   while (answers->waited_for > 0 && std::chrono::steady_clock::now() < deadline) {
     answers->arrived.wait_for(answers->mutex, deadline - std::chrono::steady_clock::now());
@@ -70,12 +71,12 @@ std::vector<RunningMount> running_mounts(CommandContext& context) {
       context.err << fmt::format(
           "qcache: the mount on {} has not answered for {} s and is left out: is its daemon stopped?\n",
           in_quotes(mounts[i].mount_point), kPatience.count());
-      running.push_back({mounts[i].mount_point, "", mounts[i].user_id == ::geteuid(), false});
+      out.silent.push_back(mounts[i].mount_point);
     } else if (!directory->empty()) {
-      running.push_back({mounts[i].mount_point, *directory, mounts[i].user_id == ::geteuid()});
+      out.running.push_back({mounts[i].mount_point, *directory, mounts[i].user_id == ::geteuid()});
     }
   }
-  return running;
+  return out;
 }
 
 std::string MountPath::full_path() const {
@@ -86,11 +87,11 @@ std::string MountPath::full_path() const {
   return path;
 }
 
-Status refuse_silent_mount(const std::string& path, const std::vector<RunningMount>& mounts) {
+Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
   std::error_code ignored;
   const std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
-  for (const RunningMount& mount : mounts) {
-    if (!mount.answers && lies_within(absolute, mount.mount_point)) {
+  for (const std::string& mount_point : mounts.silent) {
+    if (lies_within(absolute, mount_point)) {
       return fail(
           ErrorKind::kBusy,
           fmt::format("{} lies in a mount that does not answer: let its daemon go on, or end it", in_quotes(path)));
@@ -105,7 +106,7 @@ std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path, con
   const std::string absolute = real ? *real : std::filesystem::absolute(path, ignored).lexically_normal().string();
   const RunningMount* best = nullptr;
   for (const RunningMount& mount : mounts) {
-    if (mount.answers && lies_within(absolute, mount.mount_point) &&
+    if (lies_within(absolute, mount.mount_point) &&
         (best == nullptr || mount.mount_point.size() > best->mount_point.size())) {
       best = &mount;
     }

@@ -8,21 +8,28 @@
 
 #include "core/base/env.h"
 #include "core/base/mount_info.h"
-#include "tools/command.h"
 
 namespace qcache {
 
-/// A qcache mount.
+struct CommandContext;
+
+/// A qcache mount that answers.
 struct RunningMount {
   std::string mount_point;
   std::string cache_directory;
-  bool own = false;     ///< this user mounted it
-  bool answers = true;  ///< else its daemon is stopped: nothing else is known of it, and nothing in it may be asked for
+  bool own = false;  ///< this user mounted it
 };
 
-/// The qcache mounts in the context's table, without the dead ones; with a warning for those that do not answer within
-/// a moment.
-[[nodiscard]] std::vector<RunningMount> running_mounts(CommandContext& context);
+/// The qcache mounts of a machine, without the dead ones.
+struct Mounts {
+  std::vector<RunningMount> running;
+  /// The mount points of those that did not answer within a moment, because their daemon is stopped: whoever asks for
+  /// anything in them waits without end.
+  std::vector<std::string> silent;
+};
+
+/// Those in the context's table (/proc/self/mountinfo). Warns of the silent ones.
+[[nodiscard]] Mounts find_mounts(CommandContext& context);
 
 /// A place in a mount: the names below its mount point, at most model, dtype and file.
 struct MountPath {
@@ -32,8 +39,8 @@ struct MountPath {
   [[nodiscard]] std::string full_path() const;
 };
 
-/// An error where `path`, as it is written, lies in a mount that does not answer.
-Status refuse_silent_mount(const std::string& path, const std::vector<RunningMount>& mounts);
+/// kBusy where `path`, as it is written, lies in a silent mount.
+Status refuse_silent_mount(const std::string& path, const Mounts& mounts);
 
 /// Where in one of the mounts `path` is, be it there or not; none where it is outside them all.
 [[nodiscard]] std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path,

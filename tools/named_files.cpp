@@ -196,9 +196,7 @@ std::vector<std::string> folders_shown(const NamedFiles& names, const std::vecto
   std::vector<std::string> paths;
   if (const auto* named = std::get_if<ModelName>(&names.what)) {
     for (const RunningMount& mount : mounts) {
-      if (mount.answers) {
-        paths.push_back(mount.mount_point + '/' + named->name);
-      }
+      paths.push_back(mount.mount_point + '/' + named->name);
     }
   } else if (const auto* place = std::get_if<MountPath>(&names.what); place != nullptr && !place->names.empty()) {
     paths.push_back(place->mount.mount_point + '/' + place->names[0]);
@@ -212,8 +210,7 @@ std::vector<std::string> folders_shown(const NamedFiles& names, const std::vecto
   return folders;
 }
 
-Result<NamedFiles> resolve(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts,
-                           bool folder_may_be_gone) {
+Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mounts, bool folder_may_be_gone) {
   NamedFiles out;
   out.text = joined(words);
   std::vector<std::string> more;
@@ -225,7 +222,7 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const std::vector<R
   QCACHE_TRY(refuse_silent_mount(words.model, mounts));
   const auto stat = env.stat(words.model);
   if (stat || is_path) {
-    if (auto place = locate_in_mounts(env, words.model, mounts)) {
+    if (auto place = locate_in_mounts(env, words.model, mounts.running)) {
       if (place->names.size() + more.size() == 3 && !more.empty() && !more.back().ends_with(".bin")) {
         more.back() += ".bin";
       }
@@ -263,13 +260,13 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const std::vector<R
 
 }  // namespace
 
-Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts) {
+Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const Mounts& mounts) {
   return resolve(env, words, mounts, false);
 }
 
-Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts) {
+Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const Mounts& mounts) {
   QCACHE_TRY_ASSIGN(NamedFiles names, resolve(env, words, mounts, true));
-  names.shown = folders_shown(names, mounts);
+  names.shown = folders_shown(names, mounts.running);
   return names;
 }
 
@@ -331,7 +328,7 @@ std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const
     return std::nullopt;  // "." is in every mount, and no model
   }
   for (const RunningMount& mount : mounts) {
-    if (!mount.answers || !env.stat(mount.mount_point + '/' + named->name)) {
+    if (!env.stat(mount.mount_point + '/' + named->name)) {
       continue;
     }
     MountPath place{mount, {named->name}};

@@ -76,11 +76,12 @@ struct NameWords {
 /// - a folder on disk, if the word has a "/" in it;
 /// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`, `Qwen/int8/0/model.safetensors`,
 ///   `Qwen/int8/16/lora/adapter_model.safetensors`.
-/// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed rank.
-Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
+/// kNotFound for a path that leads nowhere, kBusy for one in a mount that does not answer, kInvalidArgument for a
+/// malformed rank.
+Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const Mounts& mounts);
 
 /// The same for what is cached: the folder of a model need not be there any more.
-Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const std::vector<RunningMount>& mounts);
+Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const Mounts& mounts);
 
 /// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
 [[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);

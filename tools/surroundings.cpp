@@ -8,8 +8,8 @@
 namespace qcache {
 
 Surroundings Surroundings::look_around(CommandContext& context, const std::string& cache_dir_option) {
-  Surroundings out{context, running_mounts(context), {}};
-  out.cache_directory = choose_cache_directory(cache_dir_option, out.mounts);
+  Surroundings out{context, find_mounts(context), {}};
+  out.cache_directory = choose_cache_directory(cache_dir_option, out.mounts.running);
   return out;
 }
 
@@ -19,7 +19,7 @@ Result<NamedFiles> Surroundings::resolve(const NameWords& words) const {
   if (named == nullptr) {
     return names;
   }
-  if (auto place = find_in_mounts(context.env, names, mounts)) {
+  if (auto place = find_in_mounts(context.env, names, mounts.running)) {
     names.what = std::move(*place);
   } else if (const auto stat = context.env.stat(named->name); stat && stat->is_directory()) {
     QCACHE_TRY_ASSIGN(names.what, look_into_folder(context.env, named->name));

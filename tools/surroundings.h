@@ -11,7 +11,7 @@ namespace qcache {
 /// What the commands on models know of their surroundings.
 struct Surroundings {
   CommandContext& context;
-  std::vector<RunningMount> mounts;
+  Mounts mounts;
   std::string cache_directory;
 
   static Surroundings look_around(CommandContext& context, const std::string& cache_dir_option);

@@ -29,10 +29,7 @@ using Targets = std::vector<std::unique_ptr<WarmTarget>>;
 // The running mount's folder for a model's folder on disk. Only models called like the folder are asked: asking reads
 // their headers.
 std::optional<MountPath> mount_showing(const Surroundings& around, const FolderPath& folder) {
-  for (const RunningMount& mount : around.mounts) {
-    if (!mount.answers) {
-      continue;
-    }
+  for (const RunningMount& mount : around.mounts.running) {
     const auto names = around.context.env.list(mount.mount_point);
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
       MountPath place{mount, {name}};

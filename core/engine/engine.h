@@ -114,7 +114,7 @@ class Engine final : private FillingObserver {
   Result<std::shared_ptr<const SourceModel>> model(const std::string& name);
   /// Whether a model folder of this name exists, servable or not.
   [[nodiscard]] Result<FoundModel> locate_model(const std::string& name) { return index_.locate(name); }
-  /// The root that the model was last seen below, where that may stop answering; else empty. Touches no file.
+  /// As ModelIndex::root_that_may_stop().
   [[nodiscard]] std::optional<size_t> root_that_may_stop(const std::string& name) {
     return index_.root_that_may_stop(name);
   }

@@ -7,6 +7,7 @@
 
 #include "tests/support/test_files.h"
 #include "tests/tools/command_runner.h"
+#include "tools/command.h"
 
 namespace qcache {
 namespace {
@@ -20,21 +21,21 @@ TEST(MountTable, KeepsOnlyMountsThatAnswer) {
   std::ostringstream out;
   std::ostringstream err;
   CommandContext context{Env::posix(), out, err, false, runner.dir() / "mountinfo"};
-  const auto running = running_mounts(context);
+  const std::vector<RunningMount> running = find_mounts(context).running;
   ASSERT_EQ(running.size(), 1U);
   EXPECT_EQ(running[0].mount_point, runner.mount());
   EXPECT_EQ(running[0].cache_directory, runner.cache());
   EXPECT_TRUE(running[0].own);
 
   runner.show_mount(::geteuid() + 1);
-  EXPECT_FALSE(running_mounts(context).at(0).own);
+  EXPECT_FALSE(find_mounts(context).running.at(0).own);
 
   for (const char* status : {"", "not json", "[]", R"({"cache_dir": 7})", "{}"}) {
     write_file(runner.mount() + "/.qcache/status", status);
-    EXPECT_THAT(running_mounts(context), IsEmpty()) << status;
+    EXPECT_THAT(find_mounts(context).running, IsEmpty()) << status;
   }
   context.mount_table = runner.dir() / "no-such-table";
-  EXPECT_THAT(running_mounts(context), IsEmpty());
+  EXPECT_THAT(find_mounts(context).running, IsEmpty());
   EXPECT_EQ(err.str(), "");
 }
 
