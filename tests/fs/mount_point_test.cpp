@@ -130,7 +130,7 @@ TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
 // there again when the second is taken down.
 TEST_F(MountPoints, ASecondMountOnOnePlaceMustBeAskedFor) {
   small_model().write(model("m"));
-  write_file(dir() / "other/n/placeholder", "");
+  make_directories(dir() / "other/n");
   small_model().write(dir() / "other/n");
   MountedFs& first = mount();
   make_link(first.path(), dir() / "way");

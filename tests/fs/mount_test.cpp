@@ -75,6 +75,11 @@ OwnFilesystem::~OwnFilesystem() {
   ::umount2(path_.c_str(), MNT_DETACH);
 }
 
+void complete(const MountedFs& fs, const std::string& file) {
+  EXPECT_EQ(read_whole(fs.path(file)).error, 0) << file;
+  fs.wait_until_sealed(file);
+}
+
 ModelBuilder small_model(uint64_t seed) {
   ModelBuilder model;
   model.config(R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]})")

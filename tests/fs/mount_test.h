@@ -54,6 +54,9 @@ class OwnFilesystem {
   const std::string path_;
 };
 
+/// Reads a file to its end and waits until it is sealed.
+void complete(const MountedFs& fs, const std::string& file);
+
 /// A few KiB with every kind of tensor: several dtypes, odd sizes, an empty one, a scalar.
 [[nodiscard]] ModelBuilder small_model(uint64_t seed = 1);
 /// 16 MiB in one tensor and a bit: several tiles in every dtype.
