@@ -5,7 +5,7 @@
 #   shows) runs the timer in a loop when the library is loaded, to learn its resolution.
 # One would guess: a library of SIMD wrappers, of which most is headers, loads as fast as any other of its size; what a
 #   program does not call costs it nothing. libdeflate0 1.14-1 is here to compare with.
-# Met where: `qcache --version` spent a third of its 12 ms there, as does every program that dispatches by Highway.
+# Met where: commands that run for some milliseconds spend a third of them there, if they dispatch by Highway.
 # Seen on 2026-11-30 (Debian 12, amd64, a virtual machine of 2 cores that was busy):
 #   libhwy1 1.0.3-3+deb12u1, libdeflate0 1.14-1
 #   loading libhwy.so.1: 10.46 ms, loading libdeflate.so.0: 0.24 ms (medians of 15)

@@ -42,17 +42,17 @@ struct TileMark {
   std::optional<std::array<uint32_t, kMaxStored>> crc;
 };
 
-/// The map of a filling file, shared with every process that makes the same file: marks are written into the file, and
-/// read from a mapping of it, which the kernel keeps the same.
+/// The map of a filling file, shared with every process that makes the same file.
 ///
 /// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine. The end of the header
 /// is for what kept.h says.
-/// Nothing is stored through the mapping: on a full disk that copies what it writes (btrfs, a thin volume, a snapshot)
-/// such a store is SIGBUS, whatever was allocated, while a write is an error that can be told.
+/// It is read and written by calls, and never mapped: on a full disk that copies what it writes (btrfs, a thin volume,
+/// a snapshot) a store through a mapping is SIGBUS, whatever was allocated, and so is a look where somebody has cut the
+/// file. A mark that cannot be read counts as none.
 /// Always holds: an entry that is read as made is one that somebody wrote whole, as each carries a checksum of itself;
 /// one that was being written when its process was killed or the power cut counts as not made. Of two processes that
 /// mark one tile at once, one is heard.
-/// Thread-safe. The file must not shrink while it is mapped: that is SIGBUS, as with any mapping.
+/// Thread-safe.
 class TileMap {
  public:
   /// Writes a map with no tile made into an empty file open for reading and writing, with all its blocks allocated:

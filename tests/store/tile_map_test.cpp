@@ -32,7 +32,7 @@ class TileMapTest : public testing::Test {
   std::vector<UniqueFd> open_;
 };
 
-TEST_F(TileMapTest, AllMappingsOfAFileSeeAMarkAtOnce) {
+TEST_F(TileMapTest, AllWhoHaveAFileOpenSeeAMarkAtOnce) {
   const FillingKey key = StoreFixture::key();
   const auto one = make(key);
   const auto other = std::move(*TileMap::open(Env::posix(), open()));
