@@ -81,7 +81,7 @@ Result<ExitCode> print_model(const Surroundings& around, const InfoWords& words,
   around.context.out << (words.json ? json_text(to_json(report)) : text_of(report));
   if (!report.servable()) {
     return fail(ErrorKind::kInvalidModel,
-                fmt::format("the model {} cannot be served in any dtype", in_quotes(report.model.name)));
+                fmt::format("the model {} cannot be served in any dtype", in_quotes(report.model->name)));
   }
   return ExitCode::kOk;
 }

@@ -100,8 +100,10 @@ ProgressLookup progress_unknown() {
 Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const std::string& path,
                                  const std::string& name, const ProgressLookup& lookup) {
   ModelReport report;
-  QCACHE_TRY_ASSIGN(report.model, read_source_model(env, folders, path, name));
-  for (const DtypeInfo& info : Engine::dtypes(report.model)) {
+  QCACHE_TRY_ASSIGN(SourceModel found, read_source_model(env, folders, path, name));
+  const auto model = std::make_shared<const SourceModel>(std::move(found));
+  report.model = model;
+  for (const DtypeInfo& info : Engine::dtypes(*model)) {
     DtypeReport& dtype = report.dtypes.emplace_back();
     dtype.dtype = info.scheme->name();
     dtype.refusal = info.refusal;
@@ -109,25 +111,25 @@ Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const s
       continue;
     }
     // A model without checkpoints has folders.
-    const auto size = why_no_checkpoint(report.model) ? safetensors_size(report.model, *info.scheme)
-                                                      : torch_zip_size(report.model, *info.scheme);
-    if (!size) {
-      dtype.refusal = size.error().message;
+    const auto plan =
+        why_no_checkpoint(*model) ? plan_safetensors(model, *info.scheme) : plan_torch_zip(model, *info.scheme);
+    if (!plan) {
+      dtype.refusal = plan.error().message;
       continue;
     }
-    dtype.size_bytes = *size;
-    const ModelChoices choices = info.scheme->choose(report.model);
-    for (const TensorInfo& tensor : report.model.tensors) {
+    dtype.size_bytes = (*plan)->size_bytes();
+    const ModelChoices choices = info.scheme->choose(*model);
+    for (const TensorInfo& tensor : model->tensors) {
       dtype.largest_rank =
-          std::max(dtype.largest_rank, largest_rank(tensor, info.scheme->encoding(report.model, choices, tensor)));
+          std::max(dtype.largest_rank, largest_rank(tensor, info.scheme->encoding(*model, choices, tensor)));
     }
-    dtype.progress = lookup(report.model, *info.scheme);
+    dtype.progress = lookup(*model, *info.scheme);
   }
   return report;
 }
 
 std::string text_of(const ModelReport& report) {
-  const SourceModel& model = report.model;
+  const SourceModel& model = *report.model;
   std::ostringstream out;
   out << printable(model.name) << '\n';
   const auto line = [&](std::string_view label, const std::string& value) {
@@ -159,7 +161,7 @@ std::string text_of(const ModelReport& report) {
 }
 
 Json to_json(const ModelReport& report) {
-  const SourceModel& model = report.model;
+  const SourceModel& model = *report.model;
   const auto or_null = [](const std::string& text) { return text.empty() ? Json() : Json(text); };
   Json dtypes = Json::array();
   for (const DtypeReport& dtype : report.dtypes) {

@@ -33,7 +33,7 @@ struct DtypeReport {
 
 /// What `qcache info MODEL` tells.
 struct ModelReport {
-  SourceModel model;
+  std::shared_ptr<const SourceModel> model;
   std::vector<DtypeReport> dtypes;
 
   /// Whether there is a dtype that it can be served in.

@@ -165,7 +165,7 @@ Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& mod
   const std::string base = options_.mount_point.empty()
                                ? ""
                                : fmt::format("{}/{}/{}/{}", options_.mount_point, model_name, scheme.name(), rank);
-  return plans_.folder(name, *source, recipe_of(name, *source), base);
+  return plans_.folder(name, source, recipe_of(name, *source), base);
 }
 
 Result<std::string> Engine::folder_text(const std::string& model_name, const Scheme& scheme, const FolderFile& file) {
@@ -214,7 +214,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   for (const SourceFileIdentity& file : source->identity.files) {
     info.source_mtime_ns = std::max(info.source_mtime_ns, file.mtime_ns);
   }
-  auto size = plans_.size(name, *source, info.recipe);
+  auto size = plans_.size(name, source, info.recipe);
   if (!size) {
     if (size.error().kind != ErrorKind::kNotFound) {  // asking for a rank that is not there is no failure
       errors_.add(name.virtual_path(), size.error(), env_.now_ns());
@@ -448,7 +448,7 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
   }
   // Opened outside the lock: it waits for the directory lock. Two threads may both get here; the second finds the
   // first's artifact below and drops its own, which shares the same files.
-  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, *model, recipe));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, model, recipe));
   QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> reader, SourceReader::open(env_, model, stats_));
   const FillingKey key{base, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
   QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, store_->open_filling(key));

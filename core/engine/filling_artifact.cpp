@@ -119,7 +119,7 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
 bool FillingArtifact::needs_whole_group(ByteRange range) const {
   const std::vector<Piece> pieces = plan_->locate(range);
   return std::any_of(pieces.begin(), pieces.end(), [&](const Piece& piece) QCACHE_REQUIRES(mutex_) {
-    return piece.kind == PieceKind::kTrailer && !missing_tiles({plan_->groups()[piece.group].tiles}).empty();
+    return piece.kind == PieceKind::kTrailer && !missing_tiles({plan_->group(piece.group)->tiles}).empty();
   });
 }
 
@@ -172,8 +172,8 @@ bool FillingArtifact::try_request(uint32_t tile, Priority priority) {
 }
 
 WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
-  const Group& group = plan_->groups()[plan_->tile(tile).group];
-  return group.encoding.factored != nullptr ? workshop_.factor_pool() : workshop_.pool();
+  const std::shared_ptr<const Group> group = plan_->group(plan_->tile(tile).group);
+  return group->encoding.factored != nullptr ? workshop_.factor_pool() : workshop_.pool();
 }
 
 void FillingArtifact::set_state(uint32_t tile, TileState state) {
@@ -410,8 +410,8 @@ Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece, cons
 
 Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored, const FromMemory& memory) const {
   uint32_t crc = 0;
-  const Group& planned = plan_->groups()[group];
-  for (uint32_t index = planned.tiles.first; index < planned.tiles.end; ++index) {
+  const std::shared_ptr<const Group> planned = plan_->group(group);
+  for (uint32_t index = planned->tiles.first; index < planned->tiles.end; ++index) {
     const TileMark* const unstored = memory.mark_of(index);
     const std::optional<TileMark> mark = unstored != nullptr ? *unstored : filling_->mark_of(index);
     if (!mark || !mark->crc) {
@@ -425,12 +425,12 @@ Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored, co
     }
     crc = crc32_combine(crc, mark->crc->at(stored), bytes);
   }
-  const StoredTensor& tensor = planned.encoding.stored[stored];
+  const StoredTensor& tensor = planned->encoding.stored[stored];
   if (tensor.order != UnitOrder::kFolded) {
     return crc;
   }
   // Each tile's bytes lie in two places, and their CRCs cannot be put together. Such tensors are small.
-  return crc_of_file(ByteRange{planned.data_offsets[stored], tensor.size_bytes()}, memory);
+  return crc_of_file(ByteRange{planned->data_offsets[stored], tensor.size_bytes()}, memory);
 }
 
 Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range, const FromMemory& memory) const {

@@ -26,52 +26,26 @@ auto make_alone(const Make& make) {
   return made;
 }
 
-TorchZipOptions checkpoint_options(const ArtifactName& name) {
-  TorchZipOptions options;
-  options.rank = name.rank;
-  return options;
-}
-
-Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name, const SourceModel& model) {
+Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name,
+                                                    const std::shared_ptr<const SourceModel>& model) {
   switch (name.kind) {
     case ArtifactKind::kSafetensors:
       return plan_safetensors(model, *name.scheme);
-    case ArtifactKind::kAdapter: {
-      const std::string prefix = factor_prefix(model);
-      return plan_safetensors(model, *name.scheme, {.weights = false, .rank = name.rank, .factor_prefix = prefix});
-    }
+    case ArtifactKind::kAdapter:
+      return plan_safetensors(model, *name.scheme,
+                              {.weights = false, .rank = name.rank, .factor_prefix = factor_prefix(*model)});
     case ArtifactKind::kCheckpoint:
       break;
   }
-  return plan_torch_zip(model, *name.scheme, checkpoint_options(name));
+  TorchZipOptions options;
+  options.rank = name.rank;
+  return plan_torch_zip(model, *name.scheme, options);
 }
 
-Result<uint64_t> count_size(const ArtifactName& name, const SourceModel& model) {
-  switch (name.kind) {
-    case ArtifactKind::kSafetensors:
-      return safetensors_size(model, *name.scheme);
-    case ArtifactKind::kAdapter: {
-      const std::string prefix = factor_prefix(model);
-      return safetensors_size(model, *name.scheme, {.weights = false, .rank = name.rank, .factor_prefix = prefix});
-    }
-    case ArtifactKind::kCheckpoint:
-      break;
-  }
-  return torch_zip_size(model, *name.scheme, checkpoint_options(name));
-}
-
-/// About what a plan takes: its groups, and the text of the file's index.
+/// About what a plan of a model that is not large takes, with the model and all groups.
 size_t bytes_of(const LayoutPlan& plan) {
-  constexpr size_t kIndexBytes = 300;  // per stored tensor
-  size_t bytes = sizeof plan;
-  for (const Group& group : plan.groups()) {
-    bytes += sizeof group;
-    for (const StoredTensor& stored : group.encoding.stored) {
-      bytes += sizeof stored + stored.name.capacity() + stored.constant.capacity() +
-               stored.shape.size() * sizeof(uint64_t) + kIndexBytes;
-    }
-  }
-  return bytes;
+  constexpr size_t kGroupBytes = 1200;
+  return sizeof plan + plan.group_count() * kGroupBytes;
 }
 
 /// A folder's texts name the model as the mount does, which the recipe does not.
@@ -146,23 +120,25 @@ void PlanCache::keep_size(const Sha256Digest& recipe, const Result<uint64_t>& si
   sizes_.insert_or_assign(recipe, size);
 }
 
-Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& name, const SourceModel& model,
+Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& name,
+                                                          const std::shared_ptr<const SourceModel>& model,
                                                           const Sha256Digest& recipe) {
   if (auto known = find_plan(recipe)) {
     return known;
   }
   std::unique_lock<std::mutex> alone;
-  const bool large = is_large(model);
+  const bool large = is_large(*model);
   if (large) {
     alone = std::unique_lock(large_);
     if (auto known = find_plan(recipe)) {
       return known;
     }
   }
-  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made,
-                    large ? make_alone([&] { return make_plan(name, model); }) : make_plan(name, model));
+  const auto planned = large ? make_alone([&] { return make_plan(name, model); }) : make_plan(name, model);
   const MutexLock lock(mutex_);
-  keep_size(recipe, made->size_bytes());
+  // Failures too: they follow from the headers as sizes do.
+  keep_size(recipe, planned ? Result<uint64_t>((*planned)->size_bytes()) : fail(planned.error()));
+  QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> made, planned);
   if (large) {
     std::erase_if(large_plans_, [](const auto& plan) { return plan.second.expired(); });
     large_plans_.insert_or_assign(recipe, made);
@@ -172,7 +148,8 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
   return made;
 }
 
-Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name, const SourceModel& model,
+Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name,
+                                                             const std::shared_ptr<const SourceModel>& model,
                                                              const Sha256Digest& recipe, const std::string& base_path) {
   const Sha256Digest key = folder_key(recipe, name.model);
   if (auto known = find_folder(key)) {
@@ -181,19 +158,19 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
   ArtifactName weights = name;
   weights.kind = ArtifactKind::kSafetensors;
   weights.rank = 0;
-  QCACHE_TRY(size(weights, model, recipe_of(weights, model)));
+  QCACHE_TRY(size(weights, model, recipe_of(weights, *model)));
   if (name.rank > 0) {
     QCACHE_TRY(size(name, model, recipe));  // there is no folder of a rank that no weight has
   }
   std::unique_lock<std::mutex> alone;
-  const bool large = is_large(model);
+  const bool large = is_large(*model);
   if (large) {
     alone = std::unique_lock(large_);
     if (auto known = find_folder(key)) {
       return known;
     }
   }
-  const auto make = [&] { return plan_model_folder(model, *name.scheme, name.rank, base_path); };
+  const auto make = [&] { return plan_model_folder(*model, *name.scheme, name.rank, base_path); };
   QCACHE_TRY_ASSIGN(ModelFolder planned, large ? make_alone(make) : make());
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);
@@ -201,22 +178,13 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
   return made;
 }
 
-Result<uint64_t> PlanCache::size(const ArtifactName& name, const SourceModel& model, const Sha256Digest& recipe) {
+Result<uint64_t> PlanCache::size(const ArtifactName& name, const std::shared_ptr<const SourceModel>& model,
+                                 const Sha256Digest& recipe) {
   if (const auto known = find_size(recipe)) {
     return *known;
   }
-  if (!is_large(model)) {
-    QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> made, plan(name, model, recipe));
-    return made->size_bytes();
-  }
-  const std::unique_lock<std::mutex> alone(large_);
-  if (const auto known = find_size(recipe)) {
-    return *known;
-  }
-  const Result<uint64_t> counted = make_alone([&] { return count_size(name, model); });
-  const MutexLock lock(mutex_);
-  keep_size(recipe, counted);  // failures too: they follow from the headers as sizes do
-  return counted;
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> made, plan(name, model, recipe));
+  return made->size_bytes();
 }
 
 }  // namespace qcache

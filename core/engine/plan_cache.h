@@ -17,22 +17,24 @@ namespace qcache {
 /// Plans, exact sizes and folders of artifacts, by recipe. Sizes are kept for many (listings need only them), whole
 /// plans and folders for those used last, up to so many bytes.
 ///
-/// Always holds: of a model with very many tensors one plan, size or folder is made at a time, for its size no plan is
-/// made at all, and its plans are not kept beyond their users. So memory follows the largest model, whatever is listed.
+/// Always holds: of a model with very many tensors one plan or folder is made at a time, and its plans are not kept
+/// beyond their users. So memory follows the largest model, whatever is listed.
 /// Thread-safe; planning runs outside the lock.
 class PlanCache {
  public:
   /// The plan of `name` for `model`, whose recipe is `recipe`.
-  Result<std::shared_ptr<const LayoutPlan>> plan(const ArtifactName& name, const SourceModel& model,
+  Result<std::shared_ptr<const LayoutPlan>> plan(const ArtifactName& name,
+                                                 const std::shared_ptr<const SourceModel>& model,
                                                  const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
   /// The folder of the weights, or above rank 0 of the adapter, that `name` is. `base_path` as for
   /// plan_adapter_folder(), and always the same for a name.
-  Result<std::shared_ptr<const ModelFolder>> folder(const ArtifactName& name, const SourceModel& model,
+  Result<std::shared_ptr<const ModelFolder>> folder(const ArtifactName& name,
+                                                    const std::shared_ptr<const SourceModel>& model,
                                                     const Sha256Digest& recipe, const std::string& base_path)
       QCACHE_EXCLUDES(mutex_);
   /// Exact size of the file in bytes.
-  Result<uint64_t> size(const ArtifactName& name, const SourceModel& model, const Sha256Digest& recipe)
-      QCACHE_EXCLUDES(mutex_);
+  Result<uint64_t> size(const ArtifactName& name, const std::shared_ptr<const SourceModel>& model,
+                        const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
 
  private:
   static constexpr size_t kMaxPlanBytes = size_t{16} << 20;
@@ -48,7 +50,7 @@ class PlanCache {
 
    private:
     struct Entry {
-      Sha256Digest key;
+      Sha256Digest key{};
       std::shared_ptr<const T> value;
       size_t bytes = 0;
     };

@@ -74,16 +74,16 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
                                                    Surveys& surveys, int fd, const KeepGoing& keep_going) {
   std::vector<TensorQuality> measured;
   Buffers run;
-  for (uint32_t index = 0; index < plan.groups().size(); ++index) {
-    const Group& group = plan.groups()[index];
-    const Encoding& encoding = group.encoding;
+  for (uint32_t index = 0; index < plan.group_count(); ++index) {
+    const std::shared_ptr<const Group> group = plan.group(index);
+    const Encoding& encoding = group->encoding;
     if (!encoding.quantized || encoding.decode == nullptr) {
       continue;
     }
     if (keep_going && !keep_going()) {
       return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
     }
-    const TensorInfo& tensor = source.model().tensors[group.tensor];
+    const TensorInfo& tensor = source.model().tensors[group->tensor];
     std::optional<Survey> survey;
     if (encoding.survey != nullptr) {
       QCACHE_TRY_ASSIGN(survey, surveys.of(index));

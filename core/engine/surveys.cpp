@@ -31,9 +31,9 @@ Result<Survey> Surveys::of(uint32_t group) {
 
 Result<Survey> Surveys::make(uint32_t group) const {
   constexpr uint64_t kReadBytes = uint64_t{512} << 10;
-  const Group& planned = plan_.groups()[group];
-  const Encoding& encoding = planned.encoding;
-  const TensorInfo& tensor = source_.model().tensors[planned.tensor];
+  const std::shared_ptr<const Group> planned = plan_.group(group);
+  const Encoding& encoding = planned->encoding;
+  const TensorInfo& tensor = source_.model().tensors[planned->tensor];
   // Whole units at a time: what a scheme averages may not be cut.
   const uint64_t unit = encoding.source_bytes_per_unit;
   const uint64_t step = std::max<uint64_t>(1, kReadBytes / unit) * unit;

@@ -156,7 +156,7 @@ Status TileMaker::add_digest(uint32_t index) const {
 
 Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const {
   auto& buffers = thread_buffers();
-  const size_t stored_count = plan_.groups()[tile.group].encoding.stored.size();
+  const size_t stored_count = plan_.group(tile.group)->encoding.stored.size();
   buffers.stored.resize(stored_count);
   for (uint32_t i = 0; i < stored_count; ++i) {
     const std::vector<ByteRange> ranges = plan_.tile_file_ranges(tile, i);
@@ -193,9 +193,9 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
 }
 
 Status TileMaker::encode(const Tile& tile) const {
-  const Group& group = plan_.groups()[tile.group];
-  const Encoding& encoding = group.encoding;
-  const TensorInfo& tensor = source_.model().tensors[group.tensor];
+  const std::shared_ptr<const Group> group = plan_.group(tile.group);
+  const Encoding& encoding = group->encoding;
+  const TensorInfo& tensor = source_.model().tensors[group->tensor];
   const size_t stored_count = encoding.stored.size();
   auto& buffers = thread_buffers();
   buffers.stored.resize(stored_count);
@@ -216,7 +216,7 @@ Status TileMaker::encode(const Tile& tile) const {
   }
 
   if (encoding.factored != nullptr) {
-    return factorize(group, survey ? &*survey : nullptr);
+    return factorize(*group, survey ? &*survey : nullptr);
   }
 
   // A transposed tensor's rows are gathered from all over it: the more rows at a time, the longer the runs.
@@ -293,7 +293,7 @@ void TileMaker::punch(const Tile& tile) const {
 Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, const Tile& tile, Proof proof,
                                                             const Alone& alone) const {
   QCACHE_TRY(encode(tile));
-  QCACHE_TRY(source_.check(source_.model().tensors[plan_.groups()[tile.group].tensor].file));
+  QCACHE_TRY(source_.check(source_.model().tensors[plan_.group(tile.group)->tensor].file));
   const Result<uint64_t> written = write(tile);
   auto& buffers = thread_buffers();
   const TileMark mark = mark_for(buffers.stored, proof == Proof::kChecksumAndDigest);

@@ -14,11 +14,11 @@ uint64_t UnstoredTile::size_bytes() const {
 
 void FromMemory::keep(const LayoutPlan& plan, ByteRange read, uint32_t index, const UnstoredTile& tile) {
   const Tile planned = plan.tile(index);
-  const Encoding& encoding = plan.groups()[planned.group].encoding;
+  const std::shared_ptr<const Group> group = plan.group(planned.group);
   marks_[index] = tile.mark;
   for (uint32_t i = 0; i < tile.stored.size(); ++i) {
     // A trailer is computed from all bytes of a folded tensor, which is small, and from the CRCs of others.
-    const bool whole = encoding.stored[i].order == UnitOrder::kFolded;
+    const bool whole = group->encoding.stored[i].order == UnitOrder::kFolded;
     std::span<const std::byte> bytes = tile.stored[i];
     for (const ByteRange& range : plan.tile_file_ranges(planned, i)) {
       const ByteRange wanted = whole ? range : range.intersect(read);

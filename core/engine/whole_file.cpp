@@ -90,7 +90,7 @@ Result<Record> make_whole_file(Store& store, const ArtifactName& name, const std
                                const OpenSource& open_source) {
   const Sha256Digest recipe = recipe_of(name, *model);
   PlanCache plans;
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> plan, plans.plan(name, *model, recipe));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> plan, plans.plan(name, model, recipe));
   const std::string base = base_file_name_of(name, model->path);
   const FillingKey key{base, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
   // More than two need a file that others drop and make over and over.

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "core/base/checked.h"
 #include "core/quant/factors.h"
@@ -199,48 +197,54 @@ Status check_names(const std::vector<size_t>& repeated, const SourceModel& model
 
 }  // namespace
 
-Status visit_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents,
-                    const std::function<Status(Group&&)>& visit) {
-  if (const std::optional<std::string> refusal = scheme.refusal(model)) {
+Groups::Groups(std::shared_ptr<const SourceModel> model, const Scheme& scheme, Contents contents)
+    : model_(std::move(model)), scheme_(&scheme), contents_(std::move(contents)), choices_(scheme.choose(*model_)) {}
+
+Result<Groups> Groups::plan(std::shared_ptr<const SourceModel> model, const Scheme& scheme, Contents contents,
+                            const Visit& visit) {
+  if (const std::optional<std::string> refusal = scheme.refusal(*model)) {
     return fail(ErrorKind::kUnsupported, *refusal);
   }
-  if (model.tensors.size() > kMaxTiles) {
-    return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model.name, kMaxTiles));
+  if (model->tensors.size() > kMaxTiles) {
+    return fail(ErrorKind::kUnsupported, fmt::format("model '{}' has more than {} tensors", model->name, kMaxTiles));
   }
+  Groups groups(std::move(model), scheme, std::move(contents));
+  groups.tile_ends_.reserve(groups.contents_.weights ? groups.model_->tensors.size() : 0);
   StoredNames names;
-  uint64_t tiles = 0;
   const auto number = [&](Group&& group) -> Status {
-    QCACHE_TRY(number_tiles(group, tiles, model, scheme));
-    tiles = group.tiles.end;
+    QCACHE_TRY(number_tiles(group, groups.tile_count(), *groups.model_, scheme));
+    groups.tile_ends_.push_back(group.tiles.end);
+    if (group.encoding.factored != nullptr) {
+      groups.factored_.push_back(group.tensor);
+    }
     names.add(group.encoding);
-    return visit(std::move(group));
+    return visit(group);
   };
-  QCACHE_TRY(encode_all(model, scheme, contents, number));
-  return check_names(std::move(names).repeated(), model, scheme, contents);
-}
-
-Result<std::vector<Group>> plan_groups(const SourceModel& model, const Scheme& scheme, const Contents& contents) {
-  std::vector<Group> groups;
-  groups.reserve(contents.weights ? model.tensors.size() : 0);
-  QCACHE_TRY(visit_groups(model, scheme, contents, [&](Group&& group) -> Status {
-    groups.push_back(std::move(group));
-    return {};
-  }));
+  QCACHE_TRY(encode_all(*groups.model_, scheme, groups.contents_, number));
+  QCACHE_TRY(check_names(std::move(names).repeated(), *groups.model_, scheme, groups.contents_));
+  groups.factored_.shrink_to_fit();
+  groups.tile_ends_.shrink_to_fit();
   return groups;
 }
 
-uint32_t count_tiles(std::span<const Group> groups) {
-  return groups.empty() ? 0 : groups.back().tiles.end;
+uint32_t Groups::group_of(uint32_t tile) const {
+  // A group without tiles ends where the one before does: the first end beyond the tile belongs to its group.
+  return static_cast<uint32_t>(std::ranges::upper_bound(tile_ends_, tile) - tile_ends_.begin());
 }
 
-Tile find_tile(std::span<const Group> groups, uint32_t index) {
-  // Ends never fall, and a group without tiles ends where the one before does: the first end beyond the index
-  // belongs to the tile's group.
-  const auto group =
-      std::partition_point(groups.begin(), groups.end(), [index](const Group& g) { return g.tiles.end <= index; });
-  const uint64_t first = (index - group->tiles.first) * group->units_per_tile;
-  return {static_cast<uint32_t>(group - groups.begin()),
-          {first, std::min(group->units_per_tile, group->encoding.unit_count() - first)}};
+Group Groups::make(uint32_t index) const {
+  const size_t weights = contents_.weights ? model_->tensors.size() : 0;
+  Group group;
+  group.tensor = index < weights ? index : factored_[index - weights];
+  const TensorInfo& tensor = model_->tensors[group.tensor];
+  group.encoding = scheme_->encoding(*model_, choices_, tensor);
+  if (index >= weights) {
+    // There are some: plan() has seen them.
+    group.encoding = factors_of(tensor, group.encoding, contents_.rank, contents_.factor_prefix).value();
+  }
+  // As in plan(), where it did not fail.
+  (void)number_tiles(group, index == 0 ? 0 : tile_ends_[index - 1], *model_, *scheme_);
+  return group;
 }
 
 }  // namespace qcache

@@ -6,9 +6,8 @@
 #include <vector>
 
 #include "core/base/byte_range.h"
-#include "core/base/result.h"
-#include "core/model/source_model.h"
-#include "core/quant/scheme.h"
+#include "core/base/mutex.h"
+#include "core/layout/groups.h"
 
 namespace qcache {
 
@@ -36,37 +35,23 @@ struct Tile {
   UnitRange units;
 };
 
-/// Consecutive tiles [first, end).
-struct TileSpan {
-  uint32_t first = 0;
-  uint32_t end = 0;
-  friend bool operator==(const TileSpan&, const TileSpan&) = default;
-};
-
-/// One source tensor and where what is stored for it lies.
-struct Group {
-  uint32_t tensor = 0;  ///< index into SourceModel::tensors
-  Encoding encoding;
-  std::vector<uint64_t> data_offsets;   ///< in the file, per stored tensor
-  std::vector<uint32_t> trailer_bytes;  ///< per stored tensor; 0 where none depends on tensor bytes
-  TileSpan tiles;                       ///< this group's; empty where nothing is produced
-  uint64_t units_per_tile = 1;
-};
-
 /// Every byte of an artifact that can be known from headers alone, and where the others come from.
 ///
-/// Pure and immutable: built from (model, scheme, container) without reading tensor data, shared freely
-/// between threads. Planning twice gives the same plan, byte for byte.
+/// Built from (model, scheme, container) without reading tensor data, immutable, shared freely between threads.
+/// Planning twice gives the same plan, byte for byte. It holds some 100 bytes per tensor, and the model; groups and the
+/// texts of the file are made when they are asked for, and the groups used last are kept.
 class LayoutPlan {
  public:
   virtual ~LayoutPlan() = default;
 
   /// Exact size of the file in bytes.
   [[nodiscard]] virtual uint64_t size_bytes() const = 0;
-  [[nodiscard]] virtual std::span<const Group> groups() const = 0;
-  [[nodiscard]] virtual uint32_t tile_count() const = 0;
+  [[nodiscard]] uint32_t group_count() const { return groups_.count(); }
+  /// REQUIRES: index < group_count().
+  [[nodiscard]] std::shared_ptr<const Group> group(uint32_t index) const QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] uint32_t tile_count() const { return groups_.tile_count(); }
   /// REQUIRES: index < tile_count().
-  [[nodiscard]] virtual Tile tile(uint32_t index) const = 0;
+  [[nodiscard]] Tile tile(uint32_t index) const;
 
   /// The pieces that cover exactly `range` (clipped to the file), in file order.
   [[nodiscard]] virtual std::vector<Piece> locate(ByteRange range) const = 0;
@@ -84,10 +69,23 @@ class LayoutPlan {
 
   /// Where the tile's bytes of stored tensor `stored` lie in the file, in kernel order.
   [[nodiscard]] std::vector<ByteRange> tile_file_ranges(const Tile& tile, uint32_t stored) const;
-};
 
-/// Largest number of bytes a tile makes (unless one unit makes more), and reads from its source.
-inline constexpr uint64_t kTileOutputBytes = uint64_t{2} << 20;
-inline constexpr uint64_t kTileSourceBytes = uint64_t{8} << 20;
+ protected:
+  explicit LayoutPlan(Groups groups);
+  [[nodiscard]] const SourceModel& model() const { return groups_.model(); }
+  /// Sets where the stored tensors of the group of this number lie, and what their trailers are.
+  virtual void place(uint32_t index, Group& group) const = 0;
+
+ private:
+  struct Recent {
+    uint32_t index = 0;
+    std::shared_ptr<const Group> group;
+  };
+
+  const Groups groups_;
+  mutable Mutex mutex_;
+  // Group i, where it is kept, at place i modulo the size: in all but the largest models each has a place of its own.
+  mutable std::vector<Recent> recent_ QCACHE_GUARDED_BY(mutex_);
+};
 
 }  // namespace qcache

@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <nlohmann/json.hpp>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "core/base/checked.h"
 #include "core/layout/groups.h"
@@ -27,46 +24,8 @@ constexpr std::string_view kMetadataName = "__metadata__";
 
 /// Tensors are placed by falling alignment, so that each starts at a multiple of its own. Empty ones, whose alignment
 /// is 0, come last.
-constexpr std::array<uint64_t, 8> kAlignments = {kBestAlignment, 32, 16, 8, 4, 2, 1, 0};
-
 uint64_t alignment_of(uint64_t bytes) {
   return std::min(kBestAlignment, bytes & (~bytes + 1));
-}
-
-std::string json_string(std::string_view text) {
-  const bool plain = std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; });
-  if (plain) {
-    return fmt::format("\"{}\"", text);  // nearly all are, and the library takes ten times as long
-  }
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-/// Every stored tensor, in file order and without a place yet.
-std::vector<SafetensorsRecord> in_file_order(const std::vector<Group>& groups) {
-  std::vector<SafetensorsRecord> records;
-  for (uint32_t g = 0; g < groups.size(); ++g) {
-    const std::vector<StoredTensor>& stored = groups[g].encoding.stored;
-    for (uint32_t s = 0; s < stored.size(); ++s) {
-      records.push_back({{0, stored[s].size_bytes()}, g, s});
-    }
-  }
-  std::stable_sort(records.begin(), records.end(), [](const SafetensorsRecord& a, const SafetensorsRecord& b) {
-    return alignment_of(a.range.size) > alignment_of(b.range.size);
-  });
-  return records;
-}
-
-/// What an entry of the header says before its offsets.
-std::string entry_text(const StoredTensor& stored) {
-  Shape shape = stored.shape;
-  if (!shape.empty()) {
-    shape.back() *= elements_per_item(stored.dtype);  // no overflow: the bytes of the whole were counted
-  }
-  return fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[)", json_string(stored.name),
-                     safetensors_name(stored.dtype), fmt::join(shape, ","));
-}
-std::string offsets_text(uint64_t begin, uint64_t end) {
-  return fmt::format("{},{}]}}", begin, end);
 }
 
 // Some loaders refuse a file that does not say whose tensors it holds.
@@ -126,75 +85,56 @@ Status check_header(const SourceModel& model, uint64_t json_bytes) {
 
 }  // namespace
 
-Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const SourceModel& model, const Scheme& scheme,
-                                                           const Contents& contents) {
+Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(std::shared_ptr<const SourceModel> model,
+                                                           const Scheme& scheme, const Contents& contents) {
   SafetensorsPlan::Parts parts;
-  QCACHE_TRY_ASSIGN(parts.groups, plan_groups(model, scheme, contents));
-  for (Group& group : parts.groups) {
-    group.data_offsets.resize(group.encoding.stored.size());
-    group.trailer_bytes.resize(group.encoding.stored.size());
-  }
-  parts.records = in_file_order(parts.groups);
+  parts.header_begin.assign(kLengthBytes, '\0');
+  parts.header_begin += header_start(scheme);
+  uint64_t json_bytes = parts.header_begin.size() - kLengthBytes;
+  size_t stored_count = 0;
+  const auto list = [&](const Group& group) -> Status {
+    const auto index = static_cast<uint32_t>(parts.first_stored.size());
+    parts.first_stored.push_back(static_cast<uint32_t>(stored_count));
+    for (uint16_t s = 0; s < group.encoding.stored.size(); ++s, ++stored_count) {
+      const StoredTensor& stored = group.encoding.stored[s];
+      QCACHE_TRY(check_entry(*model, stored));
+      const auto entry_bytes = static_cast<uint32_t>(entry_text(stored).size());
+      parts.records.push_back({{0, stored.size_bytes()}, index, s, is_constant(stored), entry_bytes});
+      json_bytes += entry_bytes;
+    }
+    return check_header(*model, json_bytes);
+  };
+  QCACHE_TRY_ASSIGN(Groups groups, Groups::plan(model, scheme, contents, list));
+  std::ranges::stable_sort(parts.records, std::greater<>(),
+                           [](const SafetensorsRecord& record) { return alignment_of(record.range.size); });
 
-  std::string& header = parts.header;
-  header.assign(kLengthBytes, '\0');
-  header += header_start(scheme);
   uint64_t position = 0;
+  parts.header.add(parts.header_begin.size());
   for (SafetensorsRecord& record : parts.records) {
-    const StoredTensor& stored = parts.groups[record.group].encoding.stored[record.stored];
-    QCACHE_TRY(check_entry(model, stored));
     record.range.offset = position;
-    QCACHE_TRY_ASSIGN(position, end_of(model, scheme, position, record.range.size));
-    header += entry_text(stored);
-    header += offsets_text(record.range.offset, position);
-    QCACHE_TRY(check_header(model, header.size() - kLengthBytes));
+    QCACHE_TRY_ASSIGN(position, end_of(*model, scheme, position, record.range.size));
+    const uint64_t offsets_bytes = offsets_text(record.range.offset, position).size();
+    parts.header.add(record.entry_bytes + offsets_bytes);
+    json_bytes += offsets_bytes;
   }
-  header += '}';
-  header.resize(kLengthBytes + padded_json_bytes(header.size() - kLengthBytes), ' ');
-  QCACHE_TRY(check_header(model, header.size() - kLengthBytes));
+  parts.header_end = "}";
+  json_bytes += parts.header_end.size();
+  QCACHE_TRY(check_header(*model, json_bytes));
+  parts.header_end.append(padded_json_bytes(json_bytes) - json_bytes, ' ');
+  parts.header.add(parts.header_end.size());
   std::string length;
-  append_le(length, uint64_t{header.size() - kLengthBytes});
-  header.replace(0, kLengthBytes, length);
-  header.shrink_to_fit();
+  append_le(length, padded_json_bytes(json_bytes));
+  parts.header_begin.replace(0, kLengthBytes, length);
 
-  std::erase_if(parts.records, [](const SafetensorsRecord& record) { return record.range.empty(); });
+  parts.data_offsets.resize(stored_count);
   for (SafetensorsRecord& record : parts.records) {
-    record.range.offset += parts.header.size();
-    parts.groups[record.group].data_offsets[record.stored] = record.range.offset;
+    record.range.offset += parts.header.size_bytes();
+    parts.data_offsets[parts.first_stored[record.group] + record.stored] = record.range.offset;
   }
-  parts.size_bytes = parts.header.size() + position;
+  parts.size_bytes = parts.header.size_bytes() + position;
   parts.records.shrink_to_fit();
-  return std::make_shared<const SafetensorsPlan>(std::move(parts));
-}
-
-Result<uint64_t> safetensors_size(const SourceModel& model, const Scheme& scheme, const Contents& contents) {
-  struct Stored {
-    uint64_t bytes = 0;
-    uint64_t text = 0;  ///< length of the entry before its offsets
-  };
-  std::vector<Stored> all;
-  uint64_t json_bytes = header_start(scheme).size() + 1;
-  const auto count = [&](const Group& group) -> Status {
-    for (const StoredTensor& stored : group.encoding.stored) {
-      QCACHE_TRY(check_entry(model, stored));
-      all.push_back({stored.size_bytes(), entry_text(stored).size()});
-      json_bytes += all.back().text;
-    }
-    return check_header(model, json_bytes);
-  };
-  QCACHE_TRY(visit_groups(model, scheme, contents, count));
-  uint64_t position = 0;
-  for (const uint64_t alignment : kAlignments) {
-    for (const Stored& stored : all) {
-      if (alignment_of(stored.bytes) == alignment) {
-        const uint64_t begin = position;
-        QCACHE_TRY_ASSIGN(position, end_of(model, scheme, begin, stored.bytes));
-        json_bytes += offsets_text(begin, position).size();
-      }
-    }
-  }
-  QCACHE_TRY(check_header(model, json_bytes));
-  return kLengthBytes + padded_json_bytes(json_bytes) + position;
+  parts.first_stored.shrink_to_fit();
+  return std::make_shared<const SafetensorsPlan>(std::move(groups), std::move(parts));
 }
 
 }  // namespace qcache

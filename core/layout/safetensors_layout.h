@@ -14,10 +14,7 @@ namespace qcache {
 /// first in the model's order, and the rest follow by falling power of two. Fails with kUnsupported where the scheme
 /// refuses the model or the header would be longer than readers accept (100 MB),
 /// and kInvalidModel where a stored name occurs twice or is "__metadata__", or the file would exceed 2^63 bytes.
-Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const SourceModel& model, const Scheme& scheme,
-                                                           const Contents& contents = {});
-
-/// The size of that plan's file, or its error, at the cost of some 20 bytes of memory per stored tensor.
-Result<uint64_t> safetensors_size(const SourceModel& model, const Scheme& scheme, const Contents& contents = {});
+Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(std::shared_ptr<const SourceModel> model,
+                                                           const Scheme& scheme, const Contents& contents = {});
 
 }  // namespace qcache

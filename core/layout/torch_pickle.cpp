@@ -4,7 +4,6 @@
 #include <iterator>
 #include <limits>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "core/base/checked.h"
@@ -140,9 +139,19 @@ std::optional<std::vector<uint64_t>> contiguous_strides(std::span<const uint64_t
 
 }  // namespace
 
-TorchPickle::TorchPickle() : out_{kProto, '\x02', kEmptyDict, kMark} {}
+std::string_view pickle_begin() {
+  static constexpr char kBegin[] = {kProto, '\x02', kEmptyDict, kMark};
+  return {kBegin, std::size(kBegin)};
+}
 
-bool TorchPickle::add(std::string_view name, DType dtype, std::span<const uint64_t> shape, uint64_t storage_bytes) {
+std::string_view pickle_end() {
+  // SETITEMS even for one item: some versions of libtorch crash on SETITEM.
+  static constexpr char kEnd[] = {kSetItems, kStop};
+  return {kEnd, std::size(kEnd)};
+}
+
+bool append_pickled_tensor(std::string& pickle, uint64_t record, std::string_view name, DType dtype,
+                           std::span<const uint64_t> shape, uint64_t storage_bytes) {
   const std::optional<std::vector<uint64_t>> strides = contiguous_strides(shape);
   if (!strides || storage_bytes > kMaxInt || name.size() > std::numeric_limits<uint32_t>::max()) {
     return false;
@@ -150,50 +159,32 @@ bool TorchPickle::add(std::string_view name, DType dtype, std::span<const uint64
   const std::string_view storage = typed_storage(dtype);
   const bool typed = !storage.empty();
 
-  append_text(out_, name);
-  append_global(out_, "torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
-  out_ += kMark;
+  append_text(pickle, name);
+  append_global(pickle, "torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
+  pickle += kMark;
   {
-    out_ += kMark;
-    append_text(out_, "storage");
-    append_global(out_, typed ? "torch" : "torch.storage", typed ? storage : "UntypedStorage");
-    append_text(out_, std::to_string(count_));
-    append_text(out_, "cpu");
-    append_int(out_, typed ? storage_bytes / item_bytes(dtype) : storage_bytes);
-    out_ += kTuple;
-    out_ += kBinPersId;
+    pickle += kMark;
+    append_text(pickle, "storage");
+    append_global(pickle, typed ? "torch" : "torch.storage", typed ? storage : "UntypedStorage");
+    append_text(pickle, std::to_string(record));
+    append_text(pickle, "cpu");
+    append_int(pickle, typed ? storage_bytes / item_bytes(dtype) : storage_bytes);
+    pickle += kTuple;
+    pickle += kBinPersId;
   }
-  append_int(out_, 0);  // offset in the storage
-  append_int_tuple(out_, shape);
-  append_int_tuple(out_, *strides);
-  out_ += kNewFalse;                                  // requires_grad
-  append_global(out_, "collections", "OrderedDict");  // backward hooks: none
-  out_ += kEmptyTuple;
-  out_ += kReduce;
+  append_int(pickle, 0);  // offset in the storage
+  append_int_tuple(pickle, shape);
+  append_int_tuple(pickle, *strides);
+  pickle += kNewFalse;                                  // requires_grad
+  append_global(pickle, "collections", "OrderedDict");  // backward hooks: none
+  pickle += kEmptyTuple;
+  pickle += kReduce;
   if (!typed) {
-    append_global(out_, "torch", torch_name(dtype));
+    append_global(pickle, "torch", torch_name(dtype));
   }
-  out_ += kTuple;
-  out_ += kReduce;
-  ++count_;
+  pickle += kTuple;
+  pickle += kReduce;
   return true;
-}
-
-uint64_t TorchPickle::size() const {
-  constexpr uint64_t kEnd = 2;
-  return forgotten_ + out_.size() + kEnd;
-}
-
-void TorchPickle::forget() {
-  forgotten_ += out_.size();
-  out_.clear();
-}
-
-std::string TorchPickle::finish() && {
-  // SETITEMS even for one item: some versions of libtorch crash on SETITEM.
-  out_ += kSetItems;
-  out_ += kStop;
-  return std::move(out_);
 }
 
 }  // namespace qcache

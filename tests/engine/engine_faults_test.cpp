@@ -523,13 +523,16 @@ TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
   const auto right = made_and_removed();
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
-  const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));
+  const auto plan = *plan_torch_zip(*engine.model("m"), *find_scheme("int8"));
   const auto read_group = [&](const Group& group) {
     for (size_t i = 0; i < group.encoding.stored.size(); ++i) {
       ASSERT_TRUE(read(**opened, ByteRange{group.data_offsets[i], group.encoding.stored[i].size_bytes()}));
     }
   };
-  const std::span<const Group> groups = plan->groups();
+  std::vector<Group> groups;
+  for (uint32_t i = 0; i < plan->group_count(); ++i) {
+    groups.push_back(*plan->group(i));
+  }
   const auto last = std::ranges::find_if(groups, [](const Group& group) { return group.encoding.stored.size() == 1; });
   ASSERT_NE(last, groups.end());
   for (auto group = groups.begin(); group != groups.end(); ++group) {

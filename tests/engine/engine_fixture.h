@@ -79,7 +79,7 @@ class EngineTest : public testing::Test {
 
   uint32_t tile_count(std::string_view dtype = "int8") {
     const auto model = engine_->model("m");
-    return (*plan_torch_zip(**model, *find_scheme(dtype)))->tile_count();
+    return (*plan_torch_zip(*model, *find_scheme(dtype)))->tile_count();
   }
 
   TempDir dir_;

@@ -53,8 +53,8 @@ TEST_F(EngineTest, SmallReadMakesOnlyItsTile) {
   Engine& engine = start();
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
-  const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));
-  const Group& group = plan->groups()[1];
+  const auto plan = *plan_torch_zip(*engine.model("m"), *find_scheme("int8"));
+  const Group group = *plan->group(1);
   ASSERT_TRUE(read(**opened, ByteRange{group.data_offsets[0] + 5, 10}));
   EXPECT_EQ(engine.stats().tiles_quantized, 1U);
   ASSERT_TRUE(read(**opened, ByteRange{0, 100}));  // the header
@@ -65,8 +65,8 @@ TEST_F(EngineTest, ReadAheadAcrossTheEndOfATensorIsDeclined) {
   Engine& engine = start();
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
-  const auto plan = *plan_torch_zip(**engine.model("m"), *find_scheme("int8"));
-  const Group& group = plan->groups()[1];
+  const auto plan = *plan_torch_zip(*engine.model("m"), *find_scheme("int8"));
+  const Group group = *plan->group(1);
   const uint64_t end = group.data_offsets[0] + group.encoding.stored[0].size_bytes();
   std::promise<ErrorKind> answer;
   (*opened)->read(ByteRange{end - 65'536, 131'072}, ReadIntent::kSpeculative,

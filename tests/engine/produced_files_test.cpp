@@ -181,8 +181,8 @@ TEST_P(ProducedFiles, AreAsPlanned) {
     const auto model = random_model();
     ASSERT_EQ(why_not_served(*model, *GetParam()), std::nullopt);
     for (const ArtifactKind kind : {ArtifactKind::kCheckpoint, ArtifactKind::kSafetensors}) {
-      const auto plan = kind == ArtifactKind::kCheckpoint ? plan_torch_zip(*model, *GetParam())
-                                                          : plan_safetensors(*model, *GetParam());
+      const auto plan =
+          kind == ArtifactKind::kCheckpoint ? plan_torch_zip(model, *GetParam()) : plan_safetensors(model, *GetParam());
       ASSERT_THAT(plan, is_ok());
       Bytes delivered;
       Bytes on_disk;

@@ -130,11 +130,11 @@ TEST_F(QualityTest, ASourceThatCannotBeReadLeavesThemUnknown) {
   Engine& engine = start();
   const auto model = engine.model("m");
   ASSERT_THAT(model, is_ok());
-  const auto plan = *plan_torch_zip(**model, *find_scheme("int8"));
+  const auto plan = *plan_torch_zip(*model, *find_scheme("int8"));
   uint64_t tile_writes = plan->tile_count();  // their marks
   for (uint32_t index = 0; index < plan->tile_count(); ++index) {
     const Tile tile = plan->tile(index);
-    for (uint32_t i = 0; i < plan->groups()[tile.group].encoding.stored.size(); ++i) {
+    for (uint32_t i = 0; i < plan->group(tile.group)->encoding.stored.size(); ++i) {
       tile_writes += plan->tile_file_ranges(tile, i).size();
     }
   }

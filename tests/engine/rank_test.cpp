@@ -144,17 +144,17 @@ TEST_F(RankTest, TheCheckpointHoldsTheWeightsOfRankZeroAndTheSameFactors) {
   const auto model = *engine.model("m");
   TorchZipOptions options;
   options.rank = 8;
-  const auto plan = *plan_torch_zip(*model, *base.scheme, options);
-  const auto plan_without = *plan_torch_zip(*model, *base.scheme);
+  const auto plan = *plan_torch_zip(model, *base.scheme, options);
+  const auto plan_without = *plan_torch_zip(model, *base.scheme);
   const Tensors adapter_tensors = tensors_in(*factors);
   size_t factor_groups = 0;
-  for (size_t g = 0; g < plan->groups().size(); ++g) {
-    const Group& group = plan->groups()[g];
+  for (uint32_t g = 0; g < plan->group_count(); ++g) {
+    const Group group = *plan->group(g);
     for (size_t s = 0; s < group.encoding.stored.size(); ++s) {
       const StoredTensor& stored = group.encoding.stored[s];
       const auto bytes = std::span(*with).subspan(group.data_offsets[s], stored.size_bytes());
       if (group.encoding.factored == nullptr) {
-        const auto same = std::span(*without).subspan(plan_without->groups()[g].data_offsets[s], stored.size_bytes());
+        const auto same = std::span(*without).subspan(plan_without->group(g)->data_offsets[s], stored.size_bytes());
         EXPECT_TRUE(std::ranges::equal(bytes, same)) << stored.name;
       } else {
         const Tensor& same = adapter_tensors.at("base_model.model." + stored.name);

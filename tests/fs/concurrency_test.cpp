@@ -119,7 +119,7 @@ volatile std::sig_atomic_t signals_handled = 0;
 TEST_F(MountConcurrency, ASignalEndsAWaitingRead) {
   tiled_model().write(model("m"));
   const auto plan = planned_file(model("m"), "int8");
-  const uint64_t offset = plan->groups()[0].data_offsets[0];
+  const uint64_t offset = plan->group(0)->data_offsets[0];
   const std::string expected = expected_file(model("m"), "int8");
   MountedFs& fs = mount();
   const UniqueFd fd = open_file(fs.path("m/int8/0.bin"));

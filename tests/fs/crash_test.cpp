@@ -157,7 +157,7 @@ TEST_F(MountCrash, DamagedSealedFilesAreFoundOut) {
   tiled_model().write(model("m"));
   const std::string expected = expected_file(model("m"), "int8");
   MountedFs& fs = mount();
-  const uint64_t weights = planned_file(model("m"), "int8")->groups()[0].data_offsets[0];
+  const uint64_t weights = planned_file(model("m"), "int8")->group(0)->data_offsets[0];
   uint64_t rejected = 0;
   for (const bool restarted : {false, true}) {
     for (const uint64_t offset : {uint64_t{0}, weights + 3'000'000, expected.size() - 1}) {
@@ -295,7 +295,7 @@ TEST_F(MountCrash, DamagedTilesAreMadeAgain) {
   const std::string expected = expected_file(model("m"), "int8");
   const auto plan = planned_file(model("m"), "int8");
   MountedFs& fs = mount();
-  const uint64_t offset = plan->groups()[0].data_offsets[0] + 5000;
+  const uint64_t offset = plan->group(0)->data_offsets[0] + 5000;
   const UniqueFd fd = open_file(fs.path(kInt8));
   EXPECT_EQ(read_at(fd.get(), offset, 1).error, 0);
   fs.kill9();

@@ -57,7 +57,8 @@ size_t list_all(const std::string& folder) {
 
 constexpr uint64_t kOwnBytes = uint64_t{100} << 20;
 
-// S74: Listing takes no more either, however many tensors a model has, but for 4 bytes per byte of the largest header.
+// S74: Listing and opening take no more either, however many tensors a model has, but for 4 bytes per byte of the
+// largest header.
 TEST_F(MountMemory, ListingManyTensorsTakesLittleMemory) {
   if (kSanitized) {
     GTEST_SKIP() << "the sanitizers' own memory is counted too";
@@ -76,6 +77,28 @@ TEST_F(MountMemory, ListingManyTensorsTakesLittleMemory) {
     EXPECT_EQ(fs.stop(), 0);
     std::filesystem::remove_all(model(name));
   }
+}
+
+// S74: Listing and opening take no more either, however many tensors a model has, but for 4 bytes per byte of the
+// largest header.
+TEST_F(MountMemory, OpeningManyTensorsTakesLittleMemory) {
+  if (kSanitized) {
+    GTEST_SKIP() << "the sanitizers' own memory is counted too";
+  }
+  const uint64_t header = write_many_tensors(model("m"), 200'000, 1, 32);
+  MountedFs& fs = mount();
+  const uint64_t most = most_memory(fs, [&] {
+    for (const char* file : {"m/int8/0.bin", "m/bf16/0/model.safetensors"}) {
+      const UniqueFd fd = open_file(fs.path(file));
+      const auto size = static_cast<uint64_t>(stat_of(fs.path(file)).st_size);
+      constexpr size_t kBytes = 1 << 20;
+      for (const uint64_t offset : {uint64_t{0}, size / 2, size - kBytes}) {
+        EXPECT_EQ(read_at(fd.get(), offset, kBytes).error, 0) << file;
+      }
+    }
+  });
+  std::printf("two files opened with at most %.1f MB of memory\n", static_cast<double>(most) / (1 << 20));
+  EXPECT_LT(most, kOwnBytes + 4 * header);
 }
 
 }  // namespace

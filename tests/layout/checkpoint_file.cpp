@@ -37,7 +37,7 @@ void zero_bytes(uint32_t /*group*/, uint32_t /*stored*/, uint64_t /*offset*/, st
 }
 
 uint32_t tensor_crc(const LayoutPlan& plan, uint32_t group, uint32_t stored, const TensorBytes& tensors) {
-  const StoredTensor& tensor = plan.groups()[group].encoding.stored[stored];
+  const StoredTensor tensor = plan.group(group)->encoding.stored[stored];
   if (!tensor.constant.empty()) {
     return crc32(0, std::as_bytes(std::span(tensor.constant)));
   }
@@ -91,8 +91,8 @@ void write_checkpoint(const LayoutPlan& plan, const std::string& path, const Ten
   }
 
   nlohmann::ordered_json manifest = nlohmann::ordered_json::array();
-  for (uint32_t g = 0; g < plan.groups().size(); ++g) {
-    const std::vector<StoredTensor>& stored = plan.groups()[g].encoding.stored;
+  for (uint32_t g = 0; g < plan.group_count(); ++g) {
+    const std::vector<StoredTensor> stored = plan.group(g)->encoding.stored;
     for (uint32_t s = 0; s < stored.size(); ++s) {
       manifest.push_back({{"name", stored[s].name},
                           {"dtype", torch_name(stored[s].dtype)},

@@ -7,6 +7,7 @@
 #include "core/layout/torch_zip.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
+#include "tests/support/plans.h"
 
 // Writes checkpoints and their manifests for tests/frameworks/torch_zip_check.py into a directory:
 //   portable.bin  types that every torch since 1.13 has

@@ -11,6 +11,7 @@
 #include "core/layout/torch_zip.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
+#include "tests/support/plans.h"
 
 namespace qcache {
 namespace {
@@ -43,11 +44,6 @@ class RandomPlans : public testing::Test {
                                        : plan_safetensors(model_, scheme);
   }
 
-  Result<uint64_t> size_in(size_t container, const Scheme& scheme) {
-    return container < kOptions.size() ? torch_zip_size(model_, scheme, kOptions.at(container))
-                                       : safetensors_size(model_, scheme);
-  }
-
   void plan(int seed, size_t containers = kOptions.size() + 1) {
     random_.seed(static_cast<uint64_t>(seed));
     model_ = random_model(random_, random_() % 24);
@@ -56,7 +52,6 @@ class RandomPlans : public testing::Test {
     auto planned = plan_in(container, chosen);
     ASSERT_TRUE(planned.has_value()) << planned.error().message;
     plan_ = *planned;
-    ASSERT_EQ(size_in(container, chosen).value_or(0), plan_->size_bytes());
     file_ = make_bytes(*plan_, {0, plan_->size_bytes()}, scrambled_bytes);
     auto again = plan_in(container, chosen);
     ASSERT_TRUE(again.has_value());
@@ -131,8 +126,8 @@ TEST_F(RandomPlans, RecordsOfATorchZipEndWithTheCrcOfWhatIsBefore) {
   for (int i = 0; i < kModels; ++i) {
     SCOPED_TRACE(i);
     ASSERT_NO_FATAL_FAILURE(plan(i, kOptions.size()));
-    for (uint32_t g = 0; g < plan_->groups().size(); ++g) {
-      const Group& group = plan_->groups()[g];
+    for (uint32_t g = 0; g < plan_->group_count(); ++g) {
+      const Group group = *plan_->group(g);
       ASSERT_EQ(group.tensor, g);
       for (uint32_t s = 0; s < group.encoding.stored.size(); ++s) {
         const StoredTensor& stored = group.encoding.stored[s];
@@ -158,7 +153,7 @@ TEST_F(RandomPlans, TilesMakeEveryStoredByteOnce) {
     std::vector<ByteRange> made;
     for (uint32_t index = 0; index < plan_->tile_count(); ++index) {
       const Tile tile = plan_->tile(index);
-      const Group& group = plan_->groups()[tile.group];
+      const Group group = *plan_->group(tile.group);
       ASSERT_TRUE(index >= group.tiles.first && index < group.tiles.end);
       ASSERT_GT(tile.units.count, 0U);
       for (uint32_t s = 0; s < group.encoding.stored.size(); ++s) {
@@ -202,7 +197,7 @@ TEST_F(RandomPlans, TilesForARangeAreThoseThatMakeItsBytes) {
       std::set<uint32_t> expected;
       for (uint32_t index = 0; index < plan_->tile_count(); ++index) {
         const Tile tile = plan_->tile(index);
-        const Group& group = plan_->groups()[tile.group];
+        const Group group = *plan_->group(tile.group);
         for (uint32_t s = 0; s < group.encoding.stored.size(); ++s) {
           for (const ByteRange& made : plan_->tile_file_ranges(tile, s)) {
             if (!made.intersect(range).empty()) {

@@ -13,6 +13,7 @@
 #include "core/model/safetensors.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
+#include "tests/support/plans.h"
 #include "tests/support/result_matchers.h"
 
 namespace qcache {
@@ -73,8 +74,8 @@ TEST(SafetensorsLayout, OurReaderFindsEveryStoredTensorWithItsBytes) {
       by_name[tensor.name] = &tensor;
     }
     size_t count = 0;
-    for (uint32_t g = 0; g < (*plan)->groups().size(); ++g) {
-      const Group& group = (*plan)->groups()[g];
+    for (uint32_t g = 0; g < (*plan)->group_count(); ++g) {
+      const Group group = *(*plan)->group(g);
       for (uint32_t s = 0; s < group.encoding.stored.size(); ++s, ++count) {
         const StoredTensor& stored = group.encoding.stored[s];
         ASSERT_TRUE(by_name.contains(stored.name));

@@ -9,14 +9,29 @@ namespace {
 using namespace std::string_literals;
 using testing::HasSubstr;
 
+/// A pickle that is written tensor by tensor.
+class Pickle {
+ public:
+  bool add(std::string_view name, DType dtype, const std::vector<uint64_t>& shape, uint64_t storage_bytes) {
+    const bool added = append_pickled_tensor(text_, count_, name, dtype, shape, storage_bytes);
+    count_ += added ? 1 : 0;
+    return added;
+  }
+  [[nodiscard]] std::string finish() const { return text_ + std::string(pickle_end()); }
+
+ private:
+  std::string text_{pickle_begin()};
+  uint64_t count_ = 0;
+};
+
 std::string pickle_of(DType dtype, const std::vector<uint64_t>& shape, uint64_t storage_bytes) {
-  TorchPickle pickle;
+  Pickle pickle;
   EXPECT_TRUE(pickle.add("w", dtype, shape, storage_bytes));
-  return std::move(pickle).finish();
+  return pickle.finish();
 }
 
 TEST(TorchPickle, OfNothingIsAnEmptyDict) {
-  EXPECT_EQ(TorchPickle().finish(), "\x80\x02}(u.");
+  EXPECT_EQ(Pickle().finish(), "\x80\x02}(u.");
 }
 
 TEST(TorchPickle, UsesTypedStoragesWhereTorchHasThem) {
@@ -62,11 +77,11 @@ TEST(TorchPickle, UsesUntypedStoragesInBytesForTheOtherTypes) {
 }
 
 TEST(TorchPickle, NumbersStoragesInOrderAndTakesUtf8NamesAsTheyAre) {
-  TorchPickle pickle;
+  Pickle pickle;
   for (int i = 0; i < 12; ++i) {
-    ASSERT_TRUE(pickle.add("größe" + std::to_string(i), DType::kU8, std::vector<uint64_t>{1}, 5));
+    ASSERT_TRUE(pickle.add("größe" + std::to_string(i), DType::kU8, {1}, 5));
   }
-  const std::string bytes = std::move(pickle).finish();
+  const std::string bytes = pickle.finish();
   EXPECT_THAT(bytes, HasSubstr("X\x08\0\0\0größe0c"s));
   EXPECT_THAT(bytes, HasSubstr("X\x09\0\0\0größe11c"s));
   EXPECT_THAT(bytes, HasSubstr("X\2\0\0\00011X\3\0\0\0cpu"s));
@@ -111,13 +126,13 @@ TEST(TorchPickle, AddsNothingWhereTorchCouldNotHoldTheShape) {
                                            {0, uint64_t{1} << 40, uint64_t{1} << 40},
                                            {5, 1, uint64_t{1} << 63}};
   for (const auto& shape : refused) {
-    TorchPickle pickle;
+    Pickle pickle;
     EXPECT_FALSE(pickle.add("w", DType::kU8, shape, 0));
-    EXPECT_EQ(std::move(pickle).finish(), TorchPickle().finish());
+    EXPECT_EQ(pickle.finish(), Pickle().finish());
   }
-  TorchPickle pickle;
+  Pickle pickle;
   EXPECT_FALSE(pickle.add("w", DType::kU8, {}, uint64_t{1} << 63));
-  EXPECT_TRUE(pickle.add("w", DType::kU8, std::vector<uint64_t>{uint64_t{1} << 40, 0, uint64_t{1} << 40}, 0));
+  EXPECT_TRUE(pickle.add("w", DType::kU8, {uint64_t{1} << 40, 0, uint64_t{1} << 40}, 0));
 }
 
 }  // namespace

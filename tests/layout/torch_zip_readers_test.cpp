@@ -7,6 +7,7 @@
 #include "core/layout/torch_zip.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
+#include "tests/support/plans.h"
 #include "tests/support/temp_dir.h"
 
 // What readers that others wrote say of our files: Python's zipfile, and its pickle with stand-ins for torch's

@@ -8,6 +8,7 @@
 #include "core/base/digest.h"
 #include "tests/layout/checkpoint_file.h"
 #include "tests/layout/test_schemes.h"
+#include "tests/support/plans.h"
 
 namespace qcache {
 namespace {
@@ -79,8 +80,8 @@ TEST(TorchZip, GivesTheWorkedExampleByteForByte) {
         std::memcpy(out.data(), std::as_bytes(std::span(values)).subspan(offset).data(), out.size());
       });
   EXPECT_EQ(to_hex({reinterpret_cast<const uint8_t*>(file.data()), file.size()}), hex);
-  EXPECT_EQ(plan->groups()[0].data_offsets, std::vector<uint64_t>{384});
-  EXPECT_EQ(plan->groups()[0].trailer_bytes, std::vector<uint32_t>{4});
+  EXPECT_EQ(plan->group(0)->data_offsets, std::vector<uint64_t>{384});
+  EXPECT_EQ(plan->group(0)->trailer_bytes, std::vector<uint32_t>{4});
 }
 
 TEST(TorchZip, KeepsEveryHeaderAndTheTailOnPagesWithoutTensorBytes) {
@@ -134,11 +135,11 @@ TEST(TorchZip, ConstantsAreStaticToTheLastByteOfTheirTrailer) {
   const auto pieces = plan->locate({0, plan->size_bytes()});
   ASSERT_EQ(pieces.size(), 1U);
   EXPECT_EQ(pieces[0].kind, PieceKind::kStatic);
-  EXPECT_EQ(plan->groups()[0].trailer_bytes, (std::vector<uint32_t>{0, 0, 0}));
+  EXPECT_EQ(plan->group(0)->trailer_bytes, (std::vector<uint32_t>{0, 0, 0}));
   EXPECT_TRUE(plan->tile_file_ranges({0, {0, 1}}, 0).empty());
 
   const std::string file = file_of(*plan);
-  const std::string record = file.substr(plan->groups()[0].data_offsets[1], 16);
+  const std::string record = file.substr(plan->group(0)->data_offsets[1], 16);
   EXPECT_EQ(record.substr(0, 12), std::string("\x05\0\0\0\0\0\0\0\0\0\0\0", 12));
   EXPECT_EQ(crc32(0, std::as_bytes(std::span(record))), 0x2144DF1CU);
 }
@@ -168,10 +169,10 @@ TEST(TorchZip, LongFormsAppearWhereTheFileNeedsThem) {
     const bool large = bytes + 4 == 0xFFFFFFFF;
     const uint64_t directory = 62 + 63 + 61 + 60 + 22 + (large ? 20U : 0U);
     // The directory starts beyond 4 GiB in both.
-    EXPECT_EQ(size_of_directory(*plan, plan->groups()[0].data_offsets[0], bytes + 4), directory + 76);
+    EXPECT_EQ(size_of_directory(*plan, plan->group(0)->data_offsets[0], bytes + 4), directory + 76);
   }
   const auto small = plan_of(make_model({make_tensor("w", DType::kU8, {100})}), copy_scheme(), plain);
-  EXPECT_EQ(size_of_directory(*small, small->groups()[0].data_offsets[0], 104), 62U + 63 + 61 + 60 + 22);
+  EXPECT_EQ(size_of_directory(*small, small->group(0)->data_offsets[0], 104), 62U + 63 + 61 + 60 + 22);
 }
 
 TEST(TorchZip, RefusesWhatCannotBeAFile) {
@@ -216,10 +217,24 @@ TEST(TorchZip, RefusesWhatCannotBeAFile) {
   }
 }
 
+TEST(TorchZip, TilesAreNumberedAcrossGroups) {
+  static const TestScheme kOdd("odd", odd_encoding);
+  const auto plan =
+      plan_of(make_model({make_tensor("constants", DType::kF32, {9}), make_tensor("matrix", DType::kF32, {2, 9}),
+                          make_tensor("empty", DType::kF32, {2, 0}), make_tensor("scalar", DType::kF32, {})}),
+              kOdd);
+  ASSERT_EQ(plan->tile_count(), 3U);
+  const Tile last_of_matrix = plan->tile(1);
+  EXPECT_EQ(last_of_matrix.group, 1U);
+  EXPECT_EQ(last_of_matrix.units.first, 2U);
+  EXPECT_EQ(last_of_matrix.units.count, 1U);
+  EXPECT_EQ(plan->tile(0).units.count, 2U);
+  EXPECT_EQ(plan->tile(2).group, 3U);
+}
+
 TEST(TorchZip, PlansFilesThatJustFit) {
-  const auto plan = plan_torch_zip(
-      make_model({make_tensor("a", DType::kU8, {1, (uint64_t{1} << 63) - 40000})}),
-      TestScheme("rows", [](const TensorInfo& tensor) { return copy_encoding(tensor, tensor.shape.back()); }));
+  const TestScheme rows("rows", [](const TensorInfo& tensor) { return copy_encoding(tensor, tensor.shape.back()); });
+  const auto plan = plan_torch_zip(make_model({make_tensor("a", DType::kU8, {1, (uint64_t{1} << 63) - 40000})}), rows);
   ASSERT_TRUE(plan.has_value()) << plan.error().message;
   EXPECT_LT((*plan)->size_bytes(), uint64_t{1} << 63);
   EXPECT_EQ((*plan)->tiles_for({uint64_t{1} << 62, 1}), (std::vector<TileSpan>{{0, 1}}));

@@ -76,7 +76,8 @@ TEST_F(CachedModelTest, StoredTensorsAreThoseOfTheFile) {
   const auto plan = planned_file(folder(), "int8");
   const std::string bytes = read_file(path("int8"));
   size_t count = 0;
-  for (const Group& group : plan->groups()) {
+  for (uint32_t g = 0; g < plan->group_count(); ++g) {
+    const Group group = *plan->group(g);
     for (size_t i = 0; i < group.encoding.stored.size(); ++i, ++count) {
       const StoredTensor& planned = group.encoding.stored[i];
       const auto found = std::ranges::find((*cached)->stored_tensors(), planned.name, &TensorInfo::name);

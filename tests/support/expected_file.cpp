@@ -11,6 +11,7 @@
 #include "core/layout/torch_zip.h"
 #include "core/quant/number_formats.h"
 #include "core/quant/scheme.h"
+#include "tests/support/plans.h"
 
 namespace qcache {
 namespace {
@@ -122,8 +123,8 @@ std::string bytes_of(const SourceModel& model, const LayoutPlan& plan) {
   std::string text(plan.size_bytes(), '\0');
   const std::span<std::byte> file = std::as_writable_bytes(std::span(text));
   plan.render_static(ByteRange{0, plan.size_bytes()}, file);
-  for (uint32_t g = 0; g < plan.groups().size(); ++g) {
-    const Group& group = plan.groups()[g];
+  for (uint32_t g = 0; g < plan.group_count(); ++g) {
+    const Group group = *plan.group(g);
     const std::vector<Bytes> stored = encode(group.encoding, source_bytes(model, model.tensors[group.tensor]));
     for (uint32_t i = 0; i < stored.size(); ++i) {
       if (group.encoding.stored[i].constant.empty()) {
@@ -154,7 +155,8 @@ std::string expected_safetensors(const std::string& folder, std::string_view dty
 std::vector<float> expected_residual(const std::string& folder, std::string_view dtype, std::string_view tensor) {
   const SourceModel model = model_in(folder);
   const std::shared_ptr<const LayoutPlan> plan = usable(plan_safetensors(model, scheme_called(dtype)));
-  for (const Group& group : plan->groups()) {
+  for (uint32_t g = 0; g < plan->group_count(); ++g) {
+    const Group group = *plan->group(g);
     const TensorInfo& info = model.tensors[group.tensor];
     if (info.name != tensor || !group.encoding.quantized) {
       continue;
