@@ -12,7 +12,12 @@ find_package(GTest)
 find_package(benchmark)
 pkg_check_modules(LMDB REQUIRED IMPORTED_TARGET lmdb)
 pkg_check_modules(DEFLATE REQUIRED IMPORTED_TARGET libdeflate)
-pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+
+# Its headers only (core/quant/simd_dispatch.h).
+pkg_check_modules(HWY REQUIRED libhwy)
+add_library(qcache_highway INTERFACE)
+target_include_directories(qcache_highway SYSTEM INTERFACE ${HWY_INCLUDE_DIRS})
+target_compile_options(qcache_highway INTERFACE ${HWY_CFLAGS_OTHER})
 
 if(QCACHE_TORCH)
   # Debian's, or that of a Python wheel: -DTorch_DIR=<site-packages>/torch/share/cmake/Torch.

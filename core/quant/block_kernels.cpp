@@ -12,6 +12,7 @@
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
+#include "core/quant/simd_dispatch.h"
 #include "core/quant/units.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -199,18 +200,13 @@ void encode_qint4(const EncodeArgs& args) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(encode_fp8_block);
-HWY_EXPORT(encode_qint4);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void encode_fp8_block(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_fp8_block)(args);
+  QCACHE_DISPATCH(encode_fp8_block)(args);
 }
 void encode_qint4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_qint4)(args);
+  QCACHE_DISPATCH(encode_qint4)(args);
 }
 
 }  // namespace qcache::kernels

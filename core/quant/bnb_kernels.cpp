@@ -11,6 +11,7 @@
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
 #include "core/quant/rows.h"
+#include "core/quant/simd_dispatch.h"
 #include "core/quant/units.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -165,22 +166,16 @@ void encode_nf4_dq(const EncodeArgs& args) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(encode_nf4);
-HWY_EXPORT(encode_fp4);
-HWY_EXPORT(encode_nf4_dq);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void encode_nf4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_nf4)(args);
+  QCACHE_DISPATCH(encode_nf4)(args);
 }
 void encode_fp4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_fp4)(args);
+  QCACHE_DISPATCH(encode_fp4)(args);
 }
 void encode_nf4_dq(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_nf4_dq)(args);
+  QCACHE_DISPATCH(encode_nf4_dq)(args);
 }
 
 }  // namespace qcache::kernels

@@ -8,6 +8,7 @@
 #include "core/quant/kernels.h"
 #include "core/quant/lanes-inl.h"
 #include "core/quant/reference.h"
+#include "core/quant/simd_dispatch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcache::HWY_NAMESPACE {
@@ -157,22 +158,16 @@ void cast_to_fp32(const EncodeArgs& args) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(cast_to_bf16);
-HWY_EXPORT(cast_to_fp16);
-HWY_EXPORT(cast_to_fp32);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void cast_to_bf16(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(cast_to_bf16)(args);
+  QCACHE_DISPATCH(cast_to_bf16)(args);
 }
 void cast_to_fp16(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(cast_to_fp16)(args);
+  QCACHE_DISPATCH(cast_to_fp16)(args);
 }
 void cast_to_fp32(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(cast_to_fp32)(args);
+  QCACHE_DISPATCH(cast_to_fp32)(args);
 }
 
 void copy(const EncodeArgs& args) {

@@ -10,6 +10,7 @@
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
 #include "core/quant/rows.h"
+#include "core/quant/simd_dispatch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcache::HWY_NAMESPACE {
@@ -167,22 +168,16 @@ void encode_nvfp4(const EncodeArgs& args) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(encode_int4);
-HWY_EXPORT(encode_mxfp4);
-HWY_EXPORT(encode_nvfp4);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void encode_int4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_int4)(args);
+  QCACHE_DISPATCH(encode_int4)(args);
 }
 void encode_mxfp4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_mxfp4)(args);
+  QCACHE_DISPATCH(encode_mxfp4)(args);
 }
 void encode_nvfp4(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_nvfp4)(args);
+  QCACHE_DISPATCH(encode_nvfp4)(args);
 }
 
 }  // namespace qcache::kernels

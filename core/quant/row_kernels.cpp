@@ -10,6 +10,7 @@
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
 #include "core/quant/rows.h"
+#include "core/quant/simd_dispatch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcache::HWY_NAMESPACE {
@@ -206,34 +207,25 @@ void encode_llm_int8(const EncodeArgs& args) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(encode_int8);
-HWY_EXPORT(encode_w8a16);
-HWY_EXPORT(encode_fp8);
-HWY_EXPORT(encode_qfloat8);
-HWY_EXPORT(encode_qint8);
-HWY_EXPORT(encode_llm_int8);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void encode_int8(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_int8)(args);
+  QCACHE_DISPATCH(encode_int8)(args);
 }
 void encode_w8a16(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_w8a16)(args);
+  QCACHE_DISPATCH(encode_w8a16)(args);
 }
 void encode_fp8(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_fp8)(args);
+  QCACHE_DISPATCH(encode_fp8)(args);
 }
 void encode_qfloat8(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_qfloat8)(args);
+  QCACHE_DISPATCH(encode_qfloat8)(args);
 }
 void encode_qint8(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_qint8)(args);
+  QCACHE_DISPATCH(encode_qint8)(args);
 }
 void encode_llm_int8(const EncodeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(encode_llm_int8)(args);
+  QCACHE_DISPATCH(encode_llm_int8)(args);
 }
 
 }  // namespace qcache::kernels

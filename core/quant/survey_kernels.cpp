@@ -9,6 +9,7 @@
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/reference.h"
+#include "core/quant/simd_dispatch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcache::HWY_NAMESPACE {
@@ -64,18 +65,13 @@ void survey_absmax_mean(DType source_dtype, std::span<const std::byte> source, S
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace qcache {
-HWY_EXPORT(survey_amax);
-HWY_EXPORT(survey_absmax_mean);
-}  // namespace qcache
-
 namespace qcache::kernels {
 
 void survey_amax(DType source_dtype, std::span<const std::byte> source, Survey& survey) {
-  HWY_DYNAMIC_DISPATCH(survey_amax)(source_dtype, source, survey);
+  QCACHE_DISPATCH(survey_amax)(source_dtype, source, survey);
 }
 void survey_absmax_mean(DType source_dtype, std::span<const std::byte> source, Survey& survey) {
-  HWY_DYNAMIC_DISPATCH(survey_absmax_mean)(source_dtype, source, survey);
+  QCACHE_DISPATCH(survey_absmax_mean)(source_dtype, source, survey);
 }
 
 }  // namespace qcache::kernels

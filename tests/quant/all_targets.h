@@ -2,11 +2,9 @@
 
 #include "core/quant/simd_targets.h"
 // The targets that the kernels were compiled for come first.
-#include <hwy/highway.h>
-#include <hwy/targets.h>
-
 #include <string>
 
+#include "core/quant/simd_dispatch.h"
 #include "gtest/gtest.h"
 
 namespace qcache {
@@ -14,14 +12,13 @@ namespace qcache {
 /// Runs `check` once with the kernels of each instruction set that this build has and this machine runs.
 template <typename Check>
 void on_all_targets(const Check& check) {
-  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    SCOPED_TRACE(std::string("instruction set ") + hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(target);
+  const SimdTarget before = simd_target();
+  for (const SimdTarget target : usable_simd_targets()) {
+    SCOPED_TRACE("instruction set " + std::string(to_string(target)));
+    use_simd_target(target);
     check();
   }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().DeInit();
+  use_simd_target(before);
 }
 
 }  // namespace qcache

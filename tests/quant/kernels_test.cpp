@@ -214,8 +214,9 @@ TEST(Kernels, CastAnyNumberOfElements) {
 
 TEST(Kernels, RunOnMoreThanOneInstructionSetHere) {
   // The tests above would prove nothing if every pass ran the same code.
-  std::vector<size_t> chosen;
-  on_all_targets([&] { chosen.push_back(hwy::GetChosenTarget().GetIndex()); });
+  std::vector<SimdTarget> chosen;
+  on_all_targets([&] { chosen.push_back(simd_target()); });
+  EXPECT_EQ(simd_target(), chosen.front()) << "the best of them";
   std::sort(chosen.begin(), chosen.end());
   EXPECT_EQ(std::unique(chosen.begin(), chosen.end()), chosen.end());
 #if defined(__x86_64__)
