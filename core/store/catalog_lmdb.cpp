@@ -7,12 +7,45 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <unordered_map>
 #include <utility>
 
+#include "core/base/mutex.h"
 #include "core/store/lmdb_environment.h"
 
 namespace qcache {
 namespace {
+
+/// The records that were decoded last, with the bytes that they were decoded from: decoding one takes longer than
+/// finding it, and who looks at files mostly looks at the same ones. Thread-safe.
+class DecodedRecords {
+ public:
+  [[nodiscard]] std::optional<Record> find(const std::string& file, std::span<const uint8_t> bytes) const
+      QCACHE_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    const auto known = entries_.find(file);
+    const bool is_same = known != entries_.end() && std::ranges::equal(known->second.bytes, bytes);
+    return is_same ? std::optional(known->second.record) : std::nullopt;
+  }
+
+  void keep(const Record& record, std::span<const uint8_t> bytes) QCACHE_EXCLUDES(mutex_) {
+    constexpr size_t kMaxEntries = 256;
+    const MutexLock lock(mutex_);
+    if (entries_.size() >= kMaxEntries) {
+      entries_.clear();  // rare, and cheap to fill again
+    }
+    entries_.insert_or_assign(record.file, Entry{{bytes.begin(), bytes.end()}, record});
+  }
+
+ private:
+  struct Entry {
+    std::vector<uint8_t> bytes;
+    Record record;
+  };
+
+  mutable Mutex mutex_;
+  std::unordered_map<std::string, Entry> entries_ QCACHE_GUARDED_BY(mutex_);
+};
 
 class LmdbCatalog final : public Catalog {
  public:
@@ -39,6 +72,7 @@ class LmdbCatalog final : public Catalog {
   int put_record(MDB_txn* txn, const Record& record) const;
 
   LmdbEnvironment environment_;
+  DecodedRecords decoded_;
 };
 
 std::optional<Record> LmdbCatalog::decode(std::string_view file, const void* data, size_t size) const {
@@ -77,7 +111,17 @@ Status LmdbCatalog::read_value(Database database, const std::string& file, const
 Result<std::optional<Record>> LmdbCatalog::find(const std::string& file) {
   std::optional<Record> found;
   QCACHE_TRY(read_value(&LmdbEnvironment::records, file, [&](const uint8_t* data, size_t size) {
-    found = data == nullptr ? std::nullopt : decode(file, data, size);
+    if (data == nullptr) {
+      found = std::nullopt;
+      return;
+    }
+    found = decoded_.find(file, {data, size});
+    if (!found.has_value()) {
+      found = decode(file, data, size);
+      if (found.has_value()) {
+        decoded_.keep(*found, {data, size});
+      }
+    }
   }));
   return found;
 }
