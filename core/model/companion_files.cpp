@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <utility>
 
 #include <fmt/format.h>
@@ -43,9 +44,9 @@ tl::unexpected<Error> not_found(const std::string& relative) {
   return fail(ErrorKind::kNotFound, fmt::format("the model's folder shows no '{}'", relative));
 }
 
-// What leads out of the folders is not there for whoever looks.
+// What leads out of the folders, or in circles, is not there for whoever looks.
 Result<SourcePlace> told_as_absent(Result<SourcePlace> found) {
-  if (!found && found.error().kind == ErrorKind::kInvalidModel) {
+  if (!found && (found.error().kind == ErrorKind::kInvalidModel || found.error().sys_errno == ELOOP)) {
     found.error().kind = ErrorKind::kNotFound;
   }
   return found;

@@ -93,8 +93,7 @@ Status refuse_inside_mount(Env& env, const std::string& path) {
 
 Status write_tag(Env& env, const std::string& directory) {
   const std::string path = directory + "/CACHEDIR.TAG";
-  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
-  if (there.has_value()) {
+  if (env.stat(path).has_value()) {
     return {};
   }
   QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_WRONLY | O_CREAT, 0644));
@@ -130,8 +129,10 @@ Error cache_unusable(Error error) {
 }
 
 Status make_directories(Env& env, const std::string& path) {
-  QCACHE_TRY_ASSIGN(const auto there, stat_if_there(env, path));
-  if (!there.has_value()) {
+  if (const auto there = env.stat(path); !there.has_value()) {
+    if (there.error().kind != ErrorKind::kNotFound) {
+      return fail(there.error());
+    }
     const size_t slash = path.find_last_of('/');
     if (slash != std::string::npos && slash > 0) {
       QCACHE_TRY(make_directories(env, path.substr(0, slash)));

@@ -1,11 +1,13 @@
 #include "core/store/named_file.h"
 
+#include <cerrno>
+
 namespace qcache {
 
 Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path) {
   auto stat = env.stat(path);
   if (stat.has_value()) {
-    return std::optional(*stat);
+    return stat->is_directory() ? std::optional<FileStat>() : std::optional(*stat);
   }
   if (stat.error().kind == ErrorKind::kNotFound) {
     return std::optional<FileStat>();
@@ -15,7 +17,7 @@ Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path)
 
 Status remove_if_there(Env& env, const std::string& path) {
   Status removed = env.remove(path);
-  if (!removed.has_value() && removed.error().kind == ErrorKind::kNotFound) {
+  if (!removed.has_value() && (removed.error().kind == ErrorKind::kNotFound || removed.error().sys_errno == EISDIR)) {
     return {};
   }
   return removed;

@@ -8,7 +8,8 @@
 
 namespace qcache {
 
-// Files that may be absent: other processes make and remove names in a cache directory at any time.
+// Files that may be absent: other processes make and remove names in a cache directory at any time. A folder of that
+// name is somebody else's, and no such file.
 
 /// Nothing where there is no such file.
 Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path);

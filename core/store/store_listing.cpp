@@ -1,6 +1,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <string_view>
@@ -15,9 +16,14 @@ namespace {
 
 constexpr std::string_view kMapSuffix = ".map";
 
+// What was read is damaged, or is a folder.
+bool is_no_map(const Error& error) {
+  return error.kind == ErrorKind::kCorrupt || error.sys_errno == EISDIR;
+}
+
 }  // namespace
 
-// The names of which at least half a pair is there.
+// The names of which at least half a pair is there. What is no file is somebody else's.
 Result<std::vector<std::string>> Store::filling_names() {
   QCACHE_TRY_ASSIGN(const auto all, env_.list(directory_.filling_directory()));
   std::set<std::string> names;
@@ -26,7 +32,11 @@ Result<std::vector<std::string>> Store::filling_names() {
     if (file.ends_with(kMapSuffix)) {
       file.remove_suffix(kMapSuffix.size());
     }
-    if (is_artifact_file_name(file)) {
+    if (!is_artifact_file_name(file)) {
+      continue;
+    }
+    QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, directory_.filling_directory() + '/' + name));
+    if (stat.has_value()) {
       names.emplace(file);
     }
   }
@@ -41,8 +51,7 @@ Result<std::optional<FillingKey>> Store::filling_key(const std::string& file) {
   }
   auto key = TileMap::read_key(env_, fd->get());
   if (!key.has_value()) {
-    return key.error().kind == ErrorKind::kCorrupt ? Result<std::optional<FillingKey>>(std::nullopt)
-                                                   : fail(key.error());
+    return is_no_map(key.error()) ? Result<std::optional<FillingKey>>(std::nullopt) : fail(key.error());
   }
   return std::optional(std::move(*key));
 }
@@ -64,7 +73,7 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
   }
   const auto summary = TileMap::summarize(env_, fd->get());
   if (!summary.has_value()) {
-    if (summary.error().kind == ErrorKind::kCorrupt) {
+    if (is_no_map(summary.error())) {
       return std::optional<CacheEntry>();
     }
     return fail(summary.error());

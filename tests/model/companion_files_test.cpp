@@ -71,10 +71,12 @@ TEST_F(CompanionFilesTest, FollowsLinksInsideTheRootsOnly) {
   make_link("../../secret", model_ + "/leak.txt");
   make_link(dir_.path(), model_ + "/up");
   make_link("nowhere", model_ + "/dangling");
+  make_link("circle", model_ + "/circle");
   EXPECT_THAT(names(files(), ""), ElementsAre("config.json", "tokenizer.json"));
   EXPECT_THAT(files().open("tokenizer.json"), is_ok());
   EXPECT_THAT(files().open("leak.txt"), fails_with(ErrorKind::kNotFound, {"leak.txt", "outside"}));
   EXPECT_THAT(files().look("up/secret"), fails_with(ErrorKind::kNotFound, {}));
+  EXPECT_THAT(files().look("circle"), fails_with(ErrorKind::kNotFound, {}));
 }
 
 TEST_F(CompanionFilesTest, LeavesOutLinksToFolders) {

@@ -89,6 +89,34 @@ TEST_F(StoreRecoveryTest, ALostOrDamagedCatalogCostsNoCompleteFile) {
   }
 }
 
+// A folder in the place of a file of the cache is somebody else's: it is left alone, and in nobody's way.
+TEST(StoreFolders, InThePlaceOfFilesAreLeftAlone) {
+  const StoreFixture fixture;
+  const auto store = fixture.open();
+  const FillingKey key = StoreFixture::key(0);
+  const std::string whole = StoreFixture::key(1).file;
+  ASSERT_THAT(StoreFixture::ensure_sealed(*store, StoreFixture::key(1)), is_ok());
+  ASSERT_THAT(store->open_filling(key), is_ok());
+  const std::string map = fixture.path() + "/filling/" + key.file + ".map";
+  const std::string lone = fixture.path() + "/filling/" + StoreFixture::key(2).file + ".map";
+  std::filesystem::remove(map);
+  make_directories(map);
+  make_directories(lone);
+  const auto entries = store->entries();
+  ASSERT_THAT(entries, is_ok());
+  EXPECT_EQ(entries->size(), 1U);
+  EXPECT_THAT(store->totals(), is_ok());
+  const auto leftovers = store->remove_leftovers(/*dry_run=*/false);
+  ASSERT_THAT(leftovers, is_ok());
+  EXPECT_EQ(leftovers->size(), 1U) << "the other half of the pair";
+  for (const std::string& file : {key.file, StoreFixture::key(2).file, whole}) {
+    EXPECT_THAT(store->drop(file, "a test"), is_ok()) << file;
+  }
+  EXPECT_TRUE(std::filesystem::is_directory(map));
+  EXPECT_TRUE(std::filesystem::is_directory(lone));
+  EXPECT_TRUE(store->entries()->empty());
+}
+
 TEST_F(StoreRecoveryTest, WhatWasDamagedMeanwhileIsFoundOut) {
   seal(1);
   const FillingKey key = StoreFixture::key(0);
