@@ -71,7 +71,7 @@ class Args {
 
 // What `ask` returns, or nothing where it does not return in time: then its thread is left behind.
 template <typename Ask>
-auto ask_in_time(const Ask& ask) -> std::optional<decltype(ask())> {
+auto ask_in_time(std::chrono::seconds patience, const Ask& ask) -> std::optional<decltype(ask())> {
   struct Shared {
     Mutex mutex;
     CondVar done;
@@ -84,7 +84,7 @@ auto ask_in_time(const Ask& ask) -> std::optional<decltype(ask())> {
     shared->answer.emplace(std::move(answer));
     shared->done.notify_all();
   }).detach();
-  const auto until = std::chrono::steady_clock::now() + kAnswers;
+  const auto until = std::chrono::steady_clock::now() + patience;
   const MutexLock lock(shared->mutex);
   while (!shared->answer && std::chrono::steady_clock::now() < until) {
     shared->done.wait_for(shared->mutex, until - std::chrono::steady_clock::now());
@@ -216,7 +216,8 @@ tl::unexpected<Error> not_mounted(std::string message) {
 // A name in a mount, as the kernel may answer for the root of a dead mount from what it remembers. One whose daemon is
 // stopped does not answer, and is not dead.
 bool is_dead(Env& env, const std::string& mount_point) {
-  const auto answer = ask_in_time([&env, name = mount_point + "/.qcache"] { return env.stat(name); });
+  constexpr std::chrono::seconds kPatience{2};  // the dead answer at once
+  const auto answer = ask_in_time(kPatience, [&env, name = mount_point + "/.qcache"] { return env.stat(name); });
   return answer && !*answer && answer->error().sys_errno == ENOTCONN;
 }
 
@@ -322,7 +323,7 @@ Result<UniqueFd> prepare_mount_point(Env& env, MountOptions& options) {
 Result<std::vector<std::string>> resolved_roots(Env& env, const std::vector<std::string>& roots) {
   std::vector<std::string> out;
   for (const std::string& root : roots) {
-    const auto found = ask_in_time([&env, root]() -> Result<std::string> {
+    const auto found = ask_in_time(kAnswers, [&env, root]() -> Result<std::string> {
       QCACHE_TRY_ASSIGN(std::string path, env.real_path(root));
       QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(path));
       if (!stat.is_directory()) {

@@ -11,9 +11,7 @@ bool environment_chooses() {
   return value != nullptr && *value != '\0';
 }
 
-}  // namespace
-
-std::string choose_cache_directory(const std::string& option, const std::vector<RunningMount>& mounts) {
+std::string chosen(const std::string& option, const std::vector<RunningMount>& mounts) {
   if (!option.empty()) {
     return option;
   }
@@ -28,6 +26,14 @@ std::string choose_cache_directory(const std::string& option, const std::vector<
     }
   }
   return default_cache_directory();
+}
+
+}  // namespace
+
+Result<std::string> choose_cache_directory(const std::string& option, const Mounts& mounts) {
+  std::string directory = chosen(option, mounts.running);
+  QCACHE_TRY(refuse_silent_mount(directory, mounts));
+  return directory;
 }
 
 Result<std::shared_ptr<Store>> open_needed_cache(Env& env, const std::string& directory) {

@@ -48,7 +48,7 @@ void print_list(std::ostream& out, const std::string& directory, const std::vect
 }
 
 Result<ExitCode> list(CommandContext& context, const ListWords& words) {
-  std::string directory = choose_cache_directory(words.cache_dir, find_mounts(context).running);
+  QCACHE_TRY_ASSIGN(std::string directory, choose_cache_directory(words.cache_dir, find_mounts(context)));
   std::vector<CacheEntry> entries;
   Json files = Json::array();
   uint64_t disk_bytes = 0;
@@ -118,9 +118,8 @@ Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
 
 Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
-  QCACHE_TRY_ASSIGN(
-      const std::shared_ptr<Store> store,
-      open_needed_cache(context.env, choose_cache_directory(words.cache_dir, find_mounts(context).running)));
+  QCACHE_TRY_ASSIGN(const std::string directory, choose_cache_directory(words.cache_dir, find_mounts(context)));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, directory));
   QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
   if (words.json) {
     context.out << json_text(to_json(report, *store, words.dry_run));
@@ -288,8 +287,8 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
     pattern = names.pattern();
   }
   const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store,
-                    open_needed_cache(context.env, choose_cache_directory(implied, mounts.running)));
+  QCACHE_TRY_ASSIGN(const std::string chosen, choose_cache_directory(implied, mounts));
+  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, chosen));
   QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
   std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
   const std::string& directory = store->directory().path();

@@ -61,9 +61,10 @@ struct Matched {
 
 // `names`: what the words were resolved to, or why they could not be.
 Result<Matched> match(CommandContext& context, const FileWords& words, const Result<NamedFiles>& names,
-                      const std::vector<RunningMount>& mounts) {
+                      const Mounts& mounts) {
   const std::string implied = words.cache_dir.empty() && names ? names->cache_directory() : words.cache_dir;
-  auto store = open_cache(context.env, choose_cache_directory(implied, mounts));
+  QCACHE_TRY_ASSIGN(const std::string directory, choose_cache_directory(implied, mounts));
+  auto store = open_cache(context.env, directory);
   if (!store) {
     return fail(names ? store.error() : names.error());
   }
@@ -164,13 +165,13 @@ Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("{} is not a model of the mount: name one", in_quotes(place->full_path())));
   }
-  Result<Matched> matched = match(context, words, names, mounts.running);
+  Result<Matched> matched = match(context, words, names, mounts);
   std::vector<Dropped> dropped;
   // The daemon drops what it shows, and stops making it. What it does not show is left for below; but where the cache
   // directory is not ours to open there is no more to be done.
   if (place != nullptr && !(words.dry_run && matched)) {
     QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, words, *place));
-    matched = match(context, words, names, mounts.running);
+    matched = match(context, words, names, mounts);
   }
   if (!matched && dropped.empty()) {
     return fail(matched.error());
@@ -240,7 +241,7 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
   const Mounts mounts = find_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
-  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts.running));
+  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
   if (pinned) {
     QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));
   } else {

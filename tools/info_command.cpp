@@ -187,7 +187,7 @@ Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWord
 }
 
 Result<ExitCode> info(CommandContext& context, const InfoWords& words) {
-  const Surroundings around = Surroundings::look_around(context, words.cache_dir);
+  QCACHE_TRY_ASSIGN(const Surroundings around, Surroundings::look_around(context, words.cache_dir));
   QCACHE_TRY_ASSIGN(const NamedFiles names, around.resolve({words.path, "", ""}));
   if (const auto* place = std::get_if<MountPath>(&names.what)) {
     return info_of_mount_path(around, words, *place);

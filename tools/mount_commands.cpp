@@ -2,6 +2,7 @@
 
 #include "tools/command.h"
 #include "tools/mount_request.h"
+#include "tools/mount_table.h"
 
 namespace qcache {
 namespace {
@@ -72,6 +73,21 @@ ExitCode unmount_exit_code(const Error& error) {
   return told_apart ? exit_code_of(error) : ExitCode::kMountFailed;
 }
 
+Status mount(CommandContext& context, const MountWords& words) {
+  QCACHE_TRY_ASSIGN(MountRequest request, to_request(words));
+  std::vector<std::string> places = words.paths;
+  if (!request.options.engine.cache_directory.empty()) {
+    places.push_back(request.options.engine.cache_directory);
+  }
+  QCACHE_TRY(refuse_below_silent_mounts(context, places));
+  return perform_mount(context.env, std::move(request));
+}
+
+Status unmount_if_it_answers(CommandContext& context, const std::string& mount_point, bool lazy) {
+  QCACHE_TRY(refuse_below_silent_mounts(context, {mount_point}));
+  return unmount(context.env, mount_point, lazy);
+}
+
 void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
   auto words = std::make_shared<MountWords>();
@@ -104,9 +120,7 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   }
   command->footer("Example:\n  qcache mount --max-size 200G ~/models /mnt/qcache");
   command->callback([&context, &exit, words] {
-    auto request = to_request(*words);
-    const Status mounted =
-        request ? perform_mount(context.env, std::move(*request)) : Status(fail(std::move(request).error()));
+    const Status mounted = mount(context, *words);
     if (!mounted) {
       report(context, mounted.error());
       exit = mount_exit_code(mounted.error());
@@ -126,7 +140,7 @@ void add_unmount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_flag("--lazy", words->lazy, "Detach it even while files in it are open");
   command->footer("Example:\n  qcache unmount /mnt/qcache");
   command->callback([&context, &exit, words] {
-    if (const Status done = unmount(context.env, words->mount_point, words->lazy); !done) {
+    if (const Status done = unmount_if_it_answers(context, words->mount_point, words->lazy); !done) {
       report(context, done.error());
       exit = unmount_exit_code(done.error());
     }

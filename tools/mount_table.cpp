@@ -39,15 +39,23 @@ std::string ask_for_cache_directory(Env& env, const std::string& mount_point) {
   return json.is_object() && directory != json.end() && directory->is_string() ? directory->get<std::string>() : "";
 }
 
-}  // namespace
-
-Mounts find_mounts(CommandContext& context) {
+std::vector<MountEntry> qcache_mounts(const CommandContext& context) {
   constexpr size_t kMaxTableBytes = size_t{16} << 20U;
-  constexpr unsigned kThreads = 16;
-  constexpr std::chrono::seconds kPatience{2};
   const auto text = read_text(context.env, context.mount_table, kMaxTableBytes);
   std::vector<MountEntry> mounts = parse_mount_info(text.value_or(""));
   std::erase_if(mounts, [](const MountEntry& entry) { return entry.type != kQcacheMountType || entry.root != "/"; });
+  return mounts;
+}
+
+// Without looking at it: "." and ".." are resolved as text.
+std::string absolute_text(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::absolute(path, ignored).lexically_normal().string();
+}
+
+Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {
+  constexpr unsigned kThreads = 16;
+  constexpr std::chrono::seconds kPatience{2};
   const auto answers = std::make_shared<Answers>(mounts.size());
   HelperThreads threads(kThreads);
   for (size_t i = 0; i < mounts.size(); ++i) {
@@ -79,6 +87,12 @@ Mounts find_mounts(CommandContext& context) {
   return out;
 }
 
+}  // namespace
+
+Mounts find_mounts(CommandContext& context) {
+  return ask(context, qcache_mounts(context));
+}
+
 std::string MountPath::full_path() const {
   std::string path = mount.mount_point;
   for (const std::string& name : names) {
@@ -88,8 +102,7 @@ std::string MountPath::full_path() const {
 }
 
 Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
-  std::error_code ignored;
-  const std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
+  const std::string absolute = absolute_text(path);
   for (const std::string& mount_point : mounts.silent) {
     if (lies_within(absolute, mount_point)) {
       return fail(
@@ -100,10 +113,22 @@ Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
   return {};
 }
 
+Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
+  const auto is_below = [](const std::string& path, const MountEntry& mount) {
+    const std::string absolute = absolute_text(path);
+    return absolute != mount.mount_point && lies_within(absolute, mount.mount_point);
+  };
+  for (const std::string& path : paths) {
+    std::vector<MountEntry> above = qcache_mounts(context);
+    std::erase_if(above, [&](const MountEntry& mount) { return !is_below(path, mount); });
+    QCACHE_TRY(refuse_silent_mount(path, ask(context, above)));
+  }
+  return {};
+}
+
 std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path, const std::vector<RunningMount>& mounts) {
   const auto real = env.real_path(path);
-  std::error_code ignored;
-  const std::string absolute = real ? *real : std::filesystem::absolute(path, ignored).lexically_normal().string();
+  const std::string absolute = real ? *real : absolute_text(path);
   const RunningMount* best = nullptr;
   for (const RunningMount& mount : mounts) {
     if (lies_within(absolute, mount.mount_point) &&

@@ -7,9 +7,9 @@
 
 namespace qcache {
 
-Surroundings Surroundings::look_around(CommandContext& context, const std::string& cache_dir_option) {
+Result<Surroundings> Surroundings::look_around(CommandContext& context, const std::string& cache_dir_option) {
   Surroundings out{context, find_mounts(context), {}};
-  out.cache_directory = choose_cache_directory(cache_dir_option, out.mounts.running);
+  QCACHE_TRY_ASSIGN(out.cache_directory, choose_cache_directory(cache_dir_option, out.mounts));
   return out;
 }
 

@@ -14,7 +14,8 @@ struct Surroundings {
   Mounts mounts;
   std::string cache_directory;
 
-  static Surroundings look_around(CommandContext& context, const std::string& cache_dir_option);
+  /// As choose_cache_directory().
+  static Result<Surroundings> look_around(CommandContext& context, const std::string& cache_dir_option);
 
   /// As resolve_names; what a running mount shows becomes a MountPath, and a name that none knows may be that of a
   /// folder in the working directory.

@@ -80,7 +80,7 @@ Error not_in_mount(Env& env, const MountPath& file, const std::string& served) {
 
 Result<Targets> targets_in_mount(Env& env, const MountPath& place, bool all) {
   const MountPath model{place.mount, {place.names[0]}};
-  if (!env.stat(model.full_path())) {
+  if (place.names[0].starts_with('.') || !env.stat(model.full_path())) {
     return fail(unknown_model(place.names[0]));
   }
   if (const std::string error = attribute_or_empty(model.full_path(), "error"); !error.empty()) {
@@ -191,7 +191,7 @@ Result<ExitCode> warm_in_process(const Surroundings& around, const NamedFiles& n
 }
 
 Result<ExitCode> warm(CommandContext& context, const WarmWords& words) {
-  const Surroundings around = Surroundings::look_around(context, words.cache_dir);
+  QCACHE_TRY_ASSIGN(const Surroundings around, Surroundings::look_around(context, words.cache_dir));
   QCACHE_TRY_ASSIGN(NamedFiles names, around.resolve(words.names));
   if (const auto* folder = std::get_if<FolderPath>(&names.what)) {
     if (auto shown = mount_showing(around, *folder)) {
