@@ -1,5 +1,6 @@
 #include "tests/fs/mount_test.h"
 
+#include <sched.h>
 #include <sys/mount.h>
 
 #include <cerrno>
@@ -10,6 +11,22 @@
 #include "core/quant/scheme.h"
 
 namespace qcache {
+namespace {
+
+/// Keeps the mounts of one test from the others that run meanwhile: commands look into every qcache mount that they
+/// see, tell of stopped ones, and are in them for a moment. Where this is not allowed, tests see each other's.
+class MountsOfOurOwn final : public testing::Environment {
+ public:
+  void SetUp() override {
+    if (::unshare(CLONE_NEWNS) == 0) {
+      EXPECT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    }
+  }
+};
+
+const testing::Environment* const kMounts = testing::AddGlobalTestEnvironment(new MountsOfOurOwn());
+
+}  // namespace
 
 void MountTest::SetUp() {
   static const std::string kReason = MountedFs::reason_to_skip();
