@@ -1,5 +1,7 @@
 #include "tools/mount_request.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -9,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "core/base/units.h"
+#include "core/store/named_file.h"
 #include "tools/background.h"
 #include "tools/service_notify.h"
 
@@ -257,6 +260,9 @@ Status perform_mount(Env& env, MountRequest request) {
       // The log lies in the cache directory, so that must exist first.
       QCACHE_TRY_ASSIGN(const CacheDirectory directory, CacheDirectory::open(env, engine.cache_directory));
       log.file = directory.path() + "/qcache.log";
+      if (const auto is_file = open_named(env, log.file, O_WRONLY | O_CREAT, 0644); !is_file) {
+        return fail(cache_unusable(is_file.error()));  // a link would be written through
+      }
     }
     QCACHE_TRY(begin_log());
     return serve_mount(env, request.options, ready);

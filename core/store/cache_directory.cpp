@@ -96,7 +96,7 @@ Status write_tag(Env& env, const std::string& directory) {
   if (env.stat(path).has_value()) {
     return {};
   }
-  QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_WRONLY | O_CREAT, 0644));
+  QCACHE_TRY_ASSIGN(const UniqueFd fd, open_named(env, path, O_WRONLY | O_CREAT, 0644));
   return env.write_at(fd.get(), std::as_bytes(std::span(kTag)), 0);
 }
 

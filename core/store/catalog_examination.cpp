@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/store/named_file.h"
+
 namespace qcache {
 namespace {
 
@@ -403,25 +405,16 @@ class Examination {
   std::optional<Error> failed_;
 };
 
-// Nothing where there is no such file.
-Result<UniqueFd> open_if_there(Env& env, const std::string& path) {
-  auto fd = env.open(path, O_RDONLY);
-  if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
-    return UniqueFd();
-  }
-  return fd;
-}
-
 }  // namespace
 
 Result<CatalogFinding> examine_format(Env& env, const std::string& data_file) {
-  QCACHE_TRY_ASSIGN(const UniqueFd fd, open_if_there(env, data_file));
-  if (!fd.valid()) {
-    return CatalogFinding{};
+  const auto fd = open_named(env, data_file, O_RDONLY);
+  if (!fd.has_value()) {
+    return fd.error().kind == ErrorKind::kNotFound ? Result<CatalogFinding>(CatalogFinding{}) : fail(fd.error());
   }
   // Other builds of LMDB have longer or shorter heads before the magic number.
   std::array<std::byte, 64> head{};
-  QCACHE_TRY_ASSIGN(const size_t got, env.read_at(fd.get(), head, 0));
+  QCACHE_TRY_ASSIGN(const size_t got, env.read_at(fd->get(), head, 0));
   if (got == 0) {
     return CatalogFinding{};
   }
@@ -442,11 +435,15 @@ Result<CatalogFinding> examine_format(Env& env, const std::string& data_file) {
 }
 
 Result<CatalogFinding> examine_catalog(Env& env, const std::string& data_file) {
+  QCACHE_TRY_ASSIGN(const bool in_the_way, is_taken_by_others(env, data_file));
+  if (in_the_way) {
+    return CatalogFinding{CatalogHealth::kDamaged, "its data.mdb is not a regular file"};
+  }
   QCACHE_TRY_ASSIGN(CatalogFinding format, examine_format(env, data_file));
   if (format.health != CatalogHealth::kSound) {
     return format;
   }
-  QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(data_file, O_RDONLY));
+  QCACHE_TRY_ASSIGN(const UniqueFd fd, open_named(env, data_file, O_RDONLY));
   QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(fd.get()));
   return Examination(env, fd.get(), stat.size_bytes).run();
 }

@@ -23,7 +23,7 @@ Result<CatalogPresence> CatalogPresence::enter(const std::string& directory) {
   const std::string path = directory + "/users";
   Backoff backoff(kOpenPatience);
   for (;;) {
-    QCACHE_TRY_ASSIGN(UniqueFd fd, env.open(path, O_RDWR | O_CREAT, 0600));
+    QCACHE_TRY_ASSIGN(UniqueFd fd, open_named(env, path, O_RDWR | O_CREAT, 0600));
     QCACHE_TRY_ASSIGN(const bool locked, try_lock_byte(fd.get(), kTurn));
     if (locked) {
       // The directory may have been moved aside between the two calls.

@@ -48,7 +48,7 @@ Result<bool> try_lease(int fd) {
 }
 
 Result<std::optional<RemovalLock>> RemovalLock::try_acquire(Env& env, const std::string& path) {
-  auto fd = env.open(path, O_RDONLY);
+  auto fd = open_named(env, path, O_RDONLY);
   if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
     return RemovalLock(UniqueFd());
   }
@@ -69,13 +69,13 @@ RemovalLock::~RemovalLock() {
 Result<DirectoryLock> DirectoryLock::acquire(Env& env, const std::string& lock_path) {
   Backoff backoff(kDirectoryPatience);
   for (;;) {
-    auto fd = env.open(lock_path, O_RDWR | O_CREAT, 0600);
+    auto fd = open_named(env, lock_path, O_RDWR | O_CREAT, 0600);
     if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
       // Users may remove a cache directory at any time, also one that is in use.
       if (Status made = make_directories(env, lock_path.substr(0, lock_path.find_last_of('/'))); !made.has_value()) {
         return fail(cache_unusable(std::move(made).error()));
       }
-      fd = env.open(lock_path, O_RDWR | O_CREAT, 0600);
+      fd = open_named(env, lock_path, O_RDWR | O_CREAT, 0600);
     }
     if (!fd.has_value()) {
       return fail(cache_unusable(std::move(fd).error()));

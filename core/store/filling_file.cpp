@@ -30,7 +30,7 @@ Status check_key(const FillingKey& key) {
 // Opens a file of an old pair. Nothing where it is absent, or may not be opened (made by another user): then it is
 // replaced.
 Result<UniqueFd> open_if_usable(Env& env, const std::string& path) {
-  auto fd = env.open(path, O_RDWR);
+  auto fd = open_named(env, path, O_RDWR);
   if (!fd.has_value() && (fd.error().kind == ErrorKind::kNotFound || fd.error().kind == ErrorKind::kPermission)) {
     return UniqueFd();
   }
@@ -86,7 +86,7 @@ Result<bool> FillingFile::open_pair() {
     return false;
   }
   QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(data.get()));
-  if (!stat.is_regular() || stat.size_bytes != key_.size_bytes) {
+  if (stat.size_bytes != key_.size_bytes) {
     return false;
   }
   auto map = TileMap::open(env_, map_fd.get());
@@ -116,10 +116,10 @@ Status FillingFile::start() {
   const std::string new_data = data_path + ".new";
   const std::string new_map = map_path + ".new";
   Status made = [&]() -> Status {
-    QCACHE_TRY_ASSIGN(map_fd_, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    QCACHE_TRY_ASSIGN(map_fd_, open_named(env_, new_map, O_RDWR | O_CREAT | O_TRUNC, 0600));
     QCACHE_TRY(TileMap::format(env_, map_fd_.get(), key_));
     QCACHE_TRY_ASSIGN(map_, TileMap::open(env_, map_fd_.get()));
-    QCACHE_TRY_ASSIGN(data_, env_.open(new_data, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    QCACHE_TRY_ASSIGN(data_, open_named(env_, new_data, O_RDWR | O_CREAT | O_TRUNC, 0600));
     QCACHE_TRY(env_.truncate(data_.get(), key_.size_bytes));
     QCACHE_TRY_ASSIGN(const bool leased, try_lease(data_.get()));
     if (!leased) {

@@ -16,6 +16,7 @@
 #include "core/store/backoff.h"
 #include "core/store/cache_directory.h"
 #include "core/store/catalog_examination.h"
+#include "core/store/named_file.h"
 
 namespace qcache {
 namespace {
@@ -96,7 +97,7 @@ Error to_error(int rc, const std::string& path, std::string_view purpose) {
 
 // Whether somebody has LMDB's own locks on the catalog: an older build of qcache, or a tool such as mdb_stat.
 bool used_with_lmdb_locks(const std::string& path) {
-  const UniqueFd fd(::open((path + "/lock.mdb").c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd(::open((path + "/lock.mdb").c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct ::flock first {};  // whoever uses it holds the first byte, shared
   first.l_type = F_WRLCK;
   first.l_whence = SEEK_SET;
@@ -175,6 +176,12 @@ Result<LmdbEnvironment::Place> LmdbEnvironment::take_place() {
 Status LmdbEnvironment::open_files() {
   QCACHE_TRY_ASSIGN(const Place place, take_place());
   const bool alone = place != Place::kAmongOthers;
+  QCACHE_TRY_ASSIGN(const bool taken, is_taken_by_others(Env::posix(), data_file()));
+  if (taken && !alone) {
+    QCACHE_TRY_ASSIGN([[maybe_unused]] const bool moved, move_aside_from_others());
+    close_files();
+    return open_files();
+  }
   QCACHE_TRY_ASSIGN(const int rc, open_environment(place));
   if (is_damage(rc) && !alone) {
     QCACHE_TRY_ASSIGN(const bool moved, move_aside_from_others());
@@ -482,7 +489,7 @@ bool LmdbEnvironment::file_is_ours(bool writes) {
     return true;
   }
   struct ::stat named {};
-  if (::stat(data_file().c_str(), &named) != 0 || named.st_ino != file.st_ino || named.st_dev != file.st_dev) {
+  if (::lstat(data_file().c_str(), &named) != 0 || named.st_ino != file.st_ino || named.st_dev != file.st_dev) {
     return false;
   }
   look_at_ns_.store(std::chrono::nanoseconds(now + kLook).count(), std::memory_order_relaxed);

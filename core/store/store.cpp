@@ -95,7 +95,7 @@ Result<SealedState> Store::find_sealed(const std::string& base, const Sha256Dige
       return SealedState::kAbsent;
     }
     const std::string path = directory_.sealed_path(record->file);
-    auto fd = env_.open(path, O_RDONLY);
+    auto fd = open_named(env_, path, O_RDONLY);
     if (!fd.has_value()) {
       if (fd.error().kind != ErrorKind::kNotFound) {
         return fail(std::move(fd).error());
@@ -213,7 +213,7 @@ Result<std::optional<Store::KeptInMap>> Store::find_kept(const std::string& base
     if (!key.has_value() || key->recipe != recipe) {
       continue;
     }
-    QCACHE_TRY_ASSIGN(UniqueFd map, env_.open(directory_.map_path(file), O_RDWR));
+    QCACHE_TRY_ASSIGN(UniqueFd map, open_named(env_, directory_.map_path(file), O_RDWR));
     QCACHE_TRY_ASSIGN(const auto kept, read_kept(env_, map.get()));
     if (kept.has_value()) {
       return std::optional(KeptInMap{std::move(map), *kept});
@@ -304,10 +304,10 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   const std::string sealed_path = directory_.sealed_path(record.file);
   const std::string map_path = directory_.map_path(record.file);
   const std::string new_map = map_path + ".new";
-  QCACHE_TRY_ASSIGN(const UniqueFd data, env_.open(sealed_path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(data.get()));
   Status prepared = [&]() -> Status {
-    QCACHE_TRY_ASSIGN(const UniqueFd fd, env_.open(new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
+    QCACHE_TRY_ASSIGN(const UniqueFd fd, open_named(env_, new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
     QCACHE_TRY(TileMap::format(
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));
     QCACHE_TRY_ASSIGN(const auto map, TileMap::open(env_, fd.get()));
@@ -328,7 +328,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   QCACHE_TRY(change_mode(data.get(), kFillingMode, record.file));
   if (stat.size_bytes != record.size_bytes) {
     // What is missing now does not have the digest of its tile, and so is made again.
-    QCACHE_TRY_ASSIGN(const UniqueFd writable, env_.open(sealed_path, O_RDWR));
+    QCACHE_TRY_ASSIGN(const UniqueFd writable, open_named(env_, sealed_path, O_RDWR));
     QCACHE_TRY(env_.truncate(writable.get(), record.size_bytes));
   }
   QCACHE_TRY(env_.rename(sealed_path, directory_.filling_path(record.file)));
@@ -461,7 +461,7 @@ void Store::abandon(const FillingFile& filling, std::string_view reason) {
 Result<std::optional<SealedFile>> Store::open_verified(const Record& record, const KeepGoing& keep_going) {
   QCACHE_TRY(check_name(record.file));
   const std::string path = directory_.sealed_path(record.file);
-  QCACHE_TRY_ASSIGN(UniqueFd fd, env_.open(path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(UniqueFd fd, open_named(env_, path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const bool leased, try_lease(fd.get()));
   if (!leased) {
     return fail(ErrorKind::kBusy, fmt::format("{} is just being removed", path));

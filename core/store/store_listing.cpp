@@ -45,7 +45,7 @@ Result<std::vector<std::string>> Store::filling_names() {
 
 // What the map of the pair says; nothing where there is none, or it is damaged.
 Result<std::optional<FillingKey>> Store::filling_key(const std::string& file) {
-  const auto fd = env_.open(directory_.map_path(file), O_RDONLY);
+  const auto fd = open_named(env_, directory_.map_path(file), O_RDONLY);
   if (!fd.has_value()) {
     return fd.error().kind == ErrorKind::kNotFound ? Result<std::optional<FillingKey>>(std::nullopt) : fail(fd.error());
   }
@@ -64,7 +64,7 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
   if (!data.has_value() || !map.has_value()) {
     return std::optional<CacheEntry>();
   }
-  const auto fd = env_.open(map_path, O_RDONLY);
+  const auto fd = open_named(env_, map_path, O_RDONLY);
   if (!fd.has_value()) {
     if (fd.error().kind == ErrorKind::kNotFound) {
       return std::optional<CacheEntry>();

@@ -67,7 +67,7 @@ Status Store::recover_unrecorded() {
 Result<std::string> Store::map_of_unrecorded(const std::string& file) {
   QCACHE_TRY_ASSIGN(const auto sealed, stat_if_there(env_, directory_.sealed_path(file)));
   QCACHE_TRY_ASSIGN(const auto filling, stat_if_there(env_, directory_.filling_path(file)));
-  if (!sealed.has_value() || !sealed->is_regular()) {
+  if (!sealed.has_value()) {
     return std::string();
   }
   QCACHE_TRY_ASSIGN(const auto being_made, filling_entry(file));
@@ -75,7 +75,7 @@ Result<std::string> Store::map_of_unrecorded(const std::string& file) {
     if (path == directory_.map_path(file) && filling.has_value()) {
       continue;  // it is that of the filling file
     }
-    auto fd = env_.open(path, O_RDONLY);
+    auto fd = open_named(env_, path, O_RDONLY);
     if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
       continue;
     }
@@ -102,8 +102,8 @@ Result<bool> Store::recover_locked(const std::string& file) {
     return false;
   }
   const std::string sealed_path = directory_.sealed_path(file);
-  QCACHE_TRY_ASSIGN(const UniqueFd data, env_.open(sealed_path, O_RDONLY));
-  QCACHE_TRY_ASSIGN(const UniqueFd map, env_.open(map_path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
+  QCACHE_TRY_ASSIGN(const UniqueFd map, open_named(env_, map_path, O_RDONLY));
   (void)::futimens(map.get(), nullptr);  // for aging: when it was last used went with the record
   if (map_path != directory_.map_path(file)) {
     QCACHE_TRY(drop_filling_locked(file));

@@ -90,7 +90,7 @@ Result<uint64_t> Store::drop_all(const std::string& base, std::string_view reaso
 Result<uint64_t> Store::drop_locked(const std::string& file, std::string_view reason, std::vector<UniqueFd>& held) {
   // With a descriptor left, removing the name does not free the blocks: that would be done with the directory locked.
   for (const std::string& path : {directory_.sealed_path(file), directory_.filling_path(file)}) {
-    if (auto fd = env_.open(path, O_RDONLY | O_NONBLOCK)) {
+    if (auto fd = open_named(env_, path, O_RDONLY)) {
       held.push_back(std::move(*fd));
     }
   }

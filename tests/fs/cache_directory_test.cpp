@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -109,6 +110,84 @@ TEST_F(MountCache, TheCacheDirectoryMayBeRemovedWhileInUse) {
   for (MountedFs* one : mounts) {
     EXPECT_EQ(one->status("read_errors"), 0U);
     EXPECT_EQ(one->stop(), 0);
+  }
+}
+
+// S108: A link or a pipe in the place of a file of the cache directory is none of qcache's, whoever put it there: what
+// a link leads to is neither read nor changed, nobody waits for a pipe, and the file is made again.
+TEST_F(MountCache, LinksAndPipesInTheCacheDirectoryAreNotFollowed) {
+  namespace files = std::filesystem;
+  tiled_model().write(model("m"));
+  small_model().write(model("small"));
+  const std::string expected = expected_file(model("m"), "int8");
+  const std::string nf4 = expected_file(model("m"), "nf4");
+  const std::string small = expected_file(model("small"), "fp8");
+  const std::string victim = dir() / "victim";
+  write_file(victim, "precious");
+  ASSERT_EQ(::chmod(victim.c_str(), 0600), 0);
+  MountedFs& fs = mount();
+  const auto complete_file = [&] {
+    const auto all = names_in(cache());
+    const auto found = std::ranges::find_if(all, [](const std::string& name) { return name.ends_with(".bin"); });
+    return found == all.end() ? std::string("none") : cache() + '/' + *found;
+  };
+  const std::vector<std::pair<const char*, std::function<std::string()>>> places = {
+      {"a complete file", complete_file},
+      {"an unfinished file", [&] { return only_filling_file(".bin"); }},
+      {"its map", [&] { return only_filling_file(".map"); }},
+      {"the catalog", [&] { return cache() + "/index/data.mdb"; }},
+  };
+  for (int round = 0; round < 4; ++round) {
+    const bool pipe = round % 2 == 1;
+    const bool restarted = round / 2 == 1;
+    for (const auto& [what, place] : places) {
+      SCOPED_TRACE(std::string(pipe ? "a pipe" : "a link") + " for " + what + (restarted ? ", then a start" : ""));
+      complete(fs, kInt8);
+      EXPECT_EQ(read_at(open_file(fs.path("m/nf4/0.bin")).get(), 0, 1000).error, 0);
+      const std::string path = place();
+      if (restarted) {
+        EXPECT_EQ(fs.stop(), 0);
+      }
+      ASSERT_TRUE(files::remove(path));
+      if (pipe) {
+        ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+      } else {
+        make_link(victim, path);
+      }
+      if (restarted) {
+        fs.restart();
+      }
+      ::usleep(150'000);  // for so long a reader may take a catalog for what it was
+      EXPECT_EQ(run_program({MountedFs::program(), "ls", "--cache-dir", cache()}, dir() / "ls"), 0)
+          << read_file(dir() / "ls");
+      EXPECT_TRUE(reads_as(read_whole(fs.path("small/fp8/0.bin")), small));
+      EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+      EXPECT_TRUE(reads_as(read_whole(fs.path("m/nf4/0.bin")), nf4));
+      for (const char* file : {kInt8, "m/nf4/0.bin", "small/fp8/0.bin"}) {
+        fs.wait_until_sealed(file);
+        ASSERT_EQ(::unlink(fs.path(file).c_str()), 0);
+      }
+      EXPECT_EQ(read_file(victim), "precious");
+      EXPECT_EQ(files::status(victim).permissions(), files::perms::owner_read | files::perms::owner_write);
+    }
+  }
+  const std::vector<std::pair<const char*, std::vector<std::string>>> in_the_way = {
+      {"filling/lock", {"gc", "--cache-dir", cache()}},
+      {"index/users", {"mount", "--cache-dir", cache(), models(), fs.path()}},
+      {"qcache.log", {"mount", "--cache-dir", cache(), models(), fs.path()}},
+  };
+  for (const auto& [name, command] : in_the_way) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(fs.stop(), 0);
+    files::remove(cache() + '/' + name);
+    make_link(victim, cache() + '/' + name);
+    std::vector<std::string> words = {MountedFs::program()};
+    words.insert(words.end(), command.begin(), command.end());
+    ASSERT_EQ(run_program(words, dir() / "said"), 5) << read_file(dir() / "said");
+    EXPECT_NE(read_file(dir() / "said").find("is not a regular file"), std::string::npos) << read_file(dir() / "said");
+    files::remove(cache() + '/' + name);
+    EXPECT_EQ(read_file(victim), "precious");
+    fs.restart();
   }
 }
 
