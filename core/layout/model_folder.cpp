@@ -16,9 +16,11 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// The largest mixtures of experts have 70,000. Loaders compare every name that a configuration lists with every
-/// module.
+/// The largest mixtures of experts have 70,000 of 60 bytes. Loaders compare every name that a configuration lists with
+/// every module.
 constexpr size_t kMaxModules = 250'000;
+/// Of all their names, which stand in several texts of the folder.
+constexpr size_t kMaxModuleBytes = size_t{16} << 20;
 
 std::string config_json(const SourceModel& model, const Scheme& scheme, const std::string& quantization_config) {
   std::vector<JsonMember> members;
@@ -89,14 +91,21 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
                                       const std::string& base_path) {
   const FolderReader reader = model.component.empty() ? FolderReader::kTransformers : FolderReader::kDiffusers;
   StoredModel stored{model, scheme.choose(model), {}, {}};
-  const auto modules =
-      std::ranges::count_if(model.tensors, [](const TensorInfo& tensor) { return !module_of_weight(tensor).empty(); });
+  size_t modules = 0;
+  size_t module_bytes = 0;
+  for (const TensorInfo& tensor : model.tensors) {
+    const std::string_view module = module_of_weight(tensor);
+    modules += module.empty() ? 0U : 1U;
+    module_bytes += module.size();
+  }
   const bool names_modules = scheme.quantization_config(stored, reader) != "" || !scheme.folder_files(stored).empty();
-  if (names_modules && static_cast<size_t>(modules) > kMaxModules) {
-    return fail(ErrorKind::kUnsupported,
-                fmt::format("no folder of model '{}' in dtype '{}': it has {} modules, and a config.json that names "
-                            "more than {} is of no use to a loader; use the .bin file",
-                            model.name, scheme.name(), modules, kMaxModules));
+  if (names_modules && (modules > kMaxModules || module_bytes > kMaxModuleBytes)) {
+    return fail(
+        ErrorKind::kUnsupported,
+        fmt::format("no folder of model '{}' in dtype '{}': it has {} modules, whose names have {} bytes, and a "
+                    "config.json that names more than {}, or in more than {} bytes, is of no use to a loader; "
+                    "use the .bin file",
+                    model.name, scheme.name(), modules, module_bytes, kMaxModules, kMaxModuleBytes));
   }
   if (names_modules) {
     list_modules(scheme, stored);

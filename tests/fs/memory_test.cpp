@@ -30,6 +30,23 @@ uint64_t write_many_tensors(const std::string& folder, size_t count, uint64_t ro
   return header.size();
 }
 
+/// `count` tensors with names of `name_bytes` bytes and more. Returns the bytes of the header.
+uint64_t write_long_names(const std::string& folder, size_t count, size_t name_bytes) {
+  make_directories(folder);
+  constexpr uint64_t kBytes = 64;
+  std::string header = "{";
+  for (size_t i = 0; i < count; ++i) {
+    header += fmt::format(R"({}"model.layers.{}.{}.weight":{{"dtype":"BF16","shape":[1,32],"data_offsets":[{},{}]}})",
+                          i == 0 ? "" : ",", i, std::string(name_bytes, 'a'), i * kBytes, (i + 1) * kBytes);
+  }
+  header += '}';
+  const std::string file = folder + "/model.safetensors";
+  write_file(file, safetensors_file(header));
+  std::filesystem::resize_file(file, 8 + header.size() + count * kBytes);
+  write_file(folder + "/config.json", R"({"model_type":"qwen2","torch_dtype":"bfloat16"})");
+  return header.size();
+}
+
 /// Calls `work`; the most memory, in bytes, that the daemon had of its own until it returned.
 uint64_t most_memory(const MountedFs& fs, const std::function<void()>& work) {
   std::atomic<bool> done = false;
@@ -77,6 +94,28 @@ TEST_F(MountMemory, ListingManyTensorsTakesLittleMemory) {
     EXPECT_EQ(fs.stop(), 0);
     std::filesystem::remove_all(model(name));
   }
+}
+
+// S74: Listing and opening take no more either, however many tensors a model has, but for 4 bytes per byte of the
+// largest header.
+TEST_F(MountMemory, LongNamesTakeLittleMemory) {
+  if (kSanitized) {
+    GTEST_SKIP() << "the sanitizers' own memory is counted too";
+  }
+  const uint64_t header = write_long_names(model("m"), 6'000, 9'000);
+  MountedFs& fs = mount();
+  const uint64_t most = most_memory(fs, [&] {
+    std::vector<std::thread> listers;
+    for (const char* dtype : {"int8", "nf4", "fp8", "qint8"}) {
+      listers.emplace_back([&, dtype] { list_all(fs.path("m/" + std::string(dtype))); });
+    }
+    for (std::thread& lister : listers) {
+      lister.join();
+    }
+    EXPECT_EQ(read_at(open_file(fs.path("m/int8/0.bin")).get(), 0, 1 << 20).error, 0);
+  });
+  std::printf("four dtypes listed with at most %.1f MB of memory\n", static_cast<double>(most) / (1 << 20));
+  EXPECT_LT(most, kOwnBytes + 4 * header);
 }
 
 // S74: Listing and opening take no more either, however many tensors a model has, but for 4 bytes per byte of the
