@@ -160,6 +160,9 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
   const Mounts mounts = find_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
+  if (!names && names.error().kind == ErrorKind::kBusy) {
+    return fail(names.error());  // what lies in a silent mount is not looked at by any other way
+  }
   const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
   if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
     return fail(ErrorKind::kInvalidArgument,
@@ -241,6 +244,9 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
   const Mounts mounts = find_mounts(context);
   const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
+  if (!names && names.error().kind == ErrorKind::kBusy) {
+    return fail(names.error());
+  }
   QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
   if (pinned) {
     QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));

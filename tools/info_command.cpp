@@ -76,8 +76,11 @@ void print_file(std::ostream& out, const std::string& title, const Json& documen
 // `root` is the folder that the model's links may lead into.
 Result<ExitCode> print_model(const Surroundings& around, const InfoWords& words, const std::string& root,
                              const std::string& path, const std::string& name, const ProgressLookup& lookup) {
-  QCACHE_TRY_ASSIGN(const ModelReport report,
-                    report_model(around.context.env, SourceFolders(around.context.env, {root}), path, name, lookup));
+  const auto reported = report_model(around.context.env, SourceFolders(around.context.env, {root}), path, name, lookup);
+  if (!reported) {
+    return fail(of_model(reported.error()));
+  }
+  const ModelReport& report = *reported;
   around.context.out << (words.json ? json_text(to_json(report)) : text_of(report));
   if (!report.servable()) {
     return fail(ErrorKind::kInvalidModel,
@@ -104,6 +107,9 @@ Result<ExitCode> info_of_folder(const Surroundings& around, const InfoWords& wor
 Result<ExitCode> info_of_mounted_file(const Surroundings& around, const InfoWords& words, const MountPath& place) {
   const std::string path = place.full_path();
   const auto stat = around.context.env.stat(path);
+  if (!stat && stat.error().kind != ErrorKind::kNotFound) {
+    return fail(stat.error());
+  }
   if (!stat) {
     return fail(ErrorKind::kNotFound, fmt::format("there is no {}: see 'qcache info {}'", in_quotes(path),
                                                   place.mount.mount_point + '/' + place.names[0]));

@@ -79,7 +79,7 @@ Status mount(CommandContext& context, const MountWords& words) {
   if (!request.options.engine.cache_directory.empty()) {
     places.push_back(request.options.engine.cache_directory);
   }
-  QCACHE_TRY(refuse_below_silent_mounts(context, places));
+  QCACHE_TRY(words.over ? refuse_silent_mounts(context, places) : refuse_below_silent_mounts(context, places));
   return perform_mount(context.env, std::move(request));
 }
 

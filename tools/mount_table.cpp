@@ -113,17 +113,24 @@ Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
   return {};
 }
 
-Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
-  const auto is_below = [](const std::string& path, const MountEntry& mount) {
-    const std::string absolute = absolute_text(path);
-    return absolute != mount.mount_point && lies_within(absolute, mount.mount_point);
-  };
+Status refuse_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
     std::vector<MountEntry> above = qcache_mounts(context);
-    std::erase_if(above, [&](const MountEntry& mount) { return !is_below(path, mount); });
+    std::erase_if(above, [&, absolute = absolute_text(path)](const MountEntry& mount) {
+      return !lies_within(absolute, mount.mount_point);
+    });
     QCACHE_TRY(refuse_silent_mount(path, ask(context, above)));
   }
   return {};
+}
+
+Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
+  std::vector<std::string> below = paths;
+  const std::vector<MountEntry> mounts = qcache_mounts(context);
+  std::erase_if(below, [&](const std::string& path) {
+    return std::ranges::find(mounts, absolute_text(path), &MountEntry::mount_point) != mounts.end();
+  });
+  return refuse_silent_mounts(context, below);
 }
 
 std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path, const std::vector<RunningMount>& mounts) {

@@ -42,7 +42,9 @@ struct MountPath {
 /// kBusy where `path`, as it is written, lies in a silent mount.
 Status refuse_silent_mount(const std::string& path, const Mounts& mounts);
 
-/// kBusy where one of `paths` lies below the mount point of a silent mount. Asks only those mounts.
+/// kBusy where one of `paths` is, or lies below, the mount point of a silent mount. Asks only those mounts.
+Status refuse_silent_mounts(CommandContext& context, const std::vector<std::string>& paths);
+/// The same, but a mount point itself is no obstacle: for who does not look at what is mounted there.
 Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std::string>& paths);
 
 /// Where in one of the mounts `path` is, be it there or not; none where it is outside them all.

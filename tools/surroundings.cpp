@@ -39,4 +39,9 @@ Error no_weights(const FolderPath& folder) {
       fmt::format("{} holds no weights (*.safetensors, or *.bin, *.pt, *.pth from torch)", in_quotes(folder.root))};
 }
 
+Error of_model(Error error) {
+  error.kind = error.kind == ErrorKind::kPermission ? ErrorKind::kInvalidModel : error.kind;
+  return error;
+}
+
 }  // namespace qcache

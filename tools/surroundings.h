@@ -24,5 +24,8 @@ struct Surroundings {
 
 [[nodiscard]] Error unknown_model(const std::string& name);
 [[nodiscard]] Error no_weights(const FolderPath& folder);
+/// The error of reading a model, as one of the model: that its files may not be read says nothing of the cache
+/// directory.
+[[nodiscard]] Error of_model(Error error);
 
 }  // namespace qcache

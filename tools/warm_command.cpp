@@ -98,8 +98,8 @@ Result<Targets> targets_in_mount(Env& env, const MountPath& place, bool all) {
     return targets;
   }
   for (const MountPath& file : files_meant(env, place)) {
-    if (!env.stat(file.full_path())) {
-      return fail(not_in_mount(env, file, served));
+    if (const auto stat = env.stat(file.full_path()); !stat) {
+      return fail(stat.error().kind == ErrorKind::kNotFound ? not_in_mount(env, file, served) : stat.error());
     }
     targets.push_back(warm_target_in_mount(env, file));
   }
@@ -107,7 +107,11 @@ Result<Targets> targets_in_mount(Env& env, const MountPath& place, bool all) {
 }
 
 Result<Targets> targets_in_engine(Engine& engine, const std::string& model, const NamedFiles& names, bool all) {
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine.model(model));
+  const auto read = engine.model(model);
+  if (!read) {
+    return fail(of_model(read.error()));
+  }
+  const std::shared_ptr<const SourceModel>& source = *read;
   Targets targets;
   std::string served;
   std::string refusal;

@@ -96,6 +96,17 @@ TEST_F(ModelCommands, InfoTellsWhyAModelCannotBeServed) {
   EXPECT_THAT(several.err, HasSubstr("holds 3 models"));
 }
 
+TEST_F(ModelCommands, AModelThatMayNotBeReadIsNoMatterOfTheCacheDirectory) {
+  runner_.write_model("m");
+  runner_.env().fail_all(EnvCall::kOpen, EACCES, "m/model.safetensors");
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"info", runner_.model("m")}, {"warm", runner_.model("m"), "int8"}}) {
+    const Ran ran = runner_.run(words);
+    EXPECT_EQ(ran.exit, ExitCode::kModelUnusable) << words[0];
+    EXPECT_THAT(ran.err, HasSubstr("model.safetensors: Permission denied"));
+  }
+}
+
 TEST_F(ModelCommands, InfoOfACachedFilePrintsItsRecord) {
   runner_.write_model("m");
   runner_.warm("m", "int8");
@@ -354,6 +365,10 @@ TEST_F(MountedModel, WarmSaysWhyTheMountDoesNotHaveADtype) {
   EXPECT_EQ(unknown.exit, ExitCode::kNotFound);
   EXPECT_THAT(unknown.err, HasSubstr("choose from: bf16 int8"));
   EXPECT_EQ(runner_.run_as_is({"warm", runner_.mount(), "--all"}).exit, ExitCode::kUsage);
+  make_directories(runner_.mount() + "/.qcache");
+  const Ran control = runner_.run_as_is({"warm", runner_.mount() + "/.qcache/status"});
+  EXPECT_EQ(control.exit, ExitCode::kNotFound);
+  EXPECT_THAT(control.err, HasSubstr("'.qcache'"));
   set_test_attribute(runner_.mount() + "/m", "error", "model.safetensors is cut short");
   const Ran broken = runner_.run_as_is({"warm", "m", "int8"});
   EXPECT_EQ(broken.exit, ExitCode::kModelUnusable);
