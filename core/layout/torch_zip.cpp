@@ -94,23 +94,15 @@ class RecordLister {
   std::pair<uint64_t, uint64_t> finish() && {
     pickle_.add(pickle_end());
     uint64_t position = begin_small(kSmallRecords[0], pickle_, 0, parts_.before_pickle);
-    uint64_t count = 1;
-    for (size_t i = 1; i <= 2; ++i) {
-      const std::string_view bytes = i == 1 ? kByteOrder : kVersion;
-      CountedText text;
-      text.add(bytes);
-      position = begin_small(kSmallRecords.at(i), text, position, parts_.before_description);
-      parts_.before_description += bytes;
-      ++count;
-    }
+    position = add_small(kSmallRecords[1], kByteOrder, position);
+    position = add_small(kSmallRecords[2], kVersion, position);
     if (describe_) {
       description_.add(kDescriptionEnd);
       position = begin_small(kSmallRecords[3], description_, position, parts_.before_description);
-      ++count;
     }
     parts_.pickle = std::move(pickle_.parts);
     parts_.description = std::move(description_.parts);
-    return {position, count};
+    return {position, kSmallRecords.size() - (describe_ ? 0 : 1)};
   }
 
  private:
@@ -145,6 +137,14 @@ class RecordLister {
     out.append(header.padding, 'Z');
     append_central_entry(parts_.directory_begin, member);
     return position + header.size() + member.size;
+  }
+
+  uint64_t add_small(std::string_view name, std::string_view bytes, uint64_t position) {
+    CountedText text;
+    text.add(bytes);
+    position = begin_small(name, text, position, parts_.before_description);
+    parts_.before_description += bytes;
+    return position;
   }
 
   const SourceModel& model_;
