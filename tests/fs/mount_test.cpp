@@ -8,18 +8,27 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "core/base/env.h"
+#include "core/base/mount_info.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
 namespace {
 
-/// Keeps the mounts of one test from the others that run meanwhile: commands look into every qcache mount that they
-/// see, tell of stopped ones, and are in them for a moment. Where this is not allowed, tests see each other's.
+/// Keeps the mounts of one test from the others that run meanwhile, and from the machine's own: commands look into
+/// every qcache mount that they see, tell of stopped ones, and are in them for a moment. Where this is not allowed,
+/// tests see each other's.
 class MountsOfOurOwn final : public testing::Environment {
  public:
   void SetUp() override {
-    if (::unshare(CLONE_NEWNS) == 0) {
-      EXPECT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    if (::unshare(CLONE_NEWNS) != 0) {
+      return;
+    }
+    ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    for (const MountEntry& entry : parse_all_mounts(read_mount_info(Env::posix()).value_or(""))) {
+      if (entry.type == kQcacheMountType) {
+        (void)::umount2(entry.mount_point.c_str(), MNT_DETACH);
+      }
     }
   }
 };
