@@ -223,6 +223,9 @@ bool is_dead(Env& env, const std::string& mount_point) {
 
 Result<MountPoint> look_for_mount_point(Env& env, const std::string& path) {
   auto found = look_at_mount_point(env, path);
+  if (!found && found.error().kind == ErrorKind::kNotFound) {
+    return not_mounted("there is no folder " + path + " to mount on: make it first (mkdir -p)");
+  }
   if (!found) {
     return not_mounted(found.error().with_context("the mount point cannot be used"));
   }

@@ -314,7 +314,8 @@ void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_option("model", words->names.model, "Only this model, or this file by its path (default: all)")
       ->check(not_empty());
   command->add_option("dtype", words->names.dtype, "Only this dtype of the model")->check(not_empty());
-  command->add_option("rank", words->names.rank, "Only this rank")->check(not_empty());
+  command->add_option("rank", words->names.rank, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+      ->check(not_empty());
   add_cache_dir_option(*command, words->cache_dir);
   command->add_flag("--repair", words->repair, "Drop bad files; the next read makes them again");
   add_json_flag(*command, words->json);

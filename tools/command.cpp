@@ -2,9 +2,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <numeric>
 #include <ostream>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "core/base/log.h"
+#include "core/model/text.h"
 #include "tools/human_text.h"
 #include "tools/mount_request.h"
 
@@ -28,6 +33,52 @@ ExitCode run_mount_helper(const std::vector<std::string>& arguments, CommandCont
     return ExitCode::kMountHelperFailed;
   }
   return ExitCode::kOk;
+}
+
+// Letters to insert, delete or exchange until one word is the other (Levenshtein).
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t exchanged = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, exchanged});
+    }
+  }
+  return row.back();
+}
+
+Error unknown_command(const CLI::App& app, const std::string& word) {
+  constexpr size_t kMostTypos = 2;
+  std::string nearest;
+  size_t typos = kMostTypos + 1;
+  for (const CLI::App* const command : app.get_subcommands(nullptr)) {
+    if (const size_t apart = distance(word, command->get_name()); apart < typos) {
+      typos = apart;
+      nearest = command->get_name();
+    }
+  }
+  return Error{ErrorKind::kInvalidArgument, 0,
+               nearest.empty()
+                   ? fmt::format("there is no command {}: 'qcache --help' lists them", in_quotes(word))
+                   : fmt::format("there is no command {}: did you mean {}?", in_quotes(word), in_quotes(nearest))};
+}
+
+// "help" and "help ls" are what people try first.
+std::vector<std::string> with_help_as_option(std::vector<std::string> arguments) {
+  if (!arguments.empty() && arguments[0] == "help") {
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
+  }
+  return arguments;
+}
+
+std::string parse_failure(const CLI::App* app, const CLI::Error& error) {
+  const auto given = app->get_subcommands();
+  return fmt::format("qcache: {}\nSee 'qcache{}{} --help'.\n", printable(error.what()), given.empty() ? "" : " ",
+                     given.empty() ? "" : given[0]->get_name());
 }
 
 }  // namespace
@@ -80,8 +131,15 @@ ExitCode run_command(const std::string& program, const std::vector<std::string>&
     add_file_commands(app, context, exit);
     add_info_command(app, context, exit);
     add_warm_command(app, context, exit);
+    app.failure_message(parse_failure);
+    const std::vector<std::string> words = with_help_as_option(arguments);
+    const std::string first = words.empty() ? std::string() : words[0];
+    const auto known = app.get_subcommands([&](const CLI::App* command) { return command->check_name(first); });
+    if (!first.empty() && !first.starts_with('-') && known.empty()) {
+      return report(context, unknown_command(app, first));
+    }
     try {
-      std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // CLI11 takes them backwards
+      std::vector<std::string> reversed(words.rbegin(), words.rend());  // CLI11 takes them backwards
       app.parse(reversed);
     } catch (const CLI::ParseError& e) {
       const int code = app.exit(e, context.out, context.err);

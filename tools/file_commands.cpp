@@ -32,7 +32,8 @@ struct FileWords {
 void add_name_options(CLI::App& command, FileWords& words, const std::string& model_help) {
   command.add_option("model", words.names.model, model_help)->required();
   command.add_option("dtype", words.names.dtype, "Only this dtype of the model")->check(not_empty());
-  command.add_option("rank", words.names.rank, "Only this rank")->check(not_empty());
+  command.add_option("rank", words.names.rank, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+      ->check(not_empty());
   add_cache_dir_option(command, words.cache_dir);
   add_json_flag(command, words.json);
 }

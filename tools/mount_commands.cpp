@@ -25,6 +25,10 @@ struct MountWords {
 };
 
 Result<MountRequest> to_request(const MountWords& words) {
+  if (words.paths.size() < 2) {
+    return fail(ErrorKind::kInvalidArgument,
+                "name the folders of models and where to mount them: qcache mount MODELS... MOUNTPOINT");
+  }
   MountRequest request;
   request.options.mount_point = words.paths.back();
   request.options.engine.roots.assign(words.paths.begin(), words.paths.end() - 1);
@@ -92,8 +96,7 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
   auto words = std::make_shared<MountWords>();
   command->add_option("paths", words->paths, "MODELS... MOUNTPOINT: folders of models, then where to mount")
-      ->required()
-      ->expected(2, -1);
+      ->expected(0, -1);
   command->add_option("--cache-dir", words->cache_dir,
                       "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)");
   command->add_flag("-f,--foreground", words->foreground, "Stay in the foreground and log to standard error");

@@ -234,7 +234,10 @@ void add_warm_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
                    "A model's name in a mount or its folder, or the path of a file in a mount")
       ->required();
   command->add_option("dtype", words->names.dtype, "The dtype, such as int8")->check(not_empty());
-  command->add_option("rank", words->names.rank, "The rank (default: 0)")->check(not_empty());
+  command
+      ->add_option("rank", words->names.rank,
+                   "The rank or file: 16, 0.bin (the default), or 0/model.safetensors, which from_pretrained reads")
+      ->check(not_empty());
   command->add_flag("--all", words->all, "Every dtype that the model can be served in");
   add_cache_dir_option(*command, words->cache_dir);
   add_json_flag(*command, words->json);

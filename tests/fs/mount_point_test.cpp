@@ -343,6 +343,8 @@ TEST_F(MountPoints, ExitCodesTellWhatIsWrong) {
   ASSERT_EQ(::chmod(models().c_str(), 0755), 0);
   EXPECT_TRUE(ends(mount_it({models(), dir() / "closed/x", "--cache-dir", dir() / "nobody-cache"}, as_nobody),
                    kMountFailed, "the mount point cannot be used"));
+  EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), dir() / "none"}), kMountFailed,
+                   "to mount on: make it first"));
 }
 
 /// A number below /proc/sys that is changed for a moment only. Whoever does that at the same time waits.

@@ -33,6 +33,31 @@ std::set<std::string> commands() {
   return all_matches(help.substr(help.find("Subcommands:")), "\n  ([a-z]+)");
 }
 
+TEST(Command, WhatIsNoCommandIsToldFromTheNearestOne) {
+  CommandRunner runner;
+  const struct {
+    std::vector<std::string> words;
+    const char* said;
+  } cases[] = {
+      {{"lss"}, "there is no command 'lss': did you mean 'ls'?"},
+      {{"unmont", "/mnt"}, "did you mean 'unmount'?"},
+      {{"frobnicate"}, "'qcache --help' lists them"},
+      {{"ls", "--bogus"}, "See 'qcache ls --help'."},
+      {{}, "See 'qcache --help'."},
+      {{"mount"}, "qcache mount MODELS... MOUNTPOINT"},
+      {{"mount", "models"}, "qcache mount MODELS... MOUNTPOINT"},
+  };
+  for (const auto& c : cases) {
+    const Ran ran = runner.run_as_is(c.words);
+    EXPECT_EQ(ran.exit, ExitCode::kUsage) << ::testing::PrintToString(c.words);
+    EXPECT_THAT(ran.err, HasSubstr(c.said));
+    EXPECT_THAT(ran.err, ::testing::StartsWith("qcache: "));
+  }
+  EXPECT_EQ(runner.run_as_is({"help"}).out, runner.run_as_is({"--help"}).out);
+  EXPECT_EQ(runner.run_as_is({"help", "ls"}).out, runner.run_as_is({"ls", "--help"}).out);
+  EXPECT_EQ(runner.run_as_is({"umount", "/nowhere"}).exit, ExitCode::kNotFound) << "an alias";
+}
+
 TEST(Command, EveryExitCodeCanBeReached) {
   CommandRunner runner;
   runner.write_model("m");
