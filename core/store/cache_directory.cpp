@@ -93,8 +93,9 @@ Status refuse_inside_mount(Env& env, const std::string& path) {
 
 Status write_tag(Env& env, const std::string& directory) {
   const std::string path = directory + "/CACHEDIR.TAG";
-  if (env.stat(path).has_value()) {
-    return {};
+  QCACHE_TRY_ASSIGN(const bool taken, is_taken_by_others(env, path));
+  if (taken || env.stat(path).has_value()) {
+    return {};  // backups look for it, we do not
   }
   QCACHE_TRY_ASSIGN(const UniqueFd fd, open_named(env, path, O_WRONLY | O_CREAT, 0644));
   return env.write_at(fd.get(), std::as_bytes(std::span(kTag)), 0);
@@ -106,6 +107,26 @@ Status probe_writing(Env& env, const std::string& filling_directory) {
   const std::string path = fmt::format("{}/probe-{}-{}.new", filling_directory, ::getpid(), ++counter);
   QCACHE_TRY_ASSIGN(const UniqueFd fd, env.open(path, O_WRONLY | O_CREAT | O_EXCL, 0600));
   return remove_if_there(env, path);
+}
+
+// What leads elsewhere is not ours to write into, be it by a link.
+Status refuse_what_is_not_ours(Env& env, const CacheDirectory& directory) {
+  for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
+    const auto name = env.open(inner, O_PATH | O_NOFOLLOW);
+    if (!name.has_value() && name.error().kind != ErrorKind::kNotFound) {
+      return fail(name.error());
+    }
+    if (name.has_value()) {
+      QCACHE_TRY_ASSIGN(const FileStat stat, env.stat(name->get()));
+      if (!stat.is_directory()) {
+        return fail(ErrorKind::kCacheUnusable, fmt::format("{} is not a folder: move it away", inner));
+      }
+    }
+  }
+  QCACHE_TRY_ASSIGN(const bool locked_out, is_taken_by_others(env, directory.lock_path()));
+  return locked_out ? fail(ErrorKind::kCacheUnusable,
+                           fmt::format("{} is not a regular file: move it away", directory.lock_path()))
+                    : Status();
 }
 
 Status unless_full(Status status) {
@@ -197,6 +218,9 @@ Result<CacheDirectory> CacheDirectory::open(Env& env, const std::string& path) {
   }
   CacheDirectory directory(*real);
   QCACHE_TRY(refuse_inside_mount(env, directory.path_));
+  if (const Status ours = refuse_what_is_not_ours(env, directory); !ours.has_value()) {
+    return fail(explain(ours.error(), path));
+  }
   for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
     if (const Status made = make_missing_directory(env, inner); !made.has_value()) {
       return fail(explain(made.error(), path));
@@ -223,6 +247,9 @@ Result<CacheDirectory> CacheDirectory::open_existing(Env& env, const std::string
     return fail(explain(Error{ErrorKind::kCacheUnusable, 0, "it is not a directory"}, path));
   }
   CacheDirectory directory(*real);
+  if (const Status ours = refuse_what_is_not_ours(env, directory); !ours.has_value()) {
+    return fail(explain(ours.error(), path));
+  }
   std::vector<std::string> missing;
   for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
     const auto stat = env.stat(inner);

@@ -296,6 +296,37 @@ Status Store::demote(const std::string& file) {
   return demote_locked(*record, tiles);
 }
 
+// Where the complete file has another name, by which somebody keeps it (a copy by hard links) or which it had before,
+// what lies there stays as it is: a copy of `size_bytes` bytes takes the name in the cache directory.
+Status Store::leave_other_names_alone(const std::string& file, uint64_t size_bytes) {
+  constexpr uint64_t kChunk = uint64_t{1} << 20;
+  const std::string path = directory_.sealed_path(file);
+  QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, path, O_RDONLY));
+  struct ::stat facts {};
+  if (::fstat(data.get(), &facts) != 0 || facts.st_nlink <= 1) {
+    return {};
+  }
+  const std::string copy_path = directory_.filling_path(file) + ".new";  // a leftover, should we be killed here
+  QCACHE_TRY_ASSIGN(const UniqueFd copy, open_named(env_, copy_path, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
+  Status copied = [&]() -> Status {
+    std::vector<std::byte> chunk(kChunk);
+    for (uint64_t offset = 0; offset < size_bytes;) {
+      const auto wanted = std::span(chunk).first(std::min(kChunk, size_bytes - offset));
+      QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(data.get(), wanted, offset));
+      QCACHE_TRY(env_.write_at(copy.get(), wanted.first(got), offset));
+      offset += got;
+      if (got < wanted.size()) {
+        break;  // it is shorter
+      }
+    }
+    return env_.rename(copy_path, path);
+  }();
+  if (!copied.has_value()) {
+    (void)env_.remove(copy_path);
+  }
+  return copied;
+}
+
 // 1. the map is complete on disk, under a temporary name   (a crash: a leftover)
 // 2. the map has its name                                   (a crash: half a pair beside a suspect file)
 // 3. the data file has its length, and its name in filling/ (a crash: a record without a file beside a whole pair)
@@ -304,6 +335,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   const std::string sealed_path = directory_.sealed_path(record.file);
   const std::string map_path = directory_.map_path(record.file);
   const std::string new_map = map_path + ".new";
+  QCACHE_TRY(leave_other_names_alone(record.file, record.size_bytes));
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(data.get()));
   Status prepared = [&]() -> Status {

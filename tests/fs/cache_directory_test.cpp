@@ -114,7 +114,9 @@ TEST_F(MountCache, TheCacheDirectoryMayBeRemovedWhileInUse) {
 }
 
 // S108: A link or a pipe in the place of a file of the cache directory is none of qcache's, whoever put it there: what
-// a link leads to is neither read nor changed, nobody waits for a pipe, and the file is made again.
+// a link leads to is neither read nor changed, and nobody waits for a pipe. A file of a model, or the catalog, is made
+// again; in the place of a lock, the log, or a folder it is refused. What has another name elsewhere (a hard link) is
+// never changed.
 TEST_F(MountCache, LinksAndPipesInTheCacheDirectoryAreNotFollowed) {
   namespace files = std::filesystem;
   tiled_model().write(model("m"));
@@ -171,23 +173,74 @@ TEST_F(MountCache, LinksAndPipesInTheCacheDirectoryAreNotFollowed) {
       EXPECT_EQ(files::status(victim).permissions(), files::perms::owner_read | files::perms::owner_write);
     }
   }
-  const std::vector<std::pair<const char*, std::vector<std::string>>> in_the_way = {
-      {"filling/lock", {"gc", "--cache-dir", cache()}},
-      {"index/users", {"mount", "--cache-dir", cache(), models(), fs.path()}},
-      {"qcache.log", {"mount", "--cache-dir", cache(), models(), fs.path()}},
-  };
-  for (const auto& [name, command] : in_the_way) {
+  make_directories(dir() / "elsewhere");
+  write_file(dir() / "elsewhere/data.mdb", "precious");
+  for (const char* name : {"filling/lock", "index/users", "qcache.log", "filling", "index"}) {
     SCOPED_TRACE(name);
     EXPECT_EQ(fs.stop(), 0);
-    files::remove(cache() + '/' + name);
-    make_link(victim, cache() + '/' + name);
-    std::vector<std::string> words = {MountedFs::program()};
-    words.insert(words.end(), command.begin(), command.end());
-    ASSERT_EQ(run_program(words, dir() / "said"), 5) << read_file(dir() / "said");
-    EXPECT_NE(read_file(dir() / "said").find("is not a regular file"), std::string::npos) << read_file(dir() / "said");
-    files::remove(cache() + '/' + name);
+    const std::string path = cache() + '/' + name;
+    const bool folder = files::is_directory(path);
+    files::rename(path, dir() / "kept");
+    make_link(folder ? dir() / "elsewhere" : victim, path);
+    for (const std::vector<std::string>& words :
+         {std::vector<std::string>{"mount", "--cache-dir", cache(), models(), fs.path()},
+          {"gc", "--cache-dir", cache()}}) {
+      if (words[0] == "gc" && std::string_view(name) == "qcache.log") {
+        continue;  // commands do not write it
+      }
+      std::vector<std::string> command = {MountedFs::program()};
+      command.insert(command.end(), words.begin(), words.end());
+      ASSERT_EQ(run_program(command, dir() / "said"), 5) << words[0] << read_file(dir() / "said");
+      EXPECT_NE(read_file(dir() / "said").find("move it away"), std::string::npos) << read_file(dir() / "said");
+    }
+    files::remove(path);
+    files::rename(dir() / "kept", path);
     EXPECT_EQ(read_file(victim), "precious");
+    EXPECT_EQ(names_in(dir() / "elsewhere"), std::vector<std::string>{"data.mdb"});
     fs.restart();
+  }
+}
+
+// S108: A link or a pipe in the place of a file of the cache directory is none of qcache's, whoever put it there: what
+// a link leads to is neither read nor changed, and nobody waits for a pipe. A file of a model, or the catalog, is made
+// again; in the place of a lock, the log, or a folder it is refused. What has another name elsewhere (a hard link) is
+// never changed.
+TEST_F(MountCache, WhatHasAnotherNameElsewhereIsNotChanged) {
+  namespace files = std::filesystem;
+  tiled_model().write(model("m"));
+  const std::string expected = expected_file(model("m"), "int8");
+  MountedFs& fs = mount();
+  for (const bool ours : {true, false}) {
+    for (const bool without_catalog : {false, true}) {
+      SCOPED_TRACE(std::string(ours ? "a copy by hard links" : "another file") +
+                   (without_catalog ? ", no catalog" : ""));
+      complete(fs, kInt8);
+      EXPECT_EQ(fs.stop(), 0);
+      std::string path;
+      for (const std::string& name : names_in(cache())) {
+        path = name.ends_with(".bin") ? cache() + '/' + name : path;
+      }
+      const std::string other = dir() / "other";
+      if (ours) {
+        files::create_hard_link(path, other);
+      } else {
+        write_file(other, std::string(10'000, 'x'));
+        files::remove(path);
+        files::create_hard_link(other, path);
+      }
+      const std::string before = read_file(other);
+      const auto mode = files::status(other).permissions();
+      if (without_catalog) {
+        files::remove_all(cache() + "/index");
+      }
+      fs.restart();
+      EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected));
+      complete(fs, kInt8);
+      EXPECT_EQ(read_file(other), before);
+      EXPECT_EQ(files::status(other).permissions(), mode);
+      files::remove(other);
+      EXPECT_EQ(::unlink(fs.path(kInt8).c_str()), 0);
+    }
   }
 }
 
