@@ -8,6 +8,7 @@
 
 #include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
+#include "core/base/memory.h"
 #include "core/base/units.h"
 #include "core/engine/engine.h"
 
@@ -17,6 +18,7 @@ namespace {
 constexpr std::chrono::milliseconds kTick{250};
 // How long an unused filling artifact stays open. Short, because its lease keeps other processes' aging away.
 constexpr int64_t kLingerMs = 10'000;
+constexpr int64_t kLargeLingerMs = 0;  // of a file whose plan takes megabytes
 constexpr std::chrono::seconds kAccessFlushInterval{1};
 constexpr std::chrono::seconds kSpaceCheckInterval{60};
 // How much of a long use is forgotten where this process is killed.
@@ -128,11 +130,14 @@ void Engine::tick_artifacts() {
   std::vector<std::shared_ptr<FillingArtifact>> artifacts;
   std::vector<std::shared_ptr<FillingArtifact>> idle;
   std::vector<std::shared_ptr<FillingArtifact>> to_seal;
+  bool any_large = false;
   {
     const MutexLock lock(mutex_);
     to_seal.swap(seal_again_);
     for (auto it = live_.begin(); it != live_.end();) {
-      if (it->second->idle_ms() > kLingerMs) {
+      const bool large = it->second->plan().group_count() > kManyTensors;
+      if (it->second->idle_ms() > (large ? kLargeLingerMs : kLingerMs)) {
+        any_large = any_large || large;
         idle.push_back(retire(it->second));
         it = live_.erase(it);
       } else {
@@ -145,6 +150,10 @@ void Engine::tick_artifacts() {
   }
   for (auto& artifact : idle) {
     let_go(std::move(artifact));
+  }
+  idle.clear();
+  if (any_large) {
+    return_freed_memory();
   }
   for (const auto& artifact : artifacts) {
     // Removed by another process, or sealed by it: nobody will find what would be made from here on.

@@ -50,6 +50,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
                   std::shared_ptr<FillingFile> filling, Env& env, Workshop& workshop, Stats& stats,
                   FillingObserver& observer);
 
+  [[nodiscard]] const LayoutPlan& plan() const { return *plan_; }
   [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
   [[nodiscard]] uint64_t size_bytes() const override { return plan_->size_bytes(); }
   [[nodiscard]] int sealed_fd() const override { return -1; }

@@ -11,9 +11,6 @@
 namespace qcache {
 namespace {
 
-/// From here on a plan takes tens of MB.
-constexpr size_t kManyTensors = 8192;
-
 bool is_large(const SourceModel& model) {
   return model.tensors.size() > kManyTensors;
 }

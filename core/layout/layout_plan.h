@@ -35,6 +35,9 @@ struct Tile {
   UnitRange units;
 };
 
+/// From here on a plan, and the model that it holds, takes megabytes.
+inline constexpr size_t kManyTensors = 8192;
+
 /// Every byte of an artifact that can be known from headers alone, and where the others come from.
 ///
 /// Built from (model, scheme, container) without reading tensor data, immutable, shared freely between threads.
