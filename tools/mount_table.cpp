@@ -47,10 +47,14 @@ std::vector<MountEntry> qcache_mounts(const CommandContext& context) {
   return mounts;
 }
 
-// Without looking at it: "." and ".." are resolved as text.
+// Without looking at it: "." and ".." are resolved as text. Mount points have no slash at their end.
 std::string absolute_text(const std::string& path) {
   std::error_code ignored;
-  return std::filesystem::absolute(path, ignored).lexically_normal().string();
+  std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
+  if (absolute.size() > 1 && absolute.ends_with('/')) {
+    absolute.pop_back();
+  }
+  return absolute;
 }
 
 Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {

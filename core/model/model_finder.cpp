@@ -526,6 +526,7 @@ FoundModels find_models(Env& env, const std::vector<std::string>& roots) {
   const SourceFolders folders(env, resolve_folders(env, roots));
   std::atomic<uint64_t> steps{0};
   std::vector<std::shared_ptr<const RootWalk>> walks;
+  walks.reserve(roots.size());
   for (const std::string& root : roots) {
     walks.push_back(walk_root(env, folders, root, mounts, nullptr, steps));
   }

@@ -42,7 +42,7 @@ class HeaderVisitor final : public JsonVisitor {
                : key == "shape"        ? Field::kShape
                : key == "data_offsets" ? Field::kOffsets
                                        : Field::kUnknown;
-      const size_t field = static_cast<size_t>(field_);
+      const auto field = static_cast<size_t>(field_);
       if (field_ != Field::kUnknown && std::exchange(entry_.has.at(field), true)) {
         return twice(key);
       }
