@@ -499,7 +499,10 @@ Status run_loop(Env& env, fuse_session* session, const OwnMount& mount, const En
   fuse_loop_cfg_set_idle_threads(config, kRequestThreads);
   const int ended = fuse_session_loop_mt(session, config);
   fuse_loop_cfg_destroy(config);
-  if (ended < 0) {
+  // Of a mount that is off its mount point, whose last open file is closed, the kernel says mostly that the device is
+  // gone, and at times that the connection was aborted.
+  const bool is_over = ended == -ECONNABORTED && ending.was_told();
+  if (ended < 0 && !is_over) {
     return not_mounted(system_error(-ended, "the mount on " + mount_point + " could not be served"));
   }
   if (!ending.was_told() && mount.exists(env)) {

@@ -70,7 +70,7 @@ TEST_F(MountDaemon, FailedMountsSayWhy) {
   const std::string mnt = dir() / "mnt";
   const std::vector<Case> cases = {
       {{dir() / "nothing", mnt}, "nothing"},
-      {{models(), dir() / "nothing"}, "mount point"},
+      {{models(), dir() / "nothing"}, "to mount on: make it first"},
       {{models(), dir() / "file"}, "is not a folder"},
       {{dir() / "file", mnt}, "is not a folder"},
       {{models(), mnt, "-o", "nonsense=1"}, "nonsense"},
