@@ -218,7 +218,7 @@ Result<CacheDirectory> CacheDirectory::open(Env& env, const std::string& path) {
   }
   CacheDirectory directory(*real);
   QCACHE_TRY(refuse_inside_mount(env, directory.path_));
-  if (const Status ours = refuse_what_is_not_ours(env, directory); !ours.has_value()) {
+  if (const Status ours = unless_full(refuse_what_is_not_ours(env, directory)); !ours.has_value()) {
     return fail(explain(ours.error(), path));
   }
   for (const std::string& inner : {directory.index_path(), directory.filling_directory()}) {
