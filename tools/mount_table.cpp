@@ -117,9 +117,14 @@ Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
   return {};
 }
 
-Status refuse_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
+namespace {
+
+// Asks those of `mounts` that the paths lie in. A mount that has come since is not asked: `qcache mount` forks later,
+// and so begins no thread that it can do without.
+Status refuse_silent(CommandContext& context, const std::vector<std::string>& paths,
+                     const std::vector<MountEntry>& mounts) {
   for (const std::string& path : paths) {
-    std::vector<MountEntry> above = qcache_mounts(context);
+    std::vector<MountEntry> above = mounts;
     std::erase_if(above, [&, absolute = absolute_text(path)](const MountEntry& mount) {
       return !lies_within(absolute, mount.mount_point);
     });
@@ -128,13 +133,19 @@ Status refuse_silent_mounts(CommandContext& context, const std::vector<std::stri
   return {};
 }
 
+}  // namespace
+
+Status refuse_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
+  return refuse_silent(context, paths, qcache_mounts(context));
+}
+
 Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std::string>& paths) {
-  std::vector<std::string> below = paths;
   const std::vector<MountEntry> mounts = qcache_mounts(context);
+  std::vector<std::string> below = paths;
   std::erase_if(below, [&](const std::string& path) {
     return std::ranges::find(mounts, absolute_text(path), &MountEntry::mount_point) != mounts.end();
   });
-  return refuse_silent_mounts(context, below);
+  return refuse_silent(context, below, mounts);
 }
 
 std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path, const std::vector<RunningMount>& mounts) {
