@@ -11,17 +11,17 @@ constexpr std::chrono::seconds kStops{1};
 
 }  // namespace
 
-thread_local WorkerPool::Worker* WorkerPool::current_ = nullptr;
+thread_local WorkerPool::Worker* WorkerPool::current = nullptr;
 
 WorkerPool::SourceCall::SourceCall() {
-  if (current_ != nullptr) {
-    current_->waits_since.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
+  if (current != nullptr) {
+    current->waits_since.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
   }
 }
 
 WorkerPool::SourceCall::~SourceCall() {
-  if (current_ != nullptr) {
-    current_->waits_since.store(0, std::memory_order_relaxed);
+  if (current != nullptr) {
+    current->waits_since.store(0, std::memory_order_relaxed);
   }
 }
 
@@ -103,7 +103,7 @@ bool WorkerPool::take_job(Job& job) {
 }
 
 void WorkerPool::run(Worker& worker) {
-  current_ = &worker;
+  current = &worker;
   for (;;) {
     Job job;
     {

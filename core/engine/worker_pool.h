@@ -69,7 +69,7 @@ class WorkerPool {
   // The most urgent job that is not held.
   [[nodiscard]] bool take_job(Job& job) QCACHE_REQUIRES(mutex_);
 
-  static thread_local Worker* current_;
+  static thread_local Worker* current;
 
   const unsigned thread_count_;
   Mutex mutex_;

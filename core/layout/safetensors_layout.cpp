@@ -85,7 +85,7 @@ Status check_header(const SourceModel& model, uint64_t json_bytes) {
 
 }  // namespace
 
-Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(std::shared_ptr<const SourceModel> model,
+Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const std::shared_ptr<const SourceModel>& model,
                                                            const Scheme& scheme, const Contents& contents) {
   SafetensorsPlan::Parts parts;
   parts.header_begin.assign(kLengthBytes, '\0');
@@ -95,11 +95,12 @@ Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(std::shared_ptr<const
   const auto list = [&](const Group& group) -> Status {
     const auto index = static_cast<uint32_t>(parts.first_stored.size());
     parts.first_stored.push_back(static_cast<uint32_t>(stored_count));
-    for (uint16_t s = 0; s < group.encoding.stored.size(); ++s, ++stored_count) {
+    for (size_t s = 0; s < group.encoding.stored.size(); ++s, ++stored_count) {
       const StoredTensor& stored = group.encoding.stored[s];
       QCACHE_TRY(check_entry(*model, stored));
       const auto entry_bytes = static_cast<uint32_t>(entry_text(stored).size());
-      parts.records.push_back({{0, stored.size_bytes()}, index, s, is_constant(stored), entry_bytes});
+      parts.records.push_back(
+          {{0, stored.size_bytes()}, index, static_cast<uint16_t>(s), is_constant(stored), entry_bytes});
       json_bytes += entry_bytes;
     }
     return check_header(*model, json_bytes);

@@ -14,7 +14,7 @@ namespace qcache {
 /// first in the model's order, and the rest follow by falling power of two. Fails with kUnsupported where the scheme
 /// refuses the model or the header would be longer than readers accept (100 MB),
 /// and kInvalidModel where a stored name occurs twice or is "__metadata__", or the file would exceed 2^63 bytes.
-Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(std::shared_ptr<const SourceModel> model,
+Result<std::shared_ptr<const LayoutPlan>> plan_safetensors(const std::shared_ptr<const SourceModel>& model,
                                                            const Scheme& scheme, const Contents& contents = {});
 
 }  // namespace qcache

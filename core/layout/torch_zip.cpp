@@ -74,7 +74,7 @@ class RecordLister {
   Status add(const Group& group) {
     const auto index = static_cast<uint32_t>(parts_.first_records.size());
     parts_.first_records.push_back(static_cast<uint32_t>(parts_.records.size()));
-    for (uint16_t s = 0; s < group.encoding.stored.size(); ++s) {
+    for (size_t s = 0; s < group.encoding.stored.size(); ++s) {
       QCACHE_TRY(add(index, group, s));
     }
     if (describe_) {
@@ -106,14 +106,14 @@ class RecordLister {
   }
 
  private:
-  Status add(uint32_t index, const Group& group, uint16_t s) {
+  Status add(uint32_t index, const Group& group, size_t s) {
     const StoredTensor& stored = group.encoding.stored[s];
     if (torch_name(stored.dtype).empty()) {
       return fail(ErrorKind::kUnsupported, no_torch_type(model_, model_.tensors[group.tensor]));
     }
     TorchRecord record;
     record.group = index;
-    record.stored = s;
+    record.stored = static_cast<uint16_t>(s);
     record.tensor_bytes = stored.size_bytes();
     record.trailer_bytes = trailer_bytes(record.tensor_bytes, stored.dtype);
     record.constant = is_constant(stored);
@@ -203,8 +203,8 @@ std::optional<std::string> why_no_checkpoint(const SourceModel& model) {
   return std::nullopt;
 }
 
-Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(std::shared_ptr<const SourceModel> model, const Scheme& scheme,
-                                                         const TorchZipOptions& options) {
+Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(const std::shared_ptr<const SourceModel>& model,
+                                                         const Scheme& scheme, const TorchZipOptions& options) {
   QCACHE_TRY(check_options(options));
   TorchZipPlan::Parts parts;
   parts.data_alignment = options.data_alignment;

@@ -21,8 +21,8 @@ struct TorchZipOptions {
 /// that are known before any tensor byte is (docs/FORMATS.md tells how). Fails with kUnsupported where the
 /// scheme refuses the model or torch has no type for one of its tensors, and kInvalidModel where a stored name occurs
 /// twice or the file would exceed 2^63 bytes.
-Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(std::shared_ptr<const SourceModel> model, const Scheme& scheme,
-                                                         const TorchZipOptions& options = {});
+Result<std::shared_ptr<const LayoutPlan>> plan_torch_zip(const std::shared_ptr<const SourceModel>& model,
+                                                         const Scheme& scheme, const TorchZipOptions& options = {});
 
 /// Why `model` has no torch checkpoint in any scheme (one sentence): it holds a type that torch does not know.
 [[nodiscard]] std::optional<std::string> why_no_checkpoint(const SourceModel& model);

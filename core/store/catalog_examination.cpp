@@ -298,7 +298,7 @@ class Examination {
     return a < b;  // as LMDB: bytes, then length
   }
 
-  bool check_order(const std::vector<Node>& nodes, bool leaf, Kind kind, const Range& range) const {
+  [[nodiscard]] bool check_order(const std::vector<Node>& nodes, bool leaf, Kind kind, const Range& range) const {
     if (!leaf && nodes.size() < 2 && kind != Kind::kFree) {
       return false;
     }

@@ -33,6 +33,7 @@ class CatalogLocks {
  public:
   /// `fd` stays open as long as this lives.
   CatalogLocks(int fd, std::chrono::milliseconds patience) : fd_(fd), patience_(patience) {}
+  ~CatalogLocks() = default;
   CatalogLocks(const CatalogLocks&) = delete;
   CatalogLocks& operator=(const CatalogLocks&) = delete;
 
