@@ -116,10 +116,10 @@ Status FillingFile::start() {
   const std::string new_data = data_path + ".new";
   const std::string new_map = map_path + ".new";
   Status made = [&]() -> Status {
-    QCACHE_TRY_ASSIGN(map_fd_, open_named(env_, new_map, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    QCACHE_TRY_ASSIGN(map_fd_, begin_named(env_, new_map, 0600));
     QCACHE_TRY(TileMap::format(env_, map_fd_.get(), key_));
     QCACHE_TRY_ASSIGN(map_, TileMap::open(env_, map_fd_.get()));
-    QCACHE_TRY_ASSIGN(data_, open_named(env_, new_data, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    QCACHE_TRY_ASSIGN(data_, begin_named(env_, new_data, 0600));
     QCACHE_TRY(env_.truncate(data_.get(), key_.size_bytes));
     QCACHE_TRY_ASSIGN(const bool leased, try_lease(data_.get()));
     if (!leased) {

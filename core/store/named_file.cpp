@@ -41,6 +41,11 @@ Result<UniqueFd> open_named(Env& env, const std::string& path, int flags, mode_t
               fmt::format("{} is not a regular file, as those of qcache are: move it away", path));
 }
 
+Result<UniqueFd> begin_named(Env& env, const std::string& path, mode_t mode) {
+  QCACHE_TRY(remove_if_there(env, path));
+  return env.open(path, O_RDWR | O_CREAT | O_EXCL, mode);
+}
+
 Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path) {
   QCACHE_TRY_ASSIGN(const auto stat, stat_of_name(env, path));
   return stat.has_value() && stat->is_regular() ? stat : std::nullopt;

@@ -15,6 +15,10 @@ namespace qcache {
 /// As Env::open. What is not a regular file is kNotFound; with O_CREAT kCorrupt, as it is in the way.
 Result<UniqueFd> open_named(Env& env, const std::string& path, int flags, mode_t mode = 0);
 
+/// A new, empty file in the place of whatever has the name (no folder), be it a link or one of several names of a file:
+/// that stays as it is elsewhere.
+Result<UniqueFd> begin_named(Env& env, const std::string& path, mode_t mode);
+
 /// Nothing where there is no such file.
 Result<std::optional<FileStat>> stat_if_there(Env& env, const std::string& path);
 

@@ -297,34 +297,21 @@ Status Store::demote(const std::string& file) {
 }
 
 // Where the complete file has another name, by which somebody keeps it (a copy by hard links) or which it had before,
-// what lies there stays as it is: a copy of `size_bytes` bytes takes the name in the cache directory.
-Status Store::leave_other_names_alone(const std::string& file, uint64_t size_bytes) {
-  constexpr uint64_t kChunk = uint64_t{1} << 20;
+// what lies there stays as it is: an empty file of `size_bytes` bytes takes the name in the cache directory, and its
+// tiles are made again. (Copying them would hold up everybody who waits for the directory lock.) Whether that was so.
+Result<bool> Store::leave_to_other_names(const std::string& file, uint64_t size_bytes) {
   const std::string path = directory_.sealed_path(file);
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, path, O_RDONLY));
   struct ::stat facts {};
   if (::fstat(data.get(), &facts) != 0 || facts.st_nlink <= 1) {
-    return {};
+    return false;
   }
-  const std::string copy_path = directory_.filling_path(file) + ".new";  // a leftover, should we be killed here
-  QCACHE_TRY_ASSIGN(const UniqueFd copy, open_named(env_, copy_path, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
-  Status copied = [&]() -> Status {
-    std::vector<std::byte> chunk(kChunk);
-    for (uint64_t offset = 0; offset < size_bytes;) {
-      const auto wanted = std::span(chunk).first(std::min(kChunk, size_bytes - offset));
-      QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(data.get(), wanted, offset));
-      QCACHE_TRY(env_.write_at(copy.get(), wanted.first(got), offset));
-      offset += got;
-      if (got < wanted.size()) {
-        break;  // it is shorter
-      }
-    }
-    return env_.rename(copy_path, path);
-  }();
-  if (!copied.has_value()) {
-    (void)env_.remove(copy_path);
-  }
-  return copied;
+  const std::string own_path = directory_.filling_path(file) + ".new";  // a leftover, should we be killed here
+  QCACHE_TRY_ASSIGN(const UniqueFd own, begin_named(env_, own_path, kFillingMode));
+  QCACHE_TRY(env_.truncate(own.get(), size_bytes));
+  QCACHE_TRY(env_.rename(own_path, path));
+  spdlog::warn("{} has another name elsewhere, where it stays as it is; it is made again here", path);
+  return true;
 }
 
 // 1. the map is complete on disk, under a temporary name   (a crash: a leftover)
@@ -335,15 +322,15 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   const std::string sealed_path = directory_.sealed_path(record.file);
   const std::string map_path = directory_.map_path(record.file);
   const std::string new_map = map_path + ".new";
-  QCACHE_TRY(leave_other_names_alone(record.file, record.size_bytes));
+  QCACHE_TRY_ASSIGN(const bool emptied, leave_to_other_names(record.file, record.size_bytes));
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(data.get()));
   Status prepared = [&]() -> Status {
-    QCACHE_TRY_ASSIGN(const UniqueFd fd, open_named(env_, new_map, O_RDWR | O_CREAT | O_TRUNC, kFillingMode));
+    QCACHE_TRY_ASSIGN(const UniqueFd fd, begin_named(env_, new_map, kFillingMode));
     QCACHE_TRY(TileMap::format(
         env_, fd.get(), {record.file, record.virtual_path, record.recipe, record.size_bytes, record.tile_count}));
     QCACHE_TRY_ASSIGN(const auto map, TileMap::open(env_, fd.get()));
-    for (uint32_t tile = 0; tile < record.tile_count; ++tile) {
+    for (uint32_t tile = 0; !emptied && tile < record.tile_count; ++tile) {
       QCACHE_TRY(map->mark(tile, {.digest = tiles[tile], .crc = std::nullopt}));
     }
     QCACHE_TRY(write_kept(env_, fd.get(), Kept::of(record)));

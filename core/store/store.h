@@ -182,7 +182,7 @@ class Store {
                                                      std::span<const TensorQuality> quality);
   void undo_rename_locked(const FillingFile& filling, const std::string& sealed_path);
   void abandon(const FillingFile& filling, std::string_view reason);
-  Status leave_other_names_alone(const std::string& file, uint64_t size_bytes);
+  Result<bool> leave_to_other_names(const std::string& file, uint64_t size_bytes);
   Status demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles);
   Result<uint64_t> drop_locked(const std::string& file, std::string_view reason, std::vector<UniqueFd>& held);
   Result<uint64_t> drop_sealed_locked(const std::string& file);

@@ -1,7 +1,6 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <map>
 #include <set>
 #include <string_view>
@@ -15,11 +14,6 @@ namespace qcache {
 namespace {
 
 constexpr std::string_view kMapSuffix = ".map";
-
-// What was read is damaged, or is a folder.
-bool is_no_map(const Error& error) {
-  return error.kind == ErrorKind::kCorrupt || error.sys_errno == EISDIR;
-}
 
 }  // namespace
 
@@ -51,7 +45,8 @@ Result<std::optional<FillingKey>> Store::filling_key(const std::string& file) {
   }
   auto key = TileMap::read_key(env_, fd->get());
   if (!key.has_value()) {
-    return is_no_map(key.error()) ? Result<std::optional<FillingKey>>(std::nullopt) : fail(key.error());
+    return key.error().kind == ErrorKind::kCorrupt ? Result<std::optional<FillingKey>>(std::nullopt)
+                                                   : fail(key.error());
   }
   return std::optional(std::move(*key));
 }
@@ -73,7 +68,7 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
   }
   const auto summary = TileMap::summarize(env_, fd->get());
   if (!summary.has_value()) {
-    if (is_no_map(summary.error())) {
+    if (summary.error().kind == ErrorKind::kCorrupt) {
       return std::optional<CacheEntry>();
     }
     return fail(summary.error());

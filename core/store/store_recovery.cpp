@@ -103,7 +103,7 @@ Result<bool> Store::recover_locked(const std::string& file) {
   }
   const std::string sealed_path = directory_.sealed_path(file);
   QCACHE_TRY_ASSIGN(const auto sealed, stat_if_there(env_, sealed_path));
-  QCACHE_TRY(leave_other_names_alone(file, sealed.has_value() ? sealed->size_bytes : 0));
+  QCACHE_TRY(leave_to_other_names(file, sealed.has_value() ? sealed->size_bytes : 0));
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const UniqueFd map, open_named(env_, map_path, O_RDONLY));
   (void)::futimens(map.get(), nullptr);  // for aging: when it was last used went with the record

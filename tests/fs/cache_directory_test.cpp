@@ -115,8 +115,8 @@ TEST_F(MountCache, TheCacheDirectoryMayBeRemovedWhileInUse) {
 
 // S108: A link or a pipe in the place of a file of the cache directory is none of qcache's, whoever put it there: what
 // a link leads to is neither read nor changed, and nobody waits for a pipe. A file of a model, or the catalog, is made
-// again; in the place of a lock, the log, or a folder it is refused. What has another name elsewhere (a hard link) is
-// never changed.
+// again; in the place of a lock, the log, or a folder it is refused. A complete file of a model that has another name
+// elsewhere (a hard link) is not changed there.
 TEST_F(MountCache, LinksAndPipesInTheCacheDirectoryAreNotFollowed) {
   namespace files = std::filesystem;
   tiled_model().write(model("m"));
@@ -203,8 +203,8 @@ TEST_F(MountCache, LinksAndPipesInTheCacheDirectoryAreNotFollowed) {
 
 // S108: A link or a pipe in the place of a file of the cache directory is none of qcache's, whoever put it there: what
 // a link leads to is neither read nor changed, and nobody waits for a pipe. A file of a model, or the catalog, is made
-// again; in the place of a lock, the log, or a folder it is refused. What has another name elsewhere (a hard link) is
-// never changed.
+// again; in the place of a lock, the log, or a folder it is refused. A complete file of a model that has another name
+// elsewhere (a hard link) is not changed there.
 TEST_F(MountCache, WhatHasAnotherNameElsewhereIsNotChanged) {
   namespace files = std::filesystem;
   tiled_model().write(model("m"));

@@ -117,6 +117,25 @@ TEST(StoreFolders, InThePlaceOfFilesAreLeftAlone) {
   EXPECT_TRUE(store->entries()->empty());
 }
 
+// The fixed names under which a pair is begun may be those of anything: a crash's leftover, or a link of a stranger.
+TEST(StoreFolders, WhatHasTheNamesOfBeginningsIsReplacedAndNotWritten) {
+  const StoreFixture fixture;
+  const auto store = fixture.open();
+  const std::string victim = fixture.path() + "/victim";
+  write_file(victim, "precious");
+  const FillingKey key = StoreFixture::key(0);
+  for (const bool hard : {true, false}) {
+    for (const char* ending : {".new", ".map.new"}) {
+      const std::string name = fixture.path() + "/filling/" + key.file + ending;
+      hard ? std::filesystem::create_hard_link(victim, name) : std::filesystem::create_symlink(victim, name);
+    }
+    ASSERT_THAT(StoreFixture::ensure_sealed(*store, key), is_ok());
+    EXPECT_EQ(read_file(victim), "precious");
+    ASSERT_THAT(store->drop(key.file, "a test"), is_ok());
+  }
+  EXPECT_EQ(StoreFixture::unsoundness(*store), "");
+}
+
 TEST_F(StoreRecoveryTest, WhatWasDamagedMeanwhileIsFoundOut) {
   seal(1);
   const FillingKey key = StoreFixture::key(0);
