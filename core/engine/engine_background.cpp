@@ -18,7 +18,9 @@ namespace {
 constexpr std::chrono::milliseconds kTick{250};
 // How long an unused filling artifact stays open. Short, because its lease keeps other processes' aging away.
 constexpr int64_t kLingerMs = 10'000;
-constexpr int64_t kLargeLingerMs = 0;  // of a file whose plan takes megabytes
+// Of one whose plan takes megabytes. Longer than it takes from finding it to counting as its reader: one that is let go
+// in between would be filled and sealed by nobody.
+constexpr int64_t kLargeLingerMs = 300;
 constexpr std::chrono::seconds kAccessFlushInterval{1};
 constexpr std::chrono::seconds kSpaceCheckInterval{60};
 // How much of a long use is forgotten where this process is killed.

@@ -43,7 +43,7 @@ TEST_F(MountDaemon, BackgroundMountReturnsWhenUsable) {
   EXPECT_EQ(stat_error(mount_point + "/.qcache"), ENOENT);
 }
 
-// S47: The daemon holds no file open that nobody uses. One that is not complete counts as in use for 10 s more.
+// S47: The daemon holds no file open that nobody uses. One that is not complete counts as in use for up to 10 s more.
 TEST_F(MountDaemon, ABackgroundMountKeepsNothingOfItsCallersOpen) {
   small_model().write(model("m"));
   const std::string mount_point = dir() / "mnt";
@@ -273,7 +273,7 @@ TEST_F(MountDaemon, OtherUsersNeedAllowOther) {
   EXPECT_EQ(other.wait(), 0);
 }
 
-// S47: The daemon holds no file open that nobody uses. One that is not complete counts as in use for 10 s more.
+// S47: The daemon holds no file open that nobody uses. One that is not complete counts as in use for up to 10 s more.
 TEST_F(MountDaemon, NoDescriptorIsLeaked) {
   tiled_model(1).write(model("m"));
   small_model().write(model("n"));
