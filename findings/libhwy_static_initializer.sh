@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Loading Debian's Highway (libhwy1 1.0.3-3+deb12u1) costs milliseconds, whether a program calls it or not.
 #
+# Version: Debian 12's libhwy1 1.0.3-3+deb12u1, compared with its libdeflate0 1.14-1.
 # Behaviour: a static initializer of libhwy.so.1 (in its nanobenchmark, the `hwy::platform::TimerResolution()` that perf
 #   shows) runs the timer in a loop when the library is loaded, to learn its resolution.
 # One would guess: a library of SIMD wrappers, of which most is headers, loads as fast as any other of its size; what a

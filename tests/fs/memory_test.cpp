@@ -13,7 +13,17 @@ namespace {
 
 using MountMemory = MountTest;
 
-/// A model of `count` tiny tensors; returns the bytes of its header. Its data are a hole.
+/// A model with this header, whose data are zeros. Returns the bytes of the header.
+uint64_t write_model(const std::string& folder, const std::string& header, uint64_t data_bytes) {
+  make_directories(folder);
+  const std::string file = folder + "/model.safetensors";
+  write_file(file, safetensors_file(header));
+  std::filesystem::resize_file(file, 8 + header.size() + data_bytes);
+  write_file(folder + "/config.json", R"({"model_type":"qwen2","torch_dtype":"bfloat16"})");
+  return header.size();
+}
+
+/// `count` tiny tensors. Returns the bytes of the header.
 uint64_t write_many_tensors(const std::string& folder, size_t count, uint64_t rows, uint64_t columns) {
   std::string header = "{";
   const uint64_t bytes = rows * columns * 2;
@@ -22,29 +32,18 @@ uint64_t write_many_tensors(const std::string& folder, size_t count, uint64_t ro
                           R"("data_offsets":[{},{}]}})",
                           i == 0 ? "" : ",", i, rows, columns, i * bytes, (i + 1) * bytes);
   }
-  header += '}';
-  const std::string file = folder + "/model.safetensors";
-  write_file(file, safetensors_file(header));
-  std::filesystem::resize_file(file, 8 + header.size() + count * bytes);
-  write_file(folder + "/config.json", R"({"model_type":"qwen2","torch_dtype":"bfloat16"})");
-  return header.size();
+  return write_model(folder, header + '}', count * bytes);
 }
 
 /// `count` tensors with names of `name_bytes` bytes and more. Returns the bytes of the header.
 uint64_t write_long_names(const std::string& folder, size_t count, size_t name_bytes) {
-  make_directories(folder);
   constexpr uint64_t kBytes = 64;
   std::string header = "{";
   for (size_t i = 0; i < count; ++i) {
     header += fmt::format(R"({}"model.layers.{}.{}.weight":{{"dtype":"BF16","shape":[1,32],"data_offsets":[{},{}]}})",
                           i == 0 ? "" : ",", i, std::string(name_bytes, 'a'), i * kBytes, (i + 1) * kBytes);
   }
-  header += '}';
-  const std::string file = folder + "/model.safetensors";
-  write_file(file, safetensors_file(header));
-  std::filesystem::resize_file(file, 8 + header.size() + count * kBytes);
-  write_file(folder + "/config.json", R"({"model_type":"qwen2","torch_dtype":"bfloat16"})");
-  return header.size();
+  return write_model(folder, header + '}', count * kBytes);
 }
 
 /// Calls `work`; the most memory, in bytes, that the daemon had of its own until it returned.
