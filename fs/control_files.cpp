@@ -86,7 +86,9 @@ std::string ControlFiles::status() const {
   for (const Counter& counter : counters(engine_)) {
     out += fmt::format("  \"{}\": {:>20},\n", counter.name, counter.value);
   }
-  out += fmt::format("  \"passthrough\": {:>5}\n}}\n", passthrough_.load());
+  const PassthroughState passthrough = passthrough_;
+  out += fmt::format("  \"passthrough_state\": {:>15},\n", quoted(std::string(to_string(passthrough))));
+  out += fmt::format("  \"passthrough\": {:>5}\n}}\n", passthrough == PassthroughState::kWorks);
   return out;
 }
 

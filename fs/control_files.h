@@ -8,6 +8,7 @@
 
 #include "core/engine/engine.h"
 #include "fs/node.h"
+#include "fs/passthrough.h"
 
 namespace qcache {
 
@@ -23,8 +24,8 @@ class ControlFiles {
   [[nodiscard]] std::string render(NodeKind kind) const;
   [[nodiscard]] int64_t started_ns() const { return started_ns_; }
 
-  /// Whether sealed files are handed to the kernel; set by the session when it knows.
-  void set_passthrough(bool on) { passthrough_ = on; }
+  /// Whether complete cached files are handed to the kernel; set by Operations when it knows more.
+  void set_passthrough(PassthroughState state) { passthrough_ = state; }
 
  private:
   [[nodiscard]] std::string status() const;
@@ -34,7 +35,7 @@ class ControlFiles {
   Engine& engine_;
   const std::string mount_point_;
   const int64_t started_ns_;
-  std::atomic<bool> passthrough_{false};
+  std::atomic<PassthroughState> passthrough_{PassthroughState::kUntried};
 };
 
 }  // namespace qcache

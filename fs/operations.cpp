@@ -113,7 +113,7 @@ void Operations::init(fuse_conn_info* connection) {
         timeout);
   }
   passthrough_.negotiate(connection);
-  control_.set_passthrough(passthrough_.enabled());
+  control_.set_passthrough(passthrough_.state());
 #ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
   // Without it a shared mapping of a file being made fails with ENODEV, and loaders map.
 #if QCACHE_HAS_PASSTHROUGH
@@ -335,8 +335,8 @@ Status Operations::open_file(uint64_t id, const Node& node, Handle& handle, fuse
   if (node.kind == NodeKind::kCompanion) {
     QCACHE_TRY_ASSIGN(SourceFile source, tree_.open_companion(node));
     QCACHE_TRY(hand_to_kernel(id, source.fd(), source.stat().device, handle, fi));
-    if (!passthrough_.enabled()) {
-      control_.set_passthrough(false);
+    if (passthrough_.state() != PassthroughState::kUntried) {
+      control_.set_passthrough(passthrough_.state());
     }
     handle.source.emplace(std::move(source));
     return {};
@@ -375,7 +375,7 @@ Status Operations::open_artifact(uint64_t id, const Node& node, Handle& handle, 
   } else {
     QCACHE_TRY_ASSIGN(const FileStat stat, engine_.store().env().stat(opened->sealed_fd()));
     const Status handed = hand_to_kernel(id, opened->sealed_fd(), stat.device, handle, fi);
-    control_.set_passthrough(passthrough_.works_on(stat.device));
+    control_.set_passthrough(passthrough_.state_on(stat.device));
     QCACHE_TRY(handed);
   }
   handle.artifact.emplace(std::move(opened));

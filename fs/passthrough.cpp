@@ -23,8 +23,32 @@ constexpr int64_t kRetryNs = 60'000'000'000;
 
 }  // namespace
 
+std::string_view to_string(PassthroughState state) {
+  switch (state) {
+    case PassthroughState::kOff:
+      return "off";
+    case PassthroughState::kUnsupported:
+      return "unsupported";
+    case PassthroughState::kUntried:
+      return "untried";
+    case PassthroughState::kWorks:
+      return "works";
+    case PassthroughState::kNotPermitted:
+      return "not-permitted";
+    case PassthroughState::kRefused:
+      return "refused";
+  }
+  return "";
+}
+
+Passthrough::Passthrough(bool wanted, Env& env)
+    : env_(env),
+      state_(!wanted                       ? PassthroughState::kOff
+             : QCACHE_HAS_PASSTHROUGH == 0 ? PassthroughState::kUnsupported
+                                           : PassthroughState::kUntried) {}
+
 void Passthrough::negotiate([[maybe_unused]] fuse_conn_info* connection) {
-  if (!enabled_) {
+  if (!enabled()) {
     return;
   }
 #if QCACHE_HAS_PASSTHROUGH
@@ -34,7 +58,7 @@ void Passthrough::negotiate([[maybe_unused]] fuse_conn_info* connection) {
   }
 #endif
   spdlog::warn("this kernel has no FUSE passthrough (Linux 6.9 has): sealed files are served through the page cache");
-  enabled_ = false;
+  state_ = PassthroughState::kUnsupported;
 }
 
 Passthrough::Hold Passthrough::open(uint64_t node_id, int fd, uint64_t device) {
@@ -48,7 +72,7 @@ Passthrough::Hold Passthrough::open(uint64_t node_id, int fd, uint64_t device) {
 }
 
 Passthrough::Opened Passthrough::first_open(int fd, uint64_t device) {
-  if (!enabled_) {
+  if (!enabled()) {
     return {};
   }
   const auto refused = refused_until_.find(device);
@@ -59,13 +83,14 @@ Passthrough::Opened Passthrough::first_open(int fd, uint64_t device) {
   const int32_t id = open_backing(fd);
   if (id > 0) {
     refused_until_.erase(device);
+    taken_.insert(device);
     return Opened{SealedMode::kPassthrough, id};
   }
   const std::string reason = std::generic_category().message(-id);
   if (id == -EPERM) {
     spdlog::warn("the kernel refuses passthrough ({}): sealed files are served through the page cache from now on",
                  reason);
-    enabled_ = false;
+    state_ = PassthroughState::kNotPermitted;
   } else {
     if (refused == refused_until_.end()) {
       spdlog::warn("the kernel refuses passthrough for a filesystem ({}): its files are served through the page cache",
@@ -88,9 +113,14 @@ void Passthrough::release(uint64_t node_id) {
   entries_.erase(entry);
 }
 
-bool Passthrough::works_on(uint64_t device) const {
+PassthroughState Passthrough::state_on(uint64_t device) const {
   const MutexLock lock(mutex_);
-  return enabled_ && !refused_until_.contains(device);
+  if (!enabled()) {
+    return state_;
+  }
+  return refused_until_.contains(device) ? PassthroughState::kRefused
+         : taken_.contains(device)       ? PassthroughState::kWorks
+                                         : PassthroughState::kUntried;
 }
 
 int32_t Passthrough::open_backing(int fd) {

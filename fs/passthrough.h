@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "core/base/env.h"
@@ -10,6 +12,18 @@
 #include "fs/fuse_api.h"
 
 namespace qcache {
+
+/// Whether complete files are handed to the kernel, as far as is known by now.
+enum class PassthroughState : uint8_t {
+  kOff,           ///< nobody wants it
+  kUnsupported,   ///< by this kernel, or the libfuse that qcache was built with
+  kUntried,       ///< no complete file was opened yet
+  kWorks,         ///< the kernel has taken one
+  kNotPermitted,  ///< it takes none from a process without CAP_SYS_ADMIN
+  kRefused,       ///< it takes none of this filesystem
+};
+/// "off", "unsupported", "untried", "works", "not-permitted", "refused".
+[[nodiscard]] std::string_view to_string(PassthroughState state);
 
 /// How the kernel serves an open sealed file.
 enum class SealedMode : uint8_t {
@@ -56,7 +70,7 @@ class Passthrough {
     Opened opened_;
   };
 
-  Passthrough(bool wanted, Env& env) : env_(env), enabled_(wanted && QCACHE_HAS_PASSTHROUGH != 0) {}
+  Passthrough(bool wanted, Env& env);
   virtual ~Passthrough() = default;
   Passthrough(const Passthrough&) = delete;
   Passthrough& operator=(const Passthrough&) = delete;
@@ -73,9 +87,9 @@ class Passthrough {
   /// `device`.
   Hold open(uint64_t node_id, int fd, uint64_t device) QCACHE_EXCLUDES(mutex_);
 
-  [[nodiscard]] bool enabled() const { return enabled_; }
-  /// Whether files of a filesystem are handed over, as far as is known.
-  [[nodiscard]] bool works_on(uint64_t device) const QCACHE_EXCLUDES(mutex_);
+  /// For no filesystem, or for the one with number `device`.
+  [[nodiscard]] PassthroughState state() const { return state_; }
+  [[nodiscard]] PassthroughState state_on(uint64_t device) const QCACHE_EXCLUDES(mutex_);
 
  protected:
   /// The two calls of the kernel; tests have others. open_backing() returns an id above 0, or a negative errno.
@@ -90,13 +104,16 @@ class Passthrough {
   Opened first_open(int fd, uint64_t device) QCACHE_REQUIRES(mutex_);
   void release(uint64_t node_id) QCACHE_EXCLUDES(mutex_);
 
+  [[nodiscard]] bool enabled() const { return state_ == PassthroughState::kUntried; }
+
   Env& env_;
-  std::atomic<bool> enabled_;
+  std::atomic<PassthroughState> state_;  // kUntried while files are offered at all
   std::atomic<int> session_fd_{-1};
   // Held during the two ioctls: two first opens of a node must not make two ids. They do not block.
   mutable Mutex mutex_;
   std::unordered_map<uint64_t, Entry> entries_ QCACHE_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, int64_t> refused_until_ QCACHE_GUARDED_BY(mutex_);  // by device; monotonic
+  std::unordered_set<uint64_t> taken_ QCACHE_GUARDED_BY(mutex_);  // devices of which the kernel has taken a file
 };
 
 }  // namespace qcache

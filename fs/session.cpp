@@ -244,6 +244,29 @@ Result<UniqueFd> claim(Env& env, const std::string& mount_point) {
   return folder;
 }
 
+// What a mount would hide is seldom meant to be hidden. An automount point is there to be mounted on.
+Status refuse_to_hide(Env& env, const MountOptions& options, const MountPoint& point) {
+  if (options.over) {
+    return {};
+  }
+  if (point.mounted_here && point.mount.type != "autofs") {
+    return fail(ErrorKind::kBusy, fmt::format("{} is mounted on {} already: choose another mount point, or use --over "
+                                              "to cover it",
+                                              point.mount.type, point.path));
+  }
+  if (options.nonempty || point.mounted_here) {
+    return {};
+  }
+  const auto names = env.list(point.path);
+  if (names && !names->empty()) {
+    return not_mounted(
+        fmt::format("the mount point {} is not empty, and what is in it would be hidden: choose an empty "
+                    "folder, or use --over",
+                    point.path));
+  }
+  return {};
+}
+
 // What is there, where that may be mounted on.
 Result<MountPoint> refuse_second_mount(Env& env, const MountOptions& options) {
   for (;;) {
@@ -318,6 +341,7 @@ Result<UniqueFd> prepare_mount_point(Env& env, MountOptions& options) {
                       options.engine.cache_directory, root));
     }
   }
+  QCACHE_TRY(refuse_to_hide(env, options, point));
   QCACHE_TRY_ASSIGN(UniqueFd claimed, claim(env, options.mount_point));
   QCACHE_TRY(refuse_second_mount(env, options));  // nobody was quicker
   return claimed;
@@ -368,6 +392,24 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
     return fail(system_error(EBUSY, path));
   }
   return not_mounted("cannot unmount " + path + ": " + one_line(ended->said));
+}
+
+// Whether the mount answers. A process of its own asks, which holds nothing of ours: were this one killed while a
+// thread of it waits for its own answer, that thread would wait for ever, and with it the kernel's end of the mount.
+bool answers(const std::string& mount_point, const OwnMount& own) {
+  const std::string name = mount_point + "/.qcache";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // Only what is safe after a fork from a thread among others.
+    constexpr unsigned kAll = ~0U;
+    ::close_range(0, kAll, 0);
+    struct ::stat found {};
+    ::_exit(::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev) ? 0 : 1);
+  }
+  int status = 1;
+  while (child > 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return child > 0 && status == 0;
 }
 
 /// Tells when the mount can be used, from a thread of its own, as the mount has to answer first.
@@ -518,7 +560,11 @@ Status run_loop(Env& env, fuse_session* session, const OwnMount& mount, const En
 }  // namespace
 
 Status unmount(Env& env, const std::string& mount_point, bool lazy) {
-  QCACHE_TRY_ASSIGN(const MountPoint point, look_at_mount_point(env, mount_point));
+  const auto looked = look_at_mount_point(env, mount_point);
+  if (!looked) {
+    return fail(looked.error().with_context("there is no qcache mount on " + mount_point));
+  }
+  const MountPoint& point = *looked;
   if (!point.is_qcache()) {
     const std::string what =
         point.mounted_here
@@ -592,8 +638,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<vo
   operations.connect(fuse_session_fd(session.get()));
   std::optional<Announcer> announcer(std::in_place, [&] {
     // It can be used when it has answered, and the kernel may refuse what was agreed on until then.
-    const auto name = env.stat(resolved.mount_point + "/.qcache");
-    if (name && own.holds_device(name->device)) {
+    if (answers(resolved.mount_point, own)) {
       spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
       on_ready();
     }

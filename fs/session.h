@@ -15,7 +15,8 @@ struct MountOptions {
   bool passthrough = true;  ///< where the kernel and libfuse can
   bool allow_other = false;
   bool debug = false;     ///< log every request to standard error
-  bool over = false;      ///< mount also where a qcache mount is already, and cover it
+  bool over = false;      ///< mount also where something is mounted already, and cover it
+  bool nonempty = false;  ///< mount also on a folder that is not empty, and hide what is in it
   unsigned max_read = 0;  ///< how many bytes one read request may ask for; 0: what the kernel wants
   /// Told to end, for how long to serve programs that depend on this process for the files that they have open.
   std::chrono::seconds linger{60};
@@ -30,7 +31,7 @@ struct MountOptions {
 /// opened here.
 ///
 /// Fails with one sentence, before `on_ready` where the mount cannot be made, and after it where it ends in any other
-/// way than those above. Errors of the cache directory keep their kinds; kBusy: a qcache mount is there already;
+/// way than those above. Errors of the cache directory keep their kinds; kBusy: something is mounted there already;
 /// kInvalidArgument: the options; all else is kIo.
 Status serve_mount(Env& env, const MountOptions& options, const std::function<void()>& on_ready);
 

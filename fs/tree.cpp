@@ -326,8 +326,8 @@ Result<std::string> Tree::generated_text(const Node& node) const {
 }
 
 Result<ResolvedNode> Tree::lookup_artifact(const ArtifactName& artifact) const {
-  Node node{NodeKind::kArtifact, artifact.virtual_path(), {}, artifact};
-  QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(node.artifact));
+  QCACHE_TRY_ASSIGN(const ArtifactInfo info, engine_.describe(artifact));
+  Node node{NodeKind::kArtifact, info.name.virtual_path(), {}, info.name};
   node.recipe = info.recipe;
   node.sealed = info.record.has_value();
   node.size_bytes = info.size_bytes;

@@ -15,19 +15,25 @@ namespace {
 // What follows the rank.
 constexpr std::string_view kWeightsPath = "/model.safetensors";
 constexpr std::string_view kAdapterPath = "/lora/adapter_model.safetensors";
+constexpr std::string_view kPipelineWeights = "/diffusion_pytorch_model.safetensors";  // after the component
+constexpr std::string_view kPipelineAdapterPath = "/lora/pytorch_lora_weights.safetensors";
 
 }  // namespace
 
 std::string ArtifactName::virtual_path() const {
+  const auto in_folder = [this](std::string_view below) {
+    return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, below);
+  };
   switch (kind) {
     case ArtifactKind::kSafetensors:
-      return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, kWeightsPath);
+      return in_folder(component.empty() ? std::string(kWeightsPath)
+                                         : fmt::format("/{}{}", component, kPipelineWeights));
     case ArtifactKind::kAdapter:
-      return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, kAdapterPath);
+      return in_folder(component.empty() ? kAdapterPath : kPipelineAdapterPath);
     case ArtifactKind::kCheckpoint:
       break;
   }
-  return fmt::format("{}/{}/{}.bin", model, scheme->name(), rank);
+  return in_folder(".bin");
 }
 
 std::string_view extension_of(ArtifactKind kind) {
@@ -52,21 +58,33 @@ std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
   ArtifactPath out;
   out.model = path.substr(0, model_end);
   out.dtype = path.substr(model_end + 1, dtype_end - model_end - 1);
-  std::string_view file = path.substr(dtype_end + 1);
-  std::optional<uint32_t> rank = rank_of_file_name(file);
-  for (const auto& [kind, suffix] :
-       {std::pair(ArtifactKind::kAdapter, kAdapterPath), std::pair(ArtifactKind::kSafetensors, kWeightsPath)}) {
-    if (file.ends_with(suffix)) {
-      rank = parse_rank(file.substr(0, file.size() - suffix.size()));
-      out.kind = kind;
-      break;
-    }
-  }
-  if (!rank) {
+  const std::optional<ArtifactFile> file = parse_artifact_file(path.substr(dtype_end + 1));
+  if (!file) {
     return std::nullopt;
   }
-  out.rank = *rank;
+  out.rank = file->rank;
+  out.kind = file->kind;
   return out;
+}
+
+std::optional<ArtifactFile> parse_artifact_file(std::string_view path) {
+  const auto of_kind = [](std::optional<uint32_t> rank, ArtifactKind kind) {
+    return rank ? std::optional(ArtifactFile{*rank, kind}) : std::nullopt;
+  };
+  const size_t slash = path.find('/');
+  if (slash == std::string_view::npos) {
+    return of_kind(rank_of_file_name(path), ArtifactKind::kCheckpoint);
+  }
+  const std::string_view below = path.substr(slash);
+  const std::optional<uint32_t> rank = parse_rank(path.substr(0, slash));
+  if (below == kAdapterPath || below == kPipelineAdapterPath) {
+    return of_kind(rank, ArtifactKind::kAdapter);
+  }
+  const bool in_component = below.ends_with(kPipelineWeights) && below.find('/', 1) == below.rfind('/');
+  if (below == kWeightsPath || in_component) {
+    return of_kind(rank, ArtifactKind::kSafetensors);
+  }
+  return std::nullopt;
 }
 
 std::optional<uint32_t> rank_of_file_name(std::string_view name) {

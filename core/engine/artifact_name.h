@@ -27,9 +27,12 @@ struct ArtifactName {
   const Scheme* scheme = nullptr;
   uint32_t rank = 0;  ///< 0 for kSafetensors, above 0 for kAdapter
   ArtifactKind kind = ArtifactKind::kCheckpoint;
+  std::string component{};  ///< where the model is a pipeline, its subfolder with the weights; names the file only
 
   /// `<model>/<dtype>/<rank>.bin`, `<model>/<dtype>/0/model.safetensors` or
-  /// `<model>/<dtype>/<rank>/lora/adapter_model.safetensors`.
+  /// `<model>/<dtype>/<rank>/lora/adapter_model.safetensors`; of a pipeline
+  /// `<model>/<dtype>/0/<component>/diffusion_pytorch_model.safetensors` and
+  /// `<model>/<dtype>/<rank>/lora/pytorch_lora_weights.safetensors`.
   [[nodiscard]] std::string virtual_path() const;
 };
 
@@ -41,6 +44,13 @@ struct ArtifactPath {
   ArtifactKind kind = ArtifactKind::kCheckpoint;
 };
 [[nodiscard]] std::optional<ArtifactPath> parse_artifact_path(std::string_view path);
+
+/// Which file of a model and dtype `path` names, as an ArtifactName::virtual_path() does after `<model>/<dtype>/`.
+struct ArtifactFile {
+  uint32_t rank = 0;
+  ArtifactKind kind = ArtifactKind::kCheckpoint;
+};
+[[nodiscard]] std::optional<ArtifactFile> parse_artifact_file(std::string_view path);
 
 /// A decimal rank without leading zeros, below 2^31. None for anything else.
 [[nodiscard]] std::optional<uint32_t> parse_rank(std::string_view digits);

@@ -207,6 +207,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   }
   ArtifactInfo info;
   info.name = name;
+  info.name.component = source->component;
   info.model_path = source->path;
   info.source = source;
   info.file = base_file_name_of(name, source->path);
@@ -450,14 +451,16 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
   // first's artifact below and drops its own, which shares the same files.
   QCACHE_TRY_ASSIGN(std::shared_ptr<const LayoutPlan> plan, plans_.plan(name, model, recipe));
   QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> reader, SourceReader::open(env_, model, stats_));
-  const FillingKey key{base, name.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
+  ArtifactName shown = name;
+  shown.component = model->component;
+  const FillingKey key{base, shown.virtual_path(), recipe, plan->size_bytes(), plan->tile_count()};
   QCACHE_TRY_ASSIGN(std::shared_ptr<FillingFile> pair, store_->open_filling(key));
   if (!pair) {
     return std::shared_ptr<FillingArtifact>();
   }
   FillingObserver& observer = *this;
-  auto fresh = std::make_shared<FillingArtifact>(name, std::move(plan), std::move(reader), std::move(pair), env_,
-                                                 workshop_, stats_, observer);
+  auto fresh = std::make_shared<FillingArtifact>(std::move(shown), std::move(plan), std::move(reader), std::move(pair),
+                                                 env_, workshop_, stats_, observer);
   if (name.rank > 0) {
     forget_cached_ranks();
   }

@@ -221,6 +221,8 @@ class Engine final : private FillingObserver {
   };
   [[nodiscard]] std::vector<CachedRank> ranks_in_cache() QCACHE_EXCLUDES(mutex_);
   void check_free_space();
+  // Drops what is over the size limit while files are made, instead of when aging is next due.
+  void keep_to_size();
 
   Env& env_;
   const EngineOptions options_;
@@ -241,7 +243,8 @@ class Engine final : private FillingObserver {
   std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
   // Those that another process was sealing when it was their turn.
   std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
-  bool low_space_ = false;  // maintenance thread only
+  bool low_space_ = false;           // maintenance thread only
+  uint64_t made_at_size_check_ = 0;  // likewise
   // What cached_ranks() has found, and until when that holds.
   std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
   uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;

@@ -109,6 +109,7 @@ void Engine::run_maintenance() {
       if (now >= next_flush || open_files_.urgent()) {
         next_flush = now + kAccessFlushInterval;
         flush_accesses();
+        keep_to_size();
       }
       if (now >= next_space_check) {
         next_space_check = now + kSpaceCheckInterval;
@@ -190,6 +191,21 @@ void Engine::flush_accesses() {
   }
   if (const Status touched = store_->catalog().touch(uses.updates); !touched) {
     errors_.add("catalog", touched.error().with_context("cannot record accesses"), env_.now_ns());
+  }
+}
+
+void Engine::keep_to_size() {
+  const uint64_t made = stats_.bytes_quantized.load(std::memory_order_relaxed);
+  if (!options_.aging.max_bytes || options_.aging_interval.count() == 0 || made == made_at_size_check_) {
+    return;
+  }
+  made_at_size_check_ = made;
+  const auto totals = store_->totals();
+  if (!totals || totals->disk_bytes <= *options_.aging.max_bytes) {
+    return;
+  }
+  if (const auto report = age(); !report) {
+    errors_.add("aging", report.error(), env_.now_ns());
   }
 }
 

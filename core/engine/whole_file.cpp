@@ -86,8 +86,9 @@ Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& na
 
 }  // namespace
 
-Result<Record> make_whole_file(Store& store, const ArtifactName& name, const std::shared_ptr<const SourceModel>& model,
+Result<Record> make_whole_file(Store& store, ArtifactName name, const std::shared_ptr<const SourceModel>& model,
                                const OpenSource& open_source) {
+  name.component = model->component;
   const Sha256Digest recipe = recipe_of(name, *model);
   PlanCache plans;
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const LayoutPlan> plan, plans.plan(name, model, recipe));

@@ -20,7 +20,7 @@ using OpenSource = std::function<Result<std::unique_ptr<SourceReader>>(Stats& st
 /// they do among each other. For programs without an Engine. REQUIRES: the model's identity is settled.
 ///
 /// Fails as a read of the file in a mount does; what was made by then stays, and the next call goes on from there.
-Result<Record> make_whole_file(Store& store, const ArtifactName& name, const std::shared_ptr<const SourceModel>& model,
+Result<Record> make_whole_file(Store& store, ArtifactName name, const std::shared_ptr<const SourceModel>& model,
                                const OpenSource& open_source);
 
 }  // namespace qcache

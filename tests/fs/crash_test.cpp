@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/base/mount_info.h"
 #include "tests/fs/mount_test.h"
 
 namespace qcache {
@@ -148,6 +149,29 @@ TEST_F(MountCrash, TheNextMountClearsTheDeadOne) {
     fs.restart();
     EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
     EXPECT_NE(fs.log().find("cleared a dead mount"), std::string::npos);
+  }
+}
+
+// S111: A daemon that is killed at any moment ends at once, also while it mounts.
+TEST_F(MountCrash, ADaemonThatIsKilledWhileItMountsEnds) {
+  small_model().write(model("m"));
+  make_directories(dir() / "place");
+  const auto is_mounted = [&] {
+    return read_mount_info(Env::posix()).value_or("").find(' ' + (dir() / "place") + ' ') != std::string::npos;
+  };
+  constexpr int kRounds = 60;
+  for (int round = 0; round < kRounds; ++round) {
+    Child daemon([&] {
+      const std::string place = dir() / "place";
+      ::execl(MountedFs::program().c_str(), "qcache", "mount", "-f", "--log-level", "off", "--cache-dir",
+              cache().c_str(), models().c_str(), place.c_str(), nullptr);
+      return 99;
+    });
+    ASSERT_TRUE(eventually(is_mounted));
+    std::this_thread::sleep_for(std::chrono::microseconds(50 * (round % 20)));
+    daemon.signal(SIGKILL);
+    ASSERT_EQ(daemon.wait_for(10), 128 + SIGKILL) << "round " << round;
+    ASSERT_EQ(run_program({MountedFs::program(), "unmount", dir() / "place"}), 0);
   }
 }
 

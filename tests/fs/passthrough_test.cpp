@@ -72,9 +72,10 @@ TEST_F(PassthroughTest, ARefusedFilesystemIsTriedAgainAfterAMinuteAndOthersAtOnc
   {
     const Passthrough::Hold held = passthrough_.open(1, 100, kOverlay);
     EXPECT_EQ(held.opened().mode, SealedMode::kPageCache);
-    EXPECT_FALSE(passthrough_.works_on(kOverlay));
-    EXPECT_TRUE(passthrough_.works_on(kCache));
+    EXPECT_EQ(passthrough_.state_on(kOverlay), PassthroughState::kRefused);
+    EXPECT_EQ(passthrough_.state_on(kCache), PassthroughState::kUntried);
     EXPECT_EQ(passthrough_.open(2, 101, kCache).opened().mode, SealedMode::kPassthrough);
+    EXPECT_EQ(passthrough_.state_on(kCache), PassthroughState::kWorks);
     EXPECT_EQ(passthrough_.open(3, 102, kOverlay).opened().mode, SealedMode::kPageCache);
     env_.advance(61'000'000'000);
     EXPECT_EQ(passthrough_.open(1, 103, kOverlay).opened().mode, SealedMode::kPageCache)
@@ -82,7 +83,7 @@ TEST_F(PassthroughTest, ARefusedFilesystemIsTriedAgainAfterAMinuteAndOthersAtOnc
   }
   EXPECT_EQ(passthrough_.offered, (std::vector<int>{100, 101}));
   EXPECT_EQ(passthrough_.open(1, 104, kOverlay).opened().mode, SealedMode::kPassthrough);
-  EXPECT_TRUE(passthrough_.works_on(kOverlay));
+  EXPECT_EQ(passthrough_.state_on(kOverlay), PassthroughState::kWorks);
 }
 
 TEST_F(PassthroughTest, WithoutThePrivilegeNothingIsOfferedAgain) {
@@ -91,8 +92,8 @@ TEST_F(PassthroughTest, WithoutThePrivilegeNothingIsOfferedAgain) {
   env_.advance(3'600'000'000'000);
   EXPECT_EQ(passthrough_.open(1, 100, kCache).opened().mode, SealedMode::kPageCache);
   EXPECT_EQ(passthrough_.offered, std::vector<int>{100});
-  EXPECT_FALSE(passthrough_.enabled());
-  EXPECT_FALSE(passthrough_.works_on(kCache));
+  EXPECT_EQ(passthrough_.state(), PassthroughState::kNotPermitted);
+  EXPECT_EQ(passthrough_.state_on(kCache), PassthroughState::kNotPermitted);
 }
 
 }  // namespace
