@@ -2,6 +2,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <ostream>
+#include <system_error>
+
+#include <fmt/format.h>
+
+#include "tools/command.h"
+#include "tools/human_text.h"
 
 namespace qcache {
 namespace {
@@ -11,29 +19,61 @@ bool environment_chooses() {
   return value != nullptr && *value != '\0';
 }
 
-std::string chosen(const std::string& option, const std::vector<RunningMount>& mounts) {
-  if (!option.empty()) {
-    return option;
+std::string where_in_use(const RunningMount& mount) {
+  return fmt::format("{} ({})", printable(mount.cache_directory), printable(mount.mount_point));
+}
+
+// Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
+std::vector<RunningMount> own_mounts(const Mounts& mounts) {
+  std::vector<RunningMount> own = mounts.running;
+  std::erase_if(own, [](const RunningMount& mount) { return !mount.own; });
+  return own;
+}
+
+void tell_of_another(CommandContext& context, const std::string& directory, const std::vector<RunningMount>& others) {
+  const bool is_in_use = std::any_of(others.begin(), others.end(), [&](const RunningMount& mount) {
+    return is_same_folder(mount.cache_directory, directory);
+  });
+  if (!others.empty() && !is_in_use) {
+    context.err << fmt::format("qcache: this is about {}; a running mount uses {}, which --cache-dir chooses\n",
+                               printable(directory), where_in_use(others[0]));
   }
-  if (!environment_chooses()) {
-    // Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
-    const auto own = std::find_if(mounts.begin(), mounts.end(), [](const RunningMount& mount) { return mount.own; });
-    const bool agreed = own != mounts.end() && std::all_of(own, mounts.end(), [&](const RunningMount& mount) {
-                          return !mount.own || mount.cache_directory == own->cache_directory;
-                        });
-    if (agreed) {
-      return own->cache_directory;
-    }
-  }
-  return default_cache_directory();
 }
 
 }  // namespace
 
-Result<std::string> choose_cache_directory(const std::string& option, const Mounts& mounts) {
-  std::string directory = chosen(option, mounts.running);
-  QCACHE_TRY(refuse_silent_mount(directory, mounts));
-  return directory;
+bool is_same_folder(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return a == b || std::filesystem::weakly_canonical(a, ignored) == std::filesystem::weakly_canonical(b, ignored);
+}
+
+Result<std::string> choose_cache_directory(CommandContext& context, const std::string& option, const Mounts& mounts) {
+  std::string directory = option;
+  const std::vector<RunningMount> own = own_mounts(mounts);
+  if (!option.empty()) {
+    QCACHE_TRY(refuse_unusable_mount(directory, mounts));
+    return directory;
+  }
+  if (environment_chooses() || own.empty()) {
+    directory = default_cache_directory();
+    QCACHE_TRY(refuse_unusable_mount(directory, mounts));
+    if (environment_chooses() || context.env.stat(directory)) {
+      tell_of_another(context, directory, own);
+    } else {
+      tell_of_another(context, directory, mounts.running);  // what root has mounted for everybody may be meant
+    }
+    return directory;
+  }
+  const auto other = std::find_if(own.begin(), own.end(), [&](const RunningMount& mount) {
+    return mount.cache_directory != own[0].cache_directory;
+  });
+  if (other != own.end()) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("your mounts use several cache directories, {} and {}: say which with --cache-dir",
+                            where_in_use(own[0]), where_in_use(*other)));
+  }
+  QCACHE_TRY(refuse_unusable_mount(own[0].cache_directory, mounts));
+  return own[0].cache_directory;
 }
 
 Result<std::shared_ptr<Store>> open_needed_cache(Env& env, const std::string& directory) {

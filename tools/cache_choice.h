@@ -8,9 +8,15 @@
 
 namespace qcache {
 
-/// The cache directory that a command means: `option` (--cache-dir), else $QWEN_CACHE, else the one that this user's
-/// running mounts use if that is one, else the default. kBusy where it lies in a silent mount.
-Result<std::string> choose_cache_directory(const std::string& option, const Mounts& mounts);
+struct CommandContext;
+
+/// The cache directory that a command means which names nothing: `option` (--cache-dir), else $QWEN_CACHE, else the one
+/// that all running mounts of this user use, else the default. Says so on standard error where the running mounts use
+/// another. kInvalidArgument where this user's mounts use several; fails as refuse_unusable_mount().
+Result<std::string> choose_cache_directory(CommandContext& context, const std::string& option, const Mounts& mounts);
+
+/// Whether both texts lead to one folder, be it there or not.
+[[nodiscard]] bool is_same_folder(const std::string& a, const std::string& b);
 
 /// Opens a cache directory; kNotFound where there is none, with a sentence that says how to choose another.
 Result<std::shared_ptr<Store>> open_cache(Env& env, const std::string& directory);

@@ -12,73 +12,14 @@
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/command.h"
+#include "tools/confirm.h"
 #include "tools/human_text.h"
 #include "tools/interrupt_watch.h"
-#include "tools/named_files.h"
 #include "tools/progress_bar.h"
-#include "tools/table_printer.h"
+#include "tools/surroundings.h"
 
 namespace qcache {
 namespace {
-
-// --- ls
-
-struct ListWords {
-  std::string cache_dir;
-  bool json = false;
-};
-
-void print_list(std::ostream& out, const std::string& directory, const std::vector<CacheEntry>& entries,
-                int64_t now_ns) {
-  out << printable(directory) << '\n';
-  TablePrinter table(
-      {{"PATH"}, {"STATE"}, {"SIZE", true}, {"ON DISK", true}, {"ACCESSED"}, {"HITS", true}, {"PINNED"}});
-  uint64_t disk_bytes = 0;
-  for (const CacheEntry& entry : entries) {
-    const Record& record = entry.record;
-    disk_bytes += entry.disk_bytes;
-    table.add_row({label_of(entry), state_text(entry), format_size(record.size_bytes), format_size(entry.disk_bytes),
-                   format_ago(record.accessed_ns, now_ns), entry.sealed ? fmt::format("{}", record.hits) : "-",
-                   record.pinned ? "yes" : "-"});
-  }
-  if (!entries.empty()) {
-    table.print(out);
-  }
-  fmt::print(out, "{}, {} on disk\n", count_of(entries.size(), "file"), format_size(disk_bytes));
-}
-
-Result<ExitCode> list(CommandContext& context, const ListWords& words) {
-  QCACHE_TRY_ASSIGN(std::string directory, choose_cache_directory(words.cache_dir, find_mounts(context)));
-  std::vector<CacheEntry> entries;
-  Json files = Json::array();
-  uint64_t disk_bytes = 0;
-  // A directory that nobody has made yet holds nothing.
-  const auto stat = context.env.stat(directory);
-  if (stat || stat.error().kind != ErrorKind::kNotFound) {
-    QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_cache(context.env, directory));
-    QCACHE_TRY_ASSIGN(entries, store->entries());
-    directory = store->directory().path();
-    for (const CacheEntry& entry : entries) {
-      disk_bytes += entry.disk_bytes;
-      files.push_back(to_json(entry, store->directory()));
-    }
-  }
-  if (words.json) {
-    context.out << json_text({{"cache_dir", directory}, {"files", files}, {"disk_bytes", disk_bytes}});
-  } else {
-    print_list(context.out, directory, entries, context.env.now_ns());
-  }
-  return ExitCode::kOk;
-}
-
-void add_list(CLI::App& app, CommandContext& context, ExitCode& exit) {
-  CLI::App* command = app.add_subcommand("ls", "List the cached files");
-  auto words = std::make_shared<ListWords>();
-  add_cache_dir_option(*command, words->cache_dir);
-  add_json_flag(*command, words->json);
-  command->footer("Example:\n  qcache ls --json | jq -r '.files[].path'");
-  command->callback(subcommand(context, exit, [&context, words] { return list(context, *words); }));
-}
 
 // --- gc
 
@@ -87,6 +28,7 @@ struct GcWords {
   std::string max_age = "7d";
   std::string max_size;
   bool dry_run = false;
+  bool yes = false;
   bool json = false;
 };
 
@@ -118,11 +60,23 @@ Json to_json(const AgingReport& report, const Store& store, bool dry_run) {
 
 Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) {
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
-  QCACHE_TRY_ASSIGN(const std::string directory, choose_cache_directory(words.cache_dir, find_mounts(context)));
+  QCACHE_TRY_ASSIGN(const std::string directory, Surroundings(context, words.cache_dir).cache_directory());
   QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, directory));
+  if (!words.dry_run && !words.yes && !words.json) {
+    QCACHE_TRY_ASSIGN(const AgingReport would, apply_aging(*store, policy, true));
+    if (!confirm(context, fmt::format("Drop {}, {}", count_of(would.dropped.size(), "file"), format_size(would.bytes)),
+                 would.bytes)) {
+      return ExitCode::kFailure;
+    }
+  }
   QCACHE_TRY_ASSIGN(const AgingReport report, apply_aging(*store, policy, words.dry_run));
   if (words.json) {
     context.out << json_text(to_json(report, *store, words.dry_run));
+    return ExitCode::kOk;
+  }
+  if (report.dropped.empty()) {
+    fmt::print(context.out, "Nothing to drop in {}; {} {}\n", printable(store->directory().path()),
+               format_size(report.kept_bytes), words.dry_run ? "would stay" : "stay");
     return ExitCode::kOk;
   }
   const std::string_view drop = words.dry_run ? "Would drop" : "Dropped";
@@ -140,11 +94,16 @@ void add_gc(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("gc", "Drop cached files that were not read for long");
   auto words = std::make_shared<GcWords>();
   add_cache_dir_option(*command, words->cache_dir);
-  command->add_option("--max-age", words->max_age,
-                      "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)");
-  command->add_option("--max-size", words->max_size,
-                      "Then drop the least recently read until the rest is below this size, such as 200G");
+  command
+      ->add_option("--max-age", words->max_age,
+                   "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)")
+      ->option_text("AGE");
+  command
+      ->add_option("--max-size", words->max_size,
+                   "Then drop the least recently read until the rest is below this size, such as 200G")
+      ->option_text("SIZE");
   command->add_flag("--dry-run", words->dry_run, "Only say what would be dropped");
+  command->add_flag("-y,--yes", words->yes, "Drop more than 10G without a question on the terminal");
   add_json_flag(*command, words->json);
   command->footer(
       "Pinned files and files in use stay.\n\nExample:\n  qcache gc --max-age 30d --max-size 200G --dry-run");
@@ -279,15 +238,15 @@ Json to_json(const VerifyReport& report, const std::string& directory) {
 }
 
 Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
-  const Mounts mounts = find_mounts(context);
+  const Surroundings around(context, words.cache_dir);
   NamedFiles names;
   FilePattern pattern;
   if (!words.names.model.empty()) {
-    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, mounts));
+    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, around.mounts()));
     pattern = names.pattern();
   }
-  const std::string implied = words.cache_dir.empty() ? names.cache_directory() : words.cache_dir;
-  QCACHE_TRY_ASSIGN(const std::string chosen, choose_cache_directory(implied, mounts));
+  QCACHE_TRY_ASSIGN(const std::string chosen,
+                    names.text.empty() ? around.cache_directory() : around.cache_directory_of(names));
   QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, chosen));
   QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
   std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
@@ -311,10 +270,10 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
 void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("verify", "Check complete cached files against their SHA-256");
   auto words = std::make_shared<VerifyWords>();
-  command->add_option("model", words->names.model, "Only this model, or this file by its path (default: all)")
+  command->add_option("MODEL", words->names.model, "Only this model, or this file by its path (default: all)")
       ->check(not_empty());
-  command->add_option("dtype", words->names.dtype, "Only this dtype of the model")->check(not_empty());
-  command->add_option("rank", words->names.rank, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+  command->add_option("DTYPE", words->names.dtype, "Only this dtype of the model")->check(not_empty());
+  command->add_option("FILE", words->names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
       ->check(not_empty());
   add_cache_dir_option(*command, words->cache_dir);
   command->add_flag("--repair", words->repair, "Drop bad files; the next read makes them again");
@@ -328,7 +287,6 @@ void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
 }  // namespace
 
 void add_cache_commands(CLI::App& app, CommandContext& context, ExitCode& exit) {
-  add_list(app, context, exit);
   add_gc(app, context, exit);
   add_verify(app, context, exit);
 }

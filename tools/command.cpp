@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
 #include <ostream>
 #include <utility>
 
@@ -10,8 +9,11 @@
 
 #include "core/base/log.h"
 #include "core/model/text.h"
+#include "tools/help_formatter.h"
 #include "tools/human_text.h"
+#include "tools/interrupt_watch.h"
 #include "tools/mount_request.h"
+#include "tools/suggestion.h"
 
 namespace qcache {
 namespace {
@@ -28,42 +30,22 @@ ExitCode run_mount_helper(const std::vector<std::string>& arguments, CommandCont
     report(context, request.error());
     return ExitCode::kMountHelperUsage;
   }
-  if (const Status mounted = perform_mount(context.env, std::move(*request)); !mounted) {
+  if (const Status mounted = perform_mount(context, std::move(*request)); !mounted) {
     report(context, mounted.error());
     return ExitCode::kMountHelperFailed;
   }
   return ExitCode::kOk;
 }
 
-// Letters to insert, delete or exchange until one word is the other (Levenshtein).
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t exchanged = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, exchanged});
-    }
-  }
-  return row.back();
-}
-
 Error unknown_command(const CLI::App& app, const std::string& word) {
-  constexpr size_t kMostTypos = 2;
-  std::string nearest;
-  size_t typos = kMostTypos + 1;
+  std::vector<std::string> names = {"help"};
   for (const CLI::App* const command : app.get_subcommands(nullptr)) {
-    if (const size_t apart = distance(word, command->get_name()); apart < typos) {
-      typos = apart;
-      nearest = command->get_name();
-    }
+    names.push_back(command->get_name());
   }
-  return Error{ErrorKind::kInvalidArgument, 0,
-               nearest.empty()
-                   ? fmt::format("there is no command {}: 'qcache --help' lists them", in_quotes(word))
-                   : fmt::format("there is no command {}: did you mean {}?", in_quotes(word), in_quotes(nearest))};
+  const std::string guess = did_you_mean(word, names);
+  return Error{
+      ErrorKind::kInvalidArgument, 0,
+      fmt::format("unknown command {}{}", in_quotes(word), guess.empty() ? ": 'qcache --help' lists them" : guess)};
 }
 
 // "help" and "help ls" are what people try first.
@@ -73,6 +55,12 @@ std::vector<std::string> with_help_as_option(std::vector<std::string> arguments)
     arguments.emplace_back("--help");
   }
   return arguments;
+}
+
+// As a shell says it of a program that the signal has ended.
+ExitCode interrupted_by(int signal) {
+  constexpr int kSignals = 128;
+  return signal == 0 ? ExitCode::kInterrupted : static_cast<ExitCode>(kSignals + signal);
 }
 
 std::string parse_failure(const CLI::App* app, const CLI::Error& error) {
@@ -88,10 +76,11 @@ ExitCode report(CommandContext& context, const Error& error) {
   return exit_code_of(error);
 }
 
-std::function<void()> subcommand(CommandContext& context, ExitCode& exit, std::function<Result<ExitCode>()> body) {
-  return [&context, &exit, body = std::move(body)] {
+std::function<void()> subcommand(CommandContext& context, ExitCode& exit, std::function<Result<ExitCode>()> body,
+                                 spdlog::level::level_enum log_level) {
+  return [&context, &exit, body = std::move(body), log_level] {
     // What the core does is the output of a command already; its log would repeat it.
-    if (const Status logging = start_logging({"", spdlog::level::warn}); !logging) {
+    if (const Status logging = start_logging({"", log_level}); !logging) {
       exit = report(context, logging.error());
       return;
     }
@@ -110,6 +99,7 @@ void add_cache_dir_option(CLI::App& command, std::string& cache_dir) {
       .add_option("--cache-dir", cache_dir,
                   "The cache directory (default: $QWEN_CACHE, else that of your running mounts, else "
                   "~/.cache/qwen_quantized)")
+      ->option_text("DIR")
       ->check(not_empty());
 }
 
@@ -124,13 +114,17 @@ ExitCode run_command(const std::string& program, const std::vector<std::string>&
     }
     CLI::App app("Quantized models as plain files: <mount>/<model>/<dtype>/0.bin", "qcache");
     app.set_version_flag("--version", "qcache " QCACHE_VERSION);
+    app.formatter(std::make_shared<HelpFormatter>());  // before the subcommands, which take it over
     app.require_subcommand(1);
     ExitCode exit = ExitCode::kOk;
     add_mount_commands(app, context, exit);
-    add_cache_commands(app, context, exit);
-    add_file_commands(app, context, exit);
+    add_status_command(app, context, exit);
+    add_list_command(app, context, exit);
     add_info_command(app, context, exit);
     add_warm_command(app, context, exit);
+    add_file_commands(app, context, exit);
+    add_cache_commands(app, context, exit);
+    add_doctor_command(app, context, exit);
     app.failure_message(parse_failure);
     const std::vector<std::string> words = with_help_as_option(arguments);
     const std::string first = words.empty() ? std::string() : words[0];
@@ -145,7 +139,7 @@ ExitCode run_command(const std::string& program, const std::vector<std::string>&
       const int code = app.exit(e, context.out, context.err);
       return code == 0 ? ExitCode::kOk : ExitCode::kUsage;
     }
-    return exit;
+    return exit == ExitCode::kInterrupted ? interrupted_by(InterruptWatch::signal()) : exit;
   } catch (const std::exception& e) {
     return report(context, Error{ErrorKind::kInternal, 0, e.what()});
   }

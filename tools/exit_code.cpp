@@ -1,6 +1,12 @@
 #include "tools/exit_code.h"
 
+#include <cerrno>
+
 namespace qcache {
+
+bool is_dead_mount(const Error& error) {
+  return error.sys_errno == ENOTCONN || error.sys_errno == ECONNABORTED;
+}
 
 ExitCode exit_code_of(const Error& error) {
   switch (error.kind) {
@@ -21,7 +27,9 @@ ExitCode exit_code_of(const Error& error) {
     case ErrorKind::kCorrupt:
       return ExitCode::kIntegrityFailure;
     case ErrorKind::kInterrupted:
+      return ExitCode::kInterrupted;
     case ErrorKind::kIo:
+      return is_dead_mount(error) ? ExitCode::kMountFailed : ExitCode::kFailure;
     case ErrorKind::kInternal:
       return ExitCode::kFailure;
   }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
@@ -15,9 +16,12 @@
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/command.h"
+#include "tools/confirm.h"
 #include "tools/human_text.h"
 #include "tools/mount_attributes.h"
 #include "tools/named_files.h"
+#include "tools/suggestion.h"
+#include "tools/surroundings.h"
 
 namespace qcache {
 namespace {
@@ -26,13 +30,19 @@ struct FileWords {
   NameWords names;
   std::string cache_dir;
   bool dry_run = false;
+  bool yes = false;
   bool json = false;
 };
 
-void add_name_options(CLI::App& command, FileWords& words, const std::string& model_help) {
-  command.add_option("model", words.names.model, model_help)->required();
-  command.add_option("dtype", words.names.dtype, "Only this dtype of the model")->check(not_empty());
-  command.add_option("rank", words.names.rank, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+void add_name_options(CLI::App& command, FileWords& words) {
+  command
+      .add_option(
+          "MODEL", words.names.model,
+          "A model: its name in a mount, its id in the hub (org/name), or its folder; or a file, by its path in "
+          "a mount or in the cache, or as 'qcache ls' prints it")
+      ->required();
+  command.add_option("DTYPE", words.names.dtype, "Only this dtype of the model")->check(not_empty());
+  command.add_option("FILE", words.names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
       ->check(not_empty());
   add_cache_dir_option(command, words.cache_dir);
   add_json_flag(command, words.json);
@@ -54,6 +64,47 @@ std::vector<CacheEntry> listed_as(const std::string& word, const std::vector<Cac
   return out;
 }
 
+// What is cached of the one model below a folder that is no model itself. An error where there are several.
+Result<std::vector<CacheEntry>> below_folder(const std::string& word, const std::string& folder,
+                                             const std::vector<CacheEntry>& entries) {
+  std::vector<CacheEntry> out;
+  std::set<std::string> models;
+  for (const CacheEntry& entry : entries) {
+    if (!entry.record.model_path.empty() && lies_within(entry.record.model_path, folder)) {
+      models.insert(entry.record.model_path);
+      out.push_back(entry);
+    }
+  }
+  if (models.size() > 1) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("files of {} models in {} are cached: name the folder of one, such as {}", models.size(),
+                            in_quotes(word), in_quotes(*models.begin())));
+  }
+  return out;
+}
+
+// That nothing is cached of what the words name; with what may have been meant.
+Error nothing_cached(const NamedFiles& names, const std::vector<CacheEntry>& entries, const std::string& directory) {
+  if (names.dtype && find_scheme(*names.dtype) == nullptr) {
+    std::vector<std::string> dtypes;
+    for (const Scheme* const scheme : all_schemes()) {
+      dtypes.emplace_back(scheme->name());
+    }
+    return Error{ErrorKind::kNotFound, 0,
+                 fmt::format("there is no dtype {}{}", in_quotes(*names.dtype), did_you_mean(*names.dtype, dtypes))};
+  }
+  std::vector<std::string> models;
+  for (const CacheEntry& entry : entries) {
+    const auto path = parse_artifact_path(entry.record.virtual_path);
+    models.push_back(path ? path->model : "");
+  }
+  const auto* const named = std::get_if<ModelName>(&names.what);
+  const bool is_known = named == nullptr || std::find(models.begin(), models.end(), named->name) != models.end();
+  return Error{ErrorKind::kNotFound, 0,
+               fmt::format("nothing of {} is cached in {}{}", in_quotes(names.text), directory,
+                           is_known ? "" : did_you_mean(named->name, models))};
+}
+
 // The cached files that the words name, with the store that holds them.
 struct Matched {
   std::shared_ptr<Store> store;
@@ -61,11 +112,12 @@ struct Matched {
 };
 
 // `names`: what the words were resolved to, or why they could not be.
-Result<Matched> match(CommandContext& context, const FileWords& words, const Result<NamedFiles>& names,
-                      const Mounts& mounts) {
-  const std::string implied = words.cache_dir.empty() && names ? names->cache_directory() : words.cache_dir;
-  QCACHE_TRY_ASSIGN(const std::string directory, choose_cache_directory(implied, mounts));
-  auto store = open_cache(context.env, directory);
+Result<Matched> match(const Surroundings& around, const FileWords& words, const Result<NamedFiles>& names) {
+  const auto directory = names ? around.cache_directory_of(*names) : around.cache_directory();
+  if (!directory) {
+    return fail(names ? directory.error() : names.error());
+  }
+  auto store = open_cache(around.env(), *directory);
   if (!store) {
     return fail(names ? store.error() : names.error());
   }
@@ -77,15 +129,27 @@ Result<Matched> match(CommandContext& context, const FileWords& words, const Res
     std::copy_if(all.begin(), all.end(), std::back_inserter(out.entries),
                  [&](const CacheEntry& entry) { return pattern.matches(entry); });
   }
-  if (out.entries.empty() && words.names.dtype.empty() && words.names.rank.empty()) {
+  if (out.entries.empty() && words.names.dtype.empty() && words.names.file.empty()) {
     out.entries = listed_as(words.names.model, all, out.store->directory());
+    const auto* const folder = names ? std::get_if<FolderPath>(&names->what) : nullptr;
+    if (out.entries.empty() && folder != nullptr) {
+      QCACHE_TRY_ASSIGN(out.entries, below_folder(words.names.model, folder->path, all));
+    }
   }
   if (!out.entries.empty()) {
     return out;
   }
-  return names ? fail(ErrorKind::kNotFound, fmt::format("nothing of {} is cached in {}", in_quotes(names->text),
-                                                        out.store->directory().path()))
-               : fail(names.error());
+  return fail(names ? nothing_cached(*names, all, out.store->directory().path()) : names.error());
+}
+
+// What was named, unless it lies in a mount that cannot be used: that is not looked for by any other way. The other
+// errors count where nothing is listed by these words either.
+Result<Result<NamedFiles>> resolve_words(const Surroundings& around, const FileWords& words) {
+  Result<NamedFiles> names = resolve_cached_names(around.env(), words.names, around.mounts());
+  if (!names && (names.error().kind == ErrorKind::kBusy || is_dead_mount(names.error()))) {
+    return fail(names.error());
+  }
+  return names;
 }
 
 // --- rm
@@ -107,6 +171,10 @@ Result<ExitCode> print_dropped(CommandContext& context, const FileWords& words, 
   if (words.json) {
     context.out << json_text(
         {{"cache_dir", directory}, {"dry_run", words.dry_run}, {"dropped", files}, {"dropped_bytes", bytes}});
+    return ExitCode::kOk;
+  }
+  if (dropped.empty()) {
+    fmt::print(context.out, "Nothing to drop in {}\n", printable(directory));
     return ExitCode::kOk;
   }
   const std::string_view drop = words.dry_run ? "Would drop" : "Dropped";
@@ -137,7 +205,7 @@ Result<std::vector<MountPath>> files_at(Env& env, const MountPath& place) {
 }
 
 // What of a place the mount shows; nothing where it does not show it (any more).
-Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const FileWords& words, const MountPath& place) {
+Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const MountPath& place, bool dry_run) {
   std::vector<Dropped> dropped;
   if (!context.env.stat(place.full_path())) {
     return dropped;
@@ -150,7 +218,7 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
       continue;  // listed, but nothing of it is cached
     }
     QCACHE_TRY_ASSIGN(const FileStat stat, context.env.stat(file.full_path()));
-    if (!words.dry_run) {
+    if (!dry_run) {
       QCACHE_TRY(context.env.remove(file.full_path()));
     }
     dropped.push_back({fmt::format("{}", fmt::join(file.names, "/")), stat.allocated_bytes, false});
@@ -158,24 +226,71 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const File
   return dropped;
 }
 
-Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
-  const Mounts mounts = find_mounts(context);
-  const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
-  if (!names && names.error().kind == ErrorKind::kBusy) {
-    return fail(names.error());  // what lies in a silent mount is not looked at by any other way
+// A mere rank means its `.bin` too, which stands beside its folder.
+std::vector<MountPath> places_meant(const NamedFiles& names, const MountPath& place) {
+  std::vector<MountPath> places = {place};
+  if (names.rank_alone) {
+    places.push_back(place);
+    places.back().names.back() += ".bin";
   }
+  return places;
+}
+
+Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const std::vector<MountPath>& places,
+                                             bool dry_run) {
+  std::vector<Dropped> dropped;
+  for (const MountPath& place : places) {
+    QCACHE_TRY_ASSIGN(const std::vector<Dropped> more, remove_in_mount(context, place, dry_run));
+    dropped.insert(dropped.end(), more.begin(), more.end());
+  }
+  return dropped;
+}
+
+template <typename Files>
+uint64_t bytes_of(const Files& files, uint64_t (*bytes)(const typename Files::value_type&)) {
+  uint64_t sum = 0;
+  for (const auto& file : files) {
+    sum += bytes(file);
+  }
+  return sum;
+}
+
+// How much the disk gets back, as far as that is known before.
+Result<uint64_t> bytes_to_drop(CommandContext& context, const Result<Matched>& matched,
+                               const std::vector<MountPath>& places) {
+  if (matched) {
+    return bytes_of(
+        matched->entries, +[](const CacheEntry& entry) { return entry.disk_bytes; });
+  }
+  QCACHE_TRY_ASSIGN(const std::vector<Dropped> shown, remove_in_mount(context, places, true));
+  return bytes_of(
+      shown, +[](const Dropped& file) { return file.bytes; });
+}
+
+Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
+  const Surroundings around(context, words.cache_dir);
+  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_words(around, words));
   const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
   if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("{} is not a model of the mount: name one", in_quotes(place->full_path())));
   }
-  Result<Matched> matched = match(context, words, names, mounts);
+  const std::vector<MountPath> places = place != nullptr ? places_meant(*names, *place) : std::vector<MountPath>();
+  Result<Matched> matched = match(around, words, names);
+  if (!words.dry_run && !words.yes && !words.json) {
+    QCACHE_TRY_ASSIGN(const uint64_t bytes, bytes_to_drop(context, matched, places));
+    if (!confirm(context,
+                 fmt::format("Drop {} of {}", format_size(bytes), printable(names ? names->text : words.names.model)),
+                 bytes)) {
+      return ExitCode::kFailure;
+    }
+  }
   std::vector<Dropped> dropped;
   // The daemon drops what it shows, and stops making it. What it does not show is left for below; but where the cache
   // directory is not ours to open there is no more to be done.
   if (place != nullptr && !(words.dry_run && matched)) {
-    QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, words, *place));
-    matched = match(context, words, names, mounts);
+    QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, places, words.dry_run));
+    matched = match(around, words, names);
   }
   if (!matched && dropped.empty()) {
     return fail(matched.error());
@@ -194,8 +309,9 @@ Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
 void add_remove(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("rm", "Drop the cached files of a model, or one of them");
   auto words = std::make_shared<FileWords>();
-  add_name_options(*command, *words, "A model's name or folder, or the path of a file in a mount or in the cache");
+  add_name_options(*command, *words);
   command->add_flag("--dry-run", words->dry_run, "Only say what would be dropped");
+  command->add_flag("-y,--yes", words->yes, "Drop more than 10G without a question on the terminal");
   command->footer(
       "Pinned files and files in use go too; who has one open keeps its bytes. What is dropped is made again when it "
       "is next read.\n\nExample:\n  qcache rm Qwen2.5-0.5B nf4");
@@ -243,12 +359,9 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 }
 
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
-  const Mounts mounts = find_mounts(context);
-  const Result<NamedFiles> names = resolve_cached_names(context.env, words.names, mounts);
-  if (!names && names.error().kind == ErrorKind::kBusy) {
-    return fail(names.error());
-  }
-  QCACHE_TRY_ASSIGN(Matched matched, match(context, words, names, mounts));
+  const Surroundings around(context, words.cache_dir);
+  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_words(around, words));
+  QCACHE_TRY_ASSIGN(Matched matched, match(around, words, names));
   if (pinned) {
     QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));
   } else {
@@ -278,7 +391,7 @@ void add_pin(CLI::App& app, CommandContext& context, ExitCode& exit, bool pinned
   CLI::App* command = pinned ? app.add_subcommand("pin", "Keep complete cached files whatever their age and size")
                              : app.add_subcommand("unpin", "Let pinned cached files be dropped by age and size again");
   auto words = std::make_shared<FileWords>();
-  add_name_options(*command, *words, "A model's name or folder, or the path of a file in a mount or in the cache");
+  add_name_options(*command, *words);
   command->footer(fmt::format("Example:\n  qcache {} Qwen2.5-0.5B int8", pinned ? "pin" : "unpin"));
   command->callback(
       subcommand(context, exit, [&context, words, pinned] { return set_pinned(context, *words, pinned); }));

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/units.h"
 #include "core/model/text.h"
 
 namespace qcache {
@@ -60,8 +61,38 @@ std::string format_percent(double share) {
 }
 
 std::string format_rate(double bytes_per_second) {
-  constexpr double kMegabyte = 1e6;
-  return fmt::format("{:.{}f} MB/s", bytes_per_second / kMegabyte, bytes_per_second < 10 * kMegabyte ? 1 : 0);
+  return format_size(static_cast<uint64_t>(std::max(bytes_per_second, 0.0))) + "/s";
+}
+
+std::string filled(std::string_view text, size_t columns, size_t indent) {
+  std::string out;
+  const std::string margin(indent, ' ');
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view line = text.substr(begin, end - begin);
+    out += begin > 0 ? '\n' + (line.empty() ? "" : margin) : "";
+    begin = end + 1;
+    if (line.starts_with(' ')) {
+      out += line;
+      continue;
+    }
+    size_t used = 0;
+    while (!line.empty()) {
+      const std::string_view word = line.substr(0, line.find(' '));
+      line.remove_prefix(std::min(word.size() + 1, line.size()));
+      const size_t width = display_width(word);
+      if (used > 0 && used + 1 + width > columns) {
+        out += '\n' + margin;
+        used = 0;
+      } else if (used > 0) {
+        out += ' ';
+        ++used;
+      }
+      out += word;
+      used += width;
+    }
+  }
+  return out;
 }
 
 std::string count_of(uint64_t count, std::string_view noun) {

@@ -21,8 +21,13 @@ namespace qcache {
 /// 0.4242 -> "42%". Rounds down, so that "100%" means all of it.
 [[nodiscard]] std::string format_percent(double share);
 
-/// "213 MB/s": millions of bytes, as disks and networks are sold.
+/// "203M/s": in the units of format_size().
 [[nodiscard]] std::string format_rate(double bytes_per_second);
+
+/// `text` with line breaks between words, so that no line is wider than `columns`, but for words that are by
+/// themselves. All lines but the first begin with `indent` blanks, which do not count. Line breaks in `text` stay, and
+/// so do lines that begin with blanks.
+[[nodiscard]] std::string filled(std::string_view text, size_t columns, size_t indent = 0);
 
 /// 1 -> "1 file", 2 -> "2 files".
 [[nodiscard]] std::string count_of(uint64_t count, std::string_view noun);

@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <ostream>
 
 #include <fmt/format.h>
@@ -18,7 +21,7 @@ namespace qcache {
 namespace {
 
 struct InfoWords {
-  std::string path;
+  NameWords names;
   std::string cache_dir;
   bool json = false;
 };
@@ -75,38 +78,49 @@ void print_file(std::ostream& out, const std::string& title, const Json& documen
 
 // `root` is the folder that the model's links may lead into.
 Result<ExitCode> print_model(const Surroundings& around, const InfoWords& words, const std::string& root,
-                             const std::string& path, const std::string& name, const ProgressLookup& lookup) {
-  const auto reported = report_model(around.context.env, SourceFolders(around.context.env, {root}), path, name, lookup);
+                             const std::string& path, const std::string& name, const std::optional<std::string>& dtype,
+                             const FileStates& states) {
+  auto reported = report_model(around.env(), SourceFolders(around.env(), {root}), path, name, states);
   if (!reported) {
     return fail(of_model(reported.error()));
   }
-  const ModelReport& report = *reported;
-  around.context.out << (words.json ? json_text(to_json(report)) : text_of(report));
+  ModelReport& report = *reported;
+  if (dtype) {
+    std::erase_if(report.dtypes, [&](const DtypeReport& one) { return one.dtype != *dtype; });
+    if (report.dtypes.empty()) {
+      return fail(ErrorKind::kNotFound,
+                  fmt::format("there is no dtype {}: 'qcache info {}' lists them", in_quotes(*dtype), printable(name)));
+    }
+  }
+  around.context().out << (words.json ? json_text(to_json(report)) : text_of(report));
   if (!report.servable()) {
     return fail(ErrorKind::kInvalidModel,
-                fmt::format("the model {} cannot be served in any dtype", in_quotes(report.model->name)));
+                dtype ? fmt::format("the model {} cannot be served as {}", in_quotes(report.model->name), *dtype)
+                      : fmt::format("the model {} cannot be served in any dtype", in_quotes(report.model->name)));
   }
   return ExitCode::kOk;
 }
 
-Result<ExitCode> info_of_folder(const Surroundings& around, const InfoWords& words, const FolderPath& folder) {
+Result<ExitCode> info_of_folder(const Surroundings& around, const InfoWords& words, const NamedFiles& names,
+                                const FolderPath& folder) {
   if (folder.name.empty()) {
     return fail(no_weights(folder));
   }
-  ProgressLookup lookup = progress_in_cache({});
+  std::unique_ptr<FileStates> states = states_in_cache({});
+  QCACHE_TRY_ASSIGN(const std::string directory, around.cache_directory_of(names));
   // Without a cache directory nothing is cached; where it cannot be read nobody knows.
-  if (const auto store = open_cache(around.context.env, around.cache_directory)) {
-    QCACHE_TRY_ASSIGN(const auto entries, (*store)->entries());
-    lookup = progress_in_cache(entries);
+  if (const auto store = open_cache(around.env(), directory)) {
+    QCACHE_TRY_ASSIGN(auto entries, (*store)->entries());
+    states = states_in_cache(std::move(entries));
   } else if (store.error().kind != ErrorKind::kNotFound) {
-    lookup = progress_unknown();
+    states = states_unknown();
   }
-  return print_model(around, words, folder.root, folder.path, folder.name, lookup);
+  return print_model(around, words, folder.root, folder.path, folder.name, names.dtype, *states);
 }
 
-Result<ExitCode> info_of_mounted_file(const Surroundings& around, const InfoWords& words, const MountPath& place) {
+Result<Json> describe_mounted_file(const Surroundings& around, const MountPath& place) {
   const std::string path = place.full_path();
-  const auto stat = around.context.env.stat(path);
+  const auto stat = around.env().stat(path);
   if (!stat && stat.error().kind != ErrorKind::kNotFound) {
     return fail(stat.error());
   }
@@ -127,42 +141,78 @@ Result<ExitCode> info_of_mounted_file(const Surroundings& around, const InfoWord
     value = usable ? value : Json();
   }
   document["pinned"] = document["pinned"] == "1";
+  return document;
+}
+
+// The files of a dtype, or of a rank's folder; a file as it is.
+Result<std::vector<MountPath>> files_of_place(const Surroundings& around, const MountPath& place) {
+  constexpr size_t kDtypeDepth = 2;
+  std::vector<MountPath> files = files_meant(around.env(), place);
+  if (place.names.size() == kDtypeDepth) {
+    const auto names = around.env().list(place.full_path());
+    for (const std::string& name : names.value_or(std::vector<std::string>())) {
+      MountPath inner = place;
+      inner.names.push_back(name);
+      std::vector<MountPath> more = name == "0" ? std::vector<MountPath>() : files_meant(around.env(), inner);
+      std::erase_if(more, shows_weights_of_another_rank);
+      std::move(more.begin(), more.end(), std::back_inserter(files));
+    }
+    std::sort(files.begin(), files.end(), [](const MountPath& a, const MountPath& b) { return a.names < b.names; });
+    files.erase(std::unique(files.begin(), files.end(),
+                            [](const MountPath& a, const MountPath& b) { return a.names == b.names; }),
+                files.end());
+  }
+  return files;
+}
+
+Result<ExitCode> info_of_mounted_files(const Surroundings& around, const InfoWords& words, const MountPath& place) {
+  QCACHE_TRY_ASSIGN(const std::vector<MountPath> places, files_of_place(around, place));
+  Json files = Json::array();
+  for (const MountPath& file : places) {
+    QCACHE_TRY_ASSIGN(Json document, describe_mounted_file(around, file));
+    if (!words.json) {
+      print_file(around.context().out, file.full_path(), document);
+    }
+    files.push_back(std::move(document));
+  }
   if (words.json) {
-    around.context.out << json_text(document);
-  } else {
-    print_file(around.context.out, path, document);
+    around.context().out << json_text(files.size() == 1 ? files[0] : Json{{"files", files}});
   }
   return ExitCode::kOk;
 }
 
-Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords& words, MountPath place) {
-  Env& env = around.context.env;
+Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords& words, const MountPath& place) {
   if (place.names.empty()) {
-    QCACHE_TRY_ASSIGN(const std::string status, read_text(env, place.full_path() + "/.qcache/status"));
-    around.context.out << status;  // JSON that people can read
+    around.context().out << place.mount.status;  // JSON that people can read
     return ExitCode::kOk;
   }
   if (place.names[0].starts_with('.')) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("{} tells about the mount and is no model: read it as it is",
                                                          in_quotes(place.full_path())));
   }
-  if (place.names.size() == 1) {
-    const std::string source = attribute_or_empty(place.full_path(), "source");
-    if (source.empty()) {
-      return fail(unknown_model(place.names[0]));
-    }
-    if (const std::string error = attribute_or_empty(place.full_path(), "error"); !error.empty()) {
-      return fail(ErrorKind::kInvalidModel, error);
-    }
-    // The mount serves it, so its links lead nowhere else than the mount's folders.
-    return print_model(around, words, "/", source, place.names[0], progress_in_mount(place));
+  const MountPath model{place.mount, {place.names[0]}};
+  const std::string source = attribute_or_empty(model.full_path(), "source");
+  if (source.empty()) {
+    return fail(around.unknown_model(place.names[0]));
   }
-  return info_of_mounted_file(around, words, files_meant(env, std::move(place)).back());
+  if (const std::string error = attribute_or_empty(model.full_path(), "error"); !error.empty()) {
+    return fail(ErrorKind::kInvalidModel, error);
+  }
+  const bool shows_it = around.env().stat(place.full_path()).has_value();
+  if (place.names.size() > 2 || (place.names.size() == 2 && shows_it)) {
+    return info_of_mounted_files(around, words, place);
+  }
+  const auto* scheme = place.names.size() == 2 ? find_scheme(place.names[1]) : nullptr;
+  const std::optional<std::string> dtype = place.names.size() < 2 ? std::nullopt
+                                           : scheme == nullptr    ? std::optional(place.names[1])
+                                                                  : std::optional(std::string(scheme->name()));
+  // The mount serves it, so its links lead nowhere else than the mount's folders.
+  return print_model(around, words, "/", source, place.names[0], dtype, *states_in_mount(around.env(), model));
 }
 
 Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWords& words, const NamedFiles& names) {
-  const std::string implied = names.cache_directory();
-  const auto store = open_cache(around.context.env, implied.empty() ? around.cache_directory : implied);
+  QCACHE_TRY_ASSIGN(const std::string directory, around.cache_directory_of(names));
+  const auto store = open_cache(around.env(), directory);
   std::vector<CacheEntry> entries;
   if (store) {
     QCACHE_TRY_ASSIGN(entries, (*store)->entries());
@@ -173,7 +223,7 @@ Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWord
   }
   if (entries.empty()) {
     return fail(std::holds_alternative<ModelName>(names.what)
-                    ? unknown_model(names.text)
+                    ? around.unknown_model(std::get<ModelName>(names.what).name)
                     : Error{ErrorKind::kNotFound, 0, fmt::format("{} has no record", in_quotes(names.text))});
   }
   Json files = Json::array();
@@ -183,23 +233,24 @@ Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWord
     files.back()["sqnr"] =
         entry.sealed && !tensors.empty() ? Json::parse(quality_summary(tensors), nullptr, false) : Json();
     if (!words.json) {
-      print_file(around.context.out, label_of(entry), files.back());
+      print_file(around.context().out, label_of(entry), files.back());
     }
   }
   if (words.json) {
-    around.context.out << json_text(files.size() == 1 ? files[0] : Json{{"files", files}});
+    around.context().out << json_text(files.size() == 1 ? files[0] : Json{{"files", files}});
   }
   return ExitCode::kOk;
 }
 
 Result<ExitCode> info(CommandContext& context, const InfoWords& words) {
-  QCACHE_TRY_ASSIGN(const Surroundings around, Surroundings::look_around(context, words.cache_dir));
-  QCACHE_TRY_ASSIGN(const NamedFiles names, around.resolve({words.path, "", ""}));
+  const Surroundings around(context, words.cache_dir);
+  QCACHE_TRY_ASSIGN(const NamedFiles names, around.resolve(words.names));
   if (const auto* place = std::get_if<MountPath>(&names.what)) {
     return info_of_mount_path(around, words, *place);
   }
   if (const auto* folder = std::get_if<FolderPath>(&names.what)) {
-    return info_of_folder(around, words, *folder);
+    return names.file.empty() ? info_of_folder(around, words, names, *folder)
+                              : info_of_cached_files(around, words, names);
   }
   return info_of_cached_files(around, words, names);
 }
@@ -210,9 +261,14 @@ void add_info_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("info", "Tell what is known of a model or a file");
   auto words = std::make_shared<InfoWords>();
   command
-      ->add_option("path", words->path,
-                   "A model's name in a mount or its folder, or the path of a file in a mount or in the cache")
+      ->add_option(
+          "MODEL", words->names.model,
+          "A model: its name in a mount, its id in the hub (org/name), or its folder; or the path of a file in "
+          "a mount or in the cache, or a mount")
       ->required();
+  command->add_option("DTYPE", words->names.dtype, "Only this dtype of the model")->check(not_empty());
+  command->add_option("FILE", words->names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+      ->check(not_empty());
   add_cache_dir_option(*command, words->cache_dir);
   add_json_flag(*command, words->json);
   command->footer(

@@ -6,15 +6,15 @@ namespace qcache {
 namespace {
 
 constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
-std::atomic<bool> signalled{false};  // what a signal handler may touch
-static_assert(std::atomic<bool>::is_always_lock_free);
+std::atomic<int> signalled{0};  // what a signal handler may touch
+static_assert(std::atomic<int>::is_always_lock_free);
 
 }  // namespace
 
 InterruptWatch::InterruptWatch() {
-  signalled = false;
+  signalled = 0;
   struct sigaction action {};
-  action.sa_handler = [](int) { signalled = true; };
+  action.sa_handler = [](int number) { signalled = number; };
   action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
   for (size_t i = 0; i < kSignals.size(); ++i) {
     ::sigaction(kSignals.at(i), &action, &previous_.at(i));
@@ -27,7 +27,7 @@ InterruptWatch::~InterruptWatch() {
   }
 }
 
-bool InterruptWatch::interrupted() {
+int InterruptWatch::signal() {
   return signalled;
 }
 

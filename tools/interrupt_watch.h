@@ -16,7 +16,9 @@ class InterruptWatch {
   InterruptWatch& operator=(const InterruptWatch&) = delete;
 
   /// Whether a signal came since this was made. Any thread may ask.
-  [[nodiscard]] static bool interrupted();
+  [[nodiscard]] static bool interrupted() { return signal() != 0; }
+  /// Which; 0 where none did.
+  [[nodiscard]] static int signal();
 
  private:
   std::array<struct sigaction, 3> previous_{};

@@ -11,6 +11,7 @@
 #include "core/base/units.h"
 #include "core/engine/artifact_name.h"
 #include "core/engine/engine.h"
+#include "core/layout/model_folder.h"
 #include "core/layout/safetensors_layout.h"
 #include "core/layout/torch_zip.h"
 #include "core/quant/factors.h"
@@ -51,11 +52,172 @@ std::string files_text(const SourceModel& model) {
                      names.size() > kMaxShown ? ", ..." : "");
 }
 
-std::string progress_text(const FileProgress& progress) {
-  if (progress.state == "filling") {
-    return "filling " + format_percent(progress.progress);
+std::string state_text(const FileState& state) {
+  return state.state == "filling" ? "filling " + format_percent(state.progress) : state.state;
+}
+
+class StatesInMount final : public FileStates {
+ public:
+  StatesInMount(Env& env, const MountPath& model) : env_(env), folder_(model.full_path()) {}
+
+  [[nodiscard]] FileState of(const SourceModel&, const ArtifactName& name) const override {
+    return at(folder_ + name.virtual_path().substr(name.model.size()));
   }
-  return progress.error.empty() ? progress.state : fmt::format("{}: {}", progress.state, progress.error);
+
+  [[nodiscard]] std::vector<FileReport> ranks(const SourceModel& model, const Scheme& scheme) const override {
+    std::vector<FileReport> out;
+    const std::string dtype = fmt::format("{}/{}", folder_, scheme.name());
+    const auto names = env_.list(dtype);
+    for (const std::string& name : names.value_or(std::vector<std::string>())) {
+      ArtifactName file{model.name, &scheme, rank_of_file_name(name).value_or(parse_rank(name).value_or(0)),
+                        name.ends_with(".bin") ? ArtifactKind::kCheckpoint : ArtifactKind::kAdapter, model.component};
+      const std::string below = file.virtual_path().substr(model.name.size() + scheme.name().size() + 2);
+      const auto stat = file.rank > 0 ? env_.stat(fmt::format("{}/{}", dtype, below)) : fail(ErrorKind::kNotFound, "");
+      if (stat) {
+        out.push_back({below, stat->size_bytes, at(fmt::format("{}/{}", dtype, below))});
+      }
+    }
+    std::erase_if(out, [](const FileReport& file) { return file.state.state == "absent"; });
+    return out;
+  }
+
+ private:
+  static FileState at(const std::string& path) {
+    FileState out{attribute_or_empty(path, "state"), parse_share(attribute_or_empty(path, "progress")),
+                  attribute_or_empty(path, "error")};
+    out.state = out.state.empty() ? "unknown" : out.state;
+    return out;
+  }
+
+  Env& env_;
+  const std::string folder_;
+};
+
+class StatesInCache final : public FileStates {
+ public:
+  explicit StatesInCache(std::vector<CacheEntry> entries) : entries_(std::move(entries)) {}
+
+  [[nodiscard]] FileState of(const SourceModel& model, const ArtifactName& name) const override {
+    const Sha256Digest recipe = recipe_of(name, model);
+    const std::string base = base_file_name_of(name, model.path);
+    FileState out{"absent", 0, ""};
+    for (const CacheEntry& entry : entries_) {
+      if (base_file_name(entry.record.file) != base) {
+        continue;
+      }
+      if (entry.record.recipe != recipe) {
+        out.state = "stale";
+      } else {
+        return FileState{entry.sealed ? "sealed" : "filling", entry.progress, ""};
+      }
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::vector<FileReport> ranks(const SourceModel& model, const Scheme& scheme) const override {
+    std::vector<FileReport> out;
+    for (const CacheEntry& entry : entries_) {
+      const auto path = parse_artifact_path(entry.record.virtual_path);
+      if (!path || path->rank == 0 || path->dtype != scheme.name() ||
+          base_file_name(entry.record.file) != base_file_name_of(*path, model.path)) {
+        continue;
+      }
+      const ArtifactName name{model.name, &scheme, path->rank, path->kind, model.component};
+      out.push_back({name.virtual_path().substr(model.name.size() + scheme.name().size() + 2), entry.record.size_bytes,
+                     of(model, name)});
+    }
+    return out;
+  }
+
+ private:
+  const std::vector<CacheEntry> entries_;
+};
+
+class StatesUnknown final : public FileStates {
+ public:
+  [[nodiscard]] FileState of(const SourceModel&, const ArtifactName&) const override { return {"unknown", 0, ""}; }
+  [[nodiscard]] std::vector<FileReport> ranks(const SourceModel&, const Scheme&) const override { return {}; }
+};
+
+// The weights of the folder `0/` and `0.bin`, as far as there are such. An error where there is neither.
+Result<std::vector<FileReport>> files_of_rank_0(const std::shared_ptr<const SourceModel>& model, const Scheme& scheme,
+                                                const FileStates& states) {
+  std::vector<FileReport> files;
+  std::optional<Error> problem;
+  const auto add = [&](ArtifactKind kind, const Result<std::shared_ptr<const LayoutPlan>>& plan) {
+    if (!plan) {
+      problem = plan.error();
+      return;
+    }
+    const ArtifactName name{model->name, &scheme, 0, kind, model->component};
+    files.push_back({name.virtual_path().substr(model->name.size() + scheme.name().size() + 2), (*plan)->size_bytes(),
+                     states.of(*model, name)});
+  };
+  if (plan_model_folder(*model, scheme, 0, "")) {
+    add(ArtifactKind::kSafetensors, plan_safetensors(model, scheme));
+  }
+  if (!why_no_checkpoint(*model)) {
+    add(ArtifactKind::kCheckpoint, plan_torch_zip(model, scheme));
+  }
+  return files.empty() && problem ? fail(*problem) : Result<std::vector<FileReport>>(std::move(files));
+}
+
+// The reasons why dtypes are not served, each once, with the dtypes that it keeps.
+std::vector<std::pair<std::string, std::string>> refusals_of(const ModelReport& report) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const DtypeReport& dtype : report.dtypes) {
+    if (dtype.refusal.empty()) {
+      continue;
+    }
+    const auto same =
+        std::find_if(out.begin(), out.end(), [&](const auto& one) { return one.second == dtype.refusal; });
+    if (same == out.end()) {
+      out.emplace_back(dtype.dtype, dtype.refusal);
+    } else {
+      same->first += ", " + dtype.dtype;
+    }
+  }
+  return out;
+}
+
+bool is_checkpoint(const FileReport& file) {
+  return file.file == "0.bin";
+}
+
+bool is_folder(const FileReport& file) {
+  return file.file.starts_with("0/");
+}
+
+// A line for each dtype, then one for each file of another rank.
+void print_files(std::ostream& out, const ModelReport& report) {
+  TablePrinter table({{"DTYPE"}, {"SIZE", true}, {"RANKS", true}, {"FOLDER 0/"}, {"0.bin"}});
+  TablePrinter ranks({{"FILE"}, {"SIZE", true}, {"STATE"}});
+  bool has_ranks = false;
+  for (const DtypeReport& dtype : report.dtypes) {
+    const auto state_of = [&](const auto& is_it) {
+      const auto file = std::find_if(dtype.files.begin(), dtype.files.end(), is_it);
+      return file == dtype.files.end() ? std::string("-") : state_text(file->state);
+    };
+    if (!dtype.files.empty()) {
+      table.add_row({dtype.dtype, format_size(dtype.files[0].size_bytes),
+                     fmt::format("0{}", dtype.largest_rank > 0 ? fmt::format("-{}", dtype.largest_rank) : ""),
+                     state_of(is_folder), state_of(is_checkpoint)});
+    }
+    for (const FileReport& file : dtype.files) {
+      if (!is_folder(file) && !is_checkpoint(file)) {
+        ranks.add_row({dtype.dtype + '/' + file.file, format_size(file.size_bytes), state_text(file.state)});
+        has_ranks = true;
+      }
+    }
+  }
+  if (report.servable()) {
+    out << '\n';
+    table.print(out);
+  }
+  if (has_ranks) {
+    out << '\n';
+    ranks.print(out);
+  }
 }
 
 }  // namespace
@@ -64,41 +226,29 @@ bool ModelReport::servable() const {
   return std::any_of(dtypes.begin(), dtypes.end(), [](const DtypeReport& dtype) { return dtype.refusal.empty(); });
 }
 
-ProgressLookup progress_in_mount(const MountPath& model) {
-  return [folder = model.full_path()](const SourceModel&, const Scheme& scheme) {
-    const std::string path = fmt::format("{}/{}/0.bin", folder, scheme.name());
-    FileProgress out{attribute_or_empty(path, "state"), parse_share(attribute_or_empty(path, "progress")),
-                     attribute_or_empty(path, "error")};
-    out.state = out.state.empty() ? "unknown" : out.state;
-    return out;
-  };
+std::unique_ptr<FileStates> states_in_mount(Env& env, const MountPath& model) {
+  return std::make_unique<StatesInMount>(env, model);
 }
 
-ProgressLookup progress_in_cache(const std::vector<CacheEntry>& entries) {
-  return [entries](const SourceModel& model, const Scheme& scheme) {
-    const Sha256Digest recipe = recipe_of(ArtifactName{model.name, &scheme, 0}, model);
-    const std::string base = artifact_file_name(model.path, scheme.name(), 0);
-    FileProgress out{"absent", 0, ""};
-    for (const CacheEntry& entry : entries) {
-      if (base_file_name(entry.record.file) != base) {
-        continue;
-      }
-      if (entry.record.recipe != recipe) {
-        out.state = "stale";
-      } else {
-        return FileProgress{entry.sealed ? "sealed" : "filling", entry.progress, ""};
-      }
-    }
-    return out;
-  };
+std::unique_ptr<FileStates> states_in_cache(std::vector<CacheEntry> entries) {
+  return std::make_unique<StatesInCache>(std::move(entries));
 }
 
-ProgressLookup progress_unknown() {
-  return [](const SourceModel&, const Scheme&) { return FileProgress{"unknown", 0, ""}; };
+std::unique_ptr<FileStates> states_unknown() {
+  return std::make_unique<StatesUnknown>();
+}
+
+uint64_t largest_rank_of(const SourceModel& model, const Scheme& scheme) {
+  const ModelChoices choices = scheme.choose(model);
+  uint64_t largest = 0;
+  for (const TensorInfo& tensor : model.tensors) {
+    largest = std::max(largest, largest_rank(tensor, scheme.encoding(model, choices, tensor)));
+  }
+  return largest;
 }
 
 Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const std::string& path,
-                                 const std::string& name, const ProgressLookup& lookup) {
+                                 const std::string& name, const FileStates& states) {
   ModelReport report;
   QCACHE_TRY_ASSIGN(SourceModel found, read_source_model(env, folders, path, name));
   const auto model = std::make_shared<const SourceModel>(std::move(found));
@@ -110,20 +260,16 @@ Result<ModelReport> report_model(Env& env, const SourceFolders& folders, const s
     if (!info.refusal.empty()) {
       continue;
     }
-    // A model without checkpoints has folders.
-    const auto plan =
-        why_no_checkpoint(*model) ? plan_safetensors(model, *info.scheme) : plan_torch_zip(model, *info.scheme);
-    if (!plan) {
-      dtype.refusal = plan.error().message;
+    auto files = files_of_rank_0(model, *info.scheme, states);
+    if (!files) {
+      dtype.refusal = files.error().message;
       continue;
     }
-    dtype.size_bytes = (*plan)->size_bytes();
-    const ModelChoices choices = info.scheme->choose(*model);
-    for (const TensorInfo& tensor : model->tensors) {
-      dtype.largest_rank =
-          std::max(dtype.largest_rank, largest_rank(tensor, info.scheme->encoding(*model, choices, tensor)));
+    dtype.files = std::move(*files);
+    dtype.largest_rank = largest_rank_of(*model, *info.scheme);
+    for (FileReport& file : states.ranks(*model, *info.scheme)) {
+      dtype.files.push_back(std::move(file));
     }
-    dtype.progress = lookup(*model, *info.scheme);
   }
   return report;
 }
@@ -145,18 +291,26 @@ std::string text_of(const ModelReport& report) {
                               torch_name(model.model_dtype())));
   line("quantized", model.facts.quant_method);
   line("config.json", model.facts.config_problem);
-  out << '\n';
-  TablePrinter table({{"DTYPE"}, {"SIZE", true}, {"BYTES", true}, {"RANKS", true}, {"STATE"}});
+  print_files(out, report);
+  constexpr size_t kColumns = 80;
+  const auto refusals = refusals_of(report);
+  if (!refusals.empty()) {
+    out << "\nNot served:\n";
+  }
+  for (const auto& [dtypes, reason] : refusals) {
+    out << "  " << filled(printable(fmt::format("{}: {}", dtypes, reason)), kColumns - 4, 4) << '\n';
+  }
   for (const DtypeReport& dtype : report.dtypes) {
-    if (dtype.size_bytes) {
-      table.add_row({dtype.dtype, format_size(*dtype.size_bytes), fmt::format("{}", *dtype.size_bytes),
-                     fmt::format("0{}", dtype.largest_rank > 0 ? fmt::format("-{}", dtype.largest_rank) : ""),
-                     progress_text(dtype.progress)});
-    } else {
-      table.add_row({dtype.dtype, "-", "-", "-", "not served: " + dtype.refusal});
+    for (const FileReport& file : dtype.files) {
+      if (!file.state.error.empty()) {
+        out << '\n'
+            << filled(
+                   printable(fmt::format("{}/{} {}: {}", dtype.dtype, file.file, file.state.state, file.state.error)),
+                   kColumns - 2, 2)
+            << '\n';
+      }
     }
   }
-  table.print(out);
   return out.str();
 }
 
@@ -165,14 +319,26 @@ Json to_json(const ModelReport& report) {
   const auto or_null = [](const std::string& text) { return text.empty() ? Json() : Json(text); };
   Json dtypes = Json::array();
   for (const DtypeReport& dtype : report.dtypes) {
-    const bool served = dtype.size_bytes.has_value();
+    const bool served = !dtype.files.empty();
+    Json files = Json::array();
+    for (const FileReport& file : dtype.files) {
+      files.push_back(Json{{"file", file.file},
+                           {"size_bytes", file.size_bytes},
+                           {"state", file.state.state},
+                           {"progress", file.state.progress},
+                           {"error", or_null(file.state.error)}});
+    }
+    // The file that has stood here from the beginning, for scripts that know no others.
+    const auto checkpoint = std::find_if(dtype.files.begin(), dtype.files.end(), is_checkpoint);
+    const auto known = checkpoint == dtype.files.end() ? dtype.files.begin() : checkpoint;
     dtypes.push_back(Json{{"dtype", dtype.dtype},
                           {"served", served},
-                          {"size_bytes", served ? Json(*dtype.size_bytes) : Json()},
+                          {"size_bytes", served ? Json(known->size_bytes) : Json()},
                           {"largest_rank", served ? Json(dtype.largest_rank) : Json()},
-                          {"state", served ? Json(dtype.progress.state) : Json()},
-                          {"progress", served ? Json(dtype.progress.progress) : Json()},
-                          {"error", or_null(dtype.progress.error)},
+                          {"state", served ? Json(known->state.state) : Json()},
+                          {"progress", served ? Json(known->state.progress) : Json()},
+                          {"error", served ? or_null(known->state.error) : Json()},
+                          {"files", std::move(files)},
                           {"refusal", or_null(dtype.refusal)}});
   }
   return Json{{"model", model.name},

@@ -1,8 +1,12 @@
 #include <memory>
 
+#include <fmt/format.h>
+
+#include "fs/mount_point.h"
 #include "tools/command.h"
 #include "tools/mount_request.h"
 #include "tools/mount_table.h"
+#include "tools/process_table.h"
 
 namespace qcache {
 namespace {
@@ -84,44 +88,72 @@ Status mount(CommandContext& context, const MountWords& words) {
     places.push_back(request.options.engine.cache_directory);
   }
   QCACHE_TRY(words.over ? refuse_silent_mounts(context, places) : refuse_below_silent_mounts(context, places));
-  return perform_mount(context.env, std::move(request));
+  return perform_mount(context, std::move(request));
+}
+
+std::string in_use_message(Env& env, const std::string& mount_point) {
+  const auto point = look_at_mount_point(env, mount_point);
+  const std::string& path = point ? point->path : mount_point;
+  const std::string holders = names_of(find_holders({path}));
+  return holders.empty()
+             ? fmt::format(
+                   "cannot unmount {}: files in it are open, by processes that you may not look into; let them "
+                   "end, or use --lazy",
+                   path)
+             : fmt::format("cannot unmount {}: files in it are open, by {}; let them end, or use --lazy", path,
+                           holders);
 }
 
 Status unmount_if_it_answers(CommandContext& context, const std::string& mount_point, bool lazy) {
   QCACHE_TRY(refuse_below_silent_mounts(context, {mount_point}));
-  return unmount(context.env, mount_point, lazy);
+  Status done = unmount(context.env, mount_point, lazy);
+  if (!done && done.error().kind == ErrorKind::kBusy) {
+    done.error().message = in_use_message(context.env, mount_point);
+  }
+  return done;
 }
 
 void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
   auto words = std::make_shared<MountWords>();
-  command->add_option("paths", words->paths, "MODELS... MOUNTPOINT: folders of models, then where to mount")
-      ->expected(0, -1);
-  command->add_option("--cache-dir", words->cache_dir,
-                      "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)");
+  command->add_option("MODELS... MOUNTPOINT", words->paths, "Folders of models, then where to mount")->expected(0, -1);
+  command
+      ->add_option("--cache-dir", words->cache_dir,
+                   "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)")
+      ->option_text("DIR");
   command->add_flag("-f,--foreground", words->foreground, "Stay in the foreground and log to standard error");
-  command->add_option("--max-age", words->max_age,
-                      "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)");
-  command->add_option("--max-size", words->max_size,
-                      "Keep the cache below this size, such as 200G (default: no limit)");
+  command
+      ->add_option("--max-age", words->max_age,
+                   "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)")
+      ->option_text("AGE");
+  command->add_option("--max-size", words->max_size, "Keep the cache below this size, such as 200G (default: no limit)")
+      ->option_text("SIZE");
   command->add_flag("--no-passthrough", words->no_passthrough,
                     "Serve complete files through the daemon instead of handing them to the kernel");
   command->add_flag("--allow-other", words->allow_other, "Let other users read the mount");
-  command->add_flag("--over", words->over, "Mount also where a qcache mount is already, and cover it");
-  command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)");
-  command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)");
-  command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)");
-  command->add_option("--linger", words->linger,
-                      "Told to end, serve files that programs have open for this long at most (default: 60s)");
+  command->add_flag("--over", words->over,
+                    "Mount also where something is mounted, or in a folder that is not empty, and cover it");
+  command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)")->option_text("N");
+  command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)")
+      ->option_text("FILE");
+  command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)")
+      ->option_text("LEVEL");
+  command
+      ->add_option("--linger", words->linger,
+                   "Told to end, serve files that programs have open for this long at most (default: 60s)")
+      ->option_text("TIME");
   command->add_flag("-d,--debug", words->debug, "Log every request of the kernel; implies -f");
-  command->add_option("-o", words->options, "Mount options as in /etc/fstab: cache_dir=, max_age=, max_size=, ro, ...")
+  command->add_option("-o", words->options, "Mount options as in /etc/fstab, see below")
+      ->option_text("OPTIONS")
       ->allow_extra_args(false);
   for (CLI::Option* const option : command->get_options()) {
     if (option->get_items_expected_max() > 0) {
       option->check(not_empty());
     }
   }
-  command->footer("Example:\n  qcache mount --max-size 200G ~/models /mnt/qcache");
+  command->footer("Mount options: " + mount_option_help() +
+                  ". What only mount(8) and systemd read, such as nofail, is accepted.\n\n"
+                  "Example:\n  qcache mount --max-size 200G ~/models /mnt/qcache");
   command->callback([&context, &exit, words] {
     const Status mounted = mount(context, *words);
     if (!mounted) {
@@ -139,7 +171,7 @@ void add_unmount(CLI::App& app, CommandContext& context, ExitCode& exit) {
     bool lazy = false;
   };
   auto words = std::make_shared<Words>();
-  command->add_option("mountpoint", words->mount_point, "The mount")->required()->check(not_empty());
+  command->add_option("MOUNTPOINT", words->mount_point, "The mount")->required()->check(not_empty());
   command->add_flag("--lazy", words->lazy, "Detach it even while files in it are open");
   command->footer("Example:\n  qcache unmount /mnt/qcache");
   command->callback([&context, &exit, words] {

@@ -1,19 +1,31 @@
 #include "tools/mount_request.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <filesystem>
+#include <future>
 #include <optional>
+#include <ostream>
+#include <string_view>
+#include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "core/base/units.h"
+#include "core/model/model_finder.h"
+#include "core/model/text.h"
 #include "core/store/named_file.h"
 #include "tools/background.h"
+#include "tools/human_text.h"
 #include "tools/service_notify.h"
+#include "tools/suggestion.h"
+#include "tools/user_allow_other.h"
 
 namespace qcache {
 namespace {
@@ -24,9 +36,18 @@ constexpr std::array kIgnored = {"defaults", "nofail", "_netdev", "auto",  "noau
 // True of every mount of ours, or without meaning in one: the kernel keeps no access times for FUSE, nothing can be
 // written, and there are no links.
 constexpr std::array kAlwaysSo = {
-    "default_permissions", "nonempty",    "atime",         "diratime", "relatime",   "norelatime", "lazytime",
-    "nolazytime",          "strictatime", "nostrictatime", "iversion", "noiversion", "mand",       "nomand",
-    "symfollow",           "nosymfollow"};
+    "default_permissions", "atime",    "diratime",   "relatime", "norelatime", "lazytime",  "nolazytime", "strictatime",
+    "nostrictatime",       "iversion", "noiversion", "mand",     "nomand",     "symfollow", "nosymfollow"};
+// Options of our own that take a value, and what they take.
+struct ValueOption {
+  std::string_view name;
+  std::string_view takes;
+};
+constexpr std::array kWithValue = {
+    ValueOption{"cache_dir", "DIR"},       ValueOption{"max_age", "AGE"},   ValueOption{"max_size", "SIZE"},
+    ValueOption{"aging_interval", "TIME"}, ValueOption{"threads", "N"},     ValueOption{"linger", "TIME"},
+    ValueOption{"max_read", "BYTES"},      ValueOption{"log_file", "FILE"}, ValueOption{"log_level", "LEVEL"}};
+constexpr std::array kFlags = {"no_passthrough", "passthrough", "allow_other", "over", "nonempty"};
 // Flags that libfuse's mount code hands to the kernel, the last of a pair counting.
 constexpr std::array kPassedOn = {"ro",     "rw",    "suid", "nosuid",  "dev",     "nodev",     "exec",
                                   "noexec", "async", "sync", "dirsync", "noatime", "nodiratime"};
@@ -41,7 +62,7 @@ struct Refused {
 };
 constexpr std::array kRefused = {
     Refused{"auto_unmount", "a dead mount is cleared by the next 'qcache mount', by 'qcache unmount', or by systemd"},
-    Refused{"remount", "a mount cannot be changed: unmount it and mount it again"},
+    Refused{"remount", "a mount cannot be changed: take it down ('qcache unmount MOUNTPOINT') and mount it again"},
     Refused{"uid", "files belong to who mounts them"},
     Refused{"gid", "files belong to who mounts them"},
     Refused{"umask", "nobody can write, and --allow-other lets others read"},
@@ -80,7 +101,64 @@ std::vector<std::string> split_roots(const std::string& spec) {
   return roots;
 }
 
+Error unknown_option(const std::string& option, const std::string& name) {
+  std::vector<std::string> known;
+  for (const ValueOption& own : kWithValue) {
+    known.emplace_back(own.name);
+  }
+  known.insert(known.end(), kFlags.begin(), kFlags.end());
+  known.insert(known.end(), kPassedOn.begin(), kPassedOn.end());
+  const std::string guess = did_you_mean(name, known);
+  return Error{ErrorKind::kInvalidArgument, 0,
+               fmt::format("unknown mount option {}{} There are: {}", in_quotes(option), guess.empty() ? "." : guess,
+                           mount_option_help())};
+}
+
+// Folders that no model is shown of. Empty also where they do not answer soon: a mount does not wait for its models.
+std::vector<std::string> without_models(Env& env, const std::vector<std::string>& roots) {
+  constexpr std::chrono::seconds kPatience{1};
+  std::packaged_task<std::vector<std::string>()> look([&env, roots] {
+    std::vector<std::string> empty;
+    for (const std::string& root : roots) {
+      const FoundModels found = find_models(env, {root});
+      if (found.models.empty() && found.problems.empty()) {
+        empty.push_back(root);
+      }
+    }
+    return empty;
+  });
+  auto found = look.get_future();
+  std::thread(std::move(look)).detach();
+  return found.wait_for(kPatience) == std::future_status::ready ? found.get() : std::vector<std::string>();
+}
+
+std::string says_without_models(const std::string& root) {
+  return fmt::format(
+      "{} holds no models yet (folders with *.safetensors, or *.bin, *.pt, *.pth from torch): they show "
+      "as soon as they are there",
+      root);
+}
+
+// fusermount3 would say so on standard error, and we only that it failed.
+Status refuse_allow_other(Env& env, const MountOptions& options) {
+  if (options.allow_other && ::geteuid() != 0 && !user_may_allow_other(env)) {
+    return fail(ErrorKind::kIo,
+                "users may not let others in: let root add the line user_allow_other to /etc/fuse.conf, or mount "
+                "without --allow-other");
+  }
+  return {};
+}
+
 }  // namespace
+
+std::string mount_option_help() {
+  std::string own;
+  for (const ValueOption& option : kWithValue) {
+    own += fmt::format("{}={}, ", option.name, option.takes);
+  }
+  return fmt::format("{}{}; for the kernel {}, {}=", own, fmt::join(kFlags, ", "), fmt::join(kPassedOn, ", "),
+                     fmt::join(kPassedOnWithValue, "=, "));
+}
 
 Status apply_mount_option(const std::string& option, MountRequest& request) {
   const size_t equals = option.find('=');
@@ -120,11 +198,13 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
   if (name == "over") {
     return flag(mount.over, true);
   }
-  constexpr std::array kWithValue = {"cache_dir", "max_age",  "max_size", "aging_interval", "threads",
-                                     "linger",    "max_read", "log_file", "log_level"};
-  if (!contains(kWithValue, name) && !contains(kPassedOnWithValue, name)) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("unknown mount option '{}': see 'qcache mount --help'", option));
+  if (name == "nonempty") {
+    return flag(mount.nonempty, true);
+  }
+  const bool takes_value =
+      std::any_of(kWithValue.begin(), kWithValue.end(), [&](const ValueOption& one) { return one.name == name; });
+  if (!takes_value && !contains(kPassedOnWithValue, name)) {
+    return fail(unknown_option(option, name));
   }
   if (value.empty()) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("the mount option {} needs a value", name));
@@ -220,7 +300,8 @@ Result<MountRequest> parse_helper_arguments(const std::vector<std::string>& argu
   return request;
 }
 
-Status perform_mount(Env& env, MountRequest request) {
+Status perform_mount(CommandContext& context, MountRequest request) {
+  Env& env = context.env;
   EngineOptions& engine = request.options.engine;
   if (engine.cache_directory.empty()) {
     engine.cache_directory = default_cache_directory();
@@ -243,6 +324,7 @@ Status perform_mount(Env& env, MountRequest request) {
   if (request.fake) {
     return {};
   }
+  QCACHE_TRY(refuse_allow_other(env, request.options));
   LogOptions log{request.log_file, level};
   const auto begin_log = [&log]() -> Status {
     Status begun = start_logging(log);
@@ -253,9 +335,14 @@ Status perform_mount(Env& env, MountRequest request) {
   };
   if (request.foreground) {
     QCACHE_TRY(begin_log());
-    return serve_mount(env, request.options, [] { notify_service_ready(); });
+    return serve_mount(env, request.options, [&] {
+      notify_service_ready();
+      for (const std::string& root : without_models(env, engine.roots)) {
+        spdlog::warn("{}", says_without_models(root));
+      }
+    });
   }
-  return run_in_background([&](const std::function<void()>& ready) -> Status {
+  const Status mounted = run_in_background([&](const std::function<void()>& ready) -> Status {
     if (log.file.empty()) {
       // The log lies in the cache directory, so that must exist first.
       QCACHE_TRY_ASSIGN(const CacheDirectory directory, CacheDirectory::open(env, engine.cache_directory));
@@ -267,6 +354,11 @@ Status perform_mount(Env& env, MountRequest request) {
     QCACHE_TRY(begin_log());
     return serve_mount(env, request.options, ready);
   });
+  QCACHE_TRY(mounted);
+  for (const std::string& root : without_models(env, engine.roots)) {
+    context.err << "qcache: " << printable(says_without_models(root)) << '\n';
+  }
+  return {};
 }
 
 }  // namespace qcache

@@ -5,6 +5,7 @@
 
 #include "core/base/log.h"
 #include "fs/session.h"
+#include "tools/command.h"
 
 namespace qcache {
 
@@ -30,8 +31,11 @@ std::vector<std::string> split_mount_options(const std::string& text);
 /// several joined by ":".
 Result<MountRequest> parse_helper_arguments(const std::vector<std::string>& arguments);
 
+/// Which options there are, for people.
+[[nodiscard]] std::string mount_option_help();
+
 /// Mounts as asked: in the foreground, or in the background, returning when the mount is usable or has failed. Errors
-/// as of serve_mount().
-Status perform_mount(Env& env, MountRequest request);
+/// as of serve_mount(). Warns of folders without models.
+Status perform_mount(CommandContext& context, MountRequest request);
 
 }  // namespace qcache

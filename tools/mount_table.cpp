@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -15,26 +16,28 @@
 #include "core/engine/helper_threads.h"
 #include "core/model/text.h"
 #include "tools/command.h"
+#include "tools/exit_code.h"
+#include "tools/human_text.h"
 
 namespace qcache {
 
 namespace {
 
-/// What mounts answer when they are asked which cache directory they serve from. Shared with the threads that ask, some
+/// What mounts answer when they are asked for their status. Shared with the threads that ask, some
 /// of which may outlive the command: a daemon that is stopped answers nobody.
 struct Answers {
-  explicit Answers(size_t mounts) : directories(mounts), waited_for(mounts) {}
+  explicit Answers(size_t mounts) : texts(mounts), waited_for(mounts) {}
 
   Mutex mutex;
   CondVar arrived;
-  // By mount. Unset while it has not answered, empty where its answer is not that of a qcache daemon.
-  std::vector<std::optional<std::string>> directories QCACHE_GUARDED_BY(mutex);
+  // By mount: its status. Unset while it has not answered.
+  std::vector<std::optional<Result<std::string>>> texts QCACHE_GUARDED_BY(mutex);
   size_t waited_for QCACHE_GUARDED_BY(mutex);
 };
 
-std::string ask_for_cache_directory(Env& env, const std::string& mount_point) {
-  const auto status = read_text(env, mount_point + "/.qcache/status");
-  const auto json = nlohmann::json::parse(status.value_or(""), nullptr, false);
+/// Empty where it is not the status of a qcache daemon.
+std::string cache_directory_in(const std::string& status) {
+  const auto json = nlohmann::json::parse(status, nullptr, false);
   const auto directory = json.is_object() ? json.find("cache_dir") : json.end();
   return json.is_object() && directory != json.end() && directory->is_string() ? directory->get<std::string>() : "";
 }
@@ -64,9 +67,9 @@ Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {
   HelperThreads threads(kThreads);
   for (size_t i = 0; i < mounts.size(); ++i) {
     threads.run([answers, &env = context.env, mount_point = mounts[i].mount_point, i] {
-      std::string directory = ask_for_cache_directory(env, mount_point);
+      auto text = read_text(env, mount_point + "/.qcache/status");
       const MutexLock lock(answers->mutex);
-      answers->directories[i] = std::move(directory);
+      answers->texts[i] = std::move(text);
       --answers->waited_for;
       answers->arrived.notify_all();
     });
@@ -78,14 +81,19 @@ Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {
     answers->arrived.wait_for(answers->mutex, deadline - std::chrono::steady_clock::now());
   }
   for (size_t i = 0; i < mounts.size(); ++i) {
-    const std::optional<std::string>& directory = answers->directories[i];
-    if (!directory) {
+    const std::string& mount_point = mounts[i].mount_point;
+    const std::optional<Result<std::string>>& text = answers->texts[i];
+    if (!text) {
       context.err << fmt::format(
           "qcache: the mount on {} has not answered for {} s and is left out: is its daemon stopped?\n",
-          in_quotes(mounts[i].mount_point), kPatience.count());
-      out.silent.push_back(mounts[i].mount_point);
-    } else if (!directory->empty()) {
-      out.running.push_back({mounts[i].mount_point, *directory, mounts[i].user_id == ::geteuid()});
+          in_quotes(mount_point), kPatience.count());
+      out.silent.push_back(mount_point);
+    } else if (!*text && is_dead_mount(text->error())) {
+      out.dead.push_back(mount_point);
+    } else if (!*text && text->error().kind == ErrorKind::kPermission) {
+      out.closed.push_back(mount_point);
+    } else if (std::string directory = cache_directory_in(text->value_or("")); !directory.empty()) {
+      out.running.push_back({mount_point, std::move(directory), mounts[i].user_id == ::geteuid(), **text});
     }
   }
   return out;
@@ -105,16 +113,24 @@ std::string MountPath::full_path() const {
   return path;
 }
 
-Status refuse_silent_mount(const std::string& path, const Mounts& mounts) {
+Error dead_mount(const std::string& mount_point) {
+  return Error{
+      ErrorKind::kIo, ENOTCONN,
+      fmt::format("the mount on {0} is dead, as its daemon has ended: 'qcache unmount {0}' clears it, and a new "
+                  "'qcache mount' there does so by itself",
+                  printable(mount_point))};
+}
+
+Status refuse_unusable_mount(const std::string& path, const Mounts& mounts) {
   const std::string absolute = absolute_text(path);
-  for (const std::string& mount_point : mounts.silent) {
-    if (lies_within(absolute, mount_point)) {
-      return fail(
-          ErrorKind::kBusy,
-          fmt::format("{} lies in a mount that does not answer: let its daemon go on, or end it", in_quotes(path)));
-    }
+  const auto holds_it = [&](const std::string& mount_point) { return lies_within(absolute, mount_point); };
+  if (std::any_of(mounts.silent.begin(), mounts.silent.end(), holds_it)) {
+    return fail(
+        ErrorKind::kBusy,
+        fmt::format("{} lies in a mount that does not answer: let its daemon go on, or end it", in_quotes(path)));
   }
-  return {};
+  const auto dead = std::find_if(mounts.dead.begin(), mounts.dead.end(), holds_it);
+  return dead == mounts.dead.end() ? Status() : fail(dead_mount(*dead));
 }
 
 namespace {
@@ -128,7 +144,9 @@ Status refuse_silent(CommandContext& context, const std::vector<std::string>& pa
     std::erase_if(above, [&, absolute = absolute_text(path)](const MountEntry& mount) {
       return !lies_within(absolute, mount.mount_point);
     });
-    QCACHE_TRY(refuse_silent_mount(path, ask(context, above)));
+    Mounts asked = ask(context, above);
+    asked.dead.clear();  // which are cleared, or say themselves what they are
+    QCACHE_TRY(refuse_unusable_mount(path, asked));
   }
   return {};
 }

@@ -17,15 +17,18 @@ struct CommandContext;
 struct RunningMount {
   std::string mount_point;
   std::string cache_directory;
-  bool own = false;  ///< this user mounted it
+  bool own = false;      ///< this user mounted it
+  std::string status{};  ///< its /.qcache/status
 };
 
-/// The qcache mounts of a machine, without the dead ones.
+/// The qcache mounts of a machine.
 struct Mounts {
   std::vector<RunningMount> running;
   /// The mount points of those that did not answer within a moment, because their daemon is stopped: whoever asks for
   /// anything in them waits without end.
   std::vector<std::string> silent;
+  std::vector<std::string> dead;    ///< of those whose daemon is gone
+  std::vector<std::string> closed;  ///< of those that let this user not look
 };
 
 /// Those in the context's table (/proc/self/mountinfo). Warns of the silent ones.
@@ -39,8 +42,11 @@ struct MountPath {
   [[nodiscard]] std::string full_path() const;
 };
 
-/// kBusy where `path`, as it is written, lies in a silent mount.
-Status refuse_silent_mount(const std::string& path, const Mounts& mounts);
+/// The error of a dead mount, with the way out.
+[[nodiscard]] Error dead_mount(const std::string& mount_point);
+
+/// Fails where `path`, as it is written, lies in a mount that cannot be used: kBusy for a silent one, dead_mount().
+Status refuse_unusable_mount(const std::string& path, const Mounts& mounts);
 
 /// kBusy where one of `paths` is, or lies below, the mount point of a silent mount. Asks only those mounts.
 Status refuse_silent_mounts(CommandContext& context, const std::vector<std::string>& paths);

@@ -1,6 +1,7 @@
 #include "tools/named_files.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 #include "core/model/model_finder.h"
 #include "core/model/text.h"
 #include "core/quant/scheme.h"
+#include "tools/cache_choice.h"
 #include "tools/mount_attributes.h"
 
 namespace qcache {
@@ -20,45 +22,35 @@ std::string canonical_dtype(const std::string& word) {
   return scheme != nullptr ? std::string(scheme->name()) : word;
 }
 
+constexpr std::string_view kHubPrefix = "models--";
 constexpr size_t kDtypeDepth = 2;  // of <model>/<dtype>
 constexpr size_t kRankDepth = 3;
-constexpr std::string_view kFolderWeights = "model.safetensors";
-constexpr std::string_view kAdapter = "adapter_model.safetensors";
-constexpr std::string_view kPipelineAdapter = "pytorch_lora_weights.safetensors";
+
+std::string joined(const std::vector<std::string>& names, size_t from) {
+  return names.size() > from
+             ? fmt::format("{}", fmt::join(names.begin() + static_cast<ptrdiff_t>(from), names.end(), "/"))
+             : "";
+}
 
 // What a rank's folder may hold of cached files, below it. The weights come before the adapter.
 std::vector<std::vector<std::string>> weights_of_folders() {
   const std::string lora(AdapterFolder::kName);
   const std::string component = "diffusion_pytorch_model.safetensors";
-  return {{std::string(kFolderWeights)},
+  return {{"model.safetensors"},
           {"transformer", component},
           {"unet", component},
-          {lora, std::string(kAdapter)},
-          {lora, std::string(kPipelineAdapter)}};
+          {lora, "adapter_model.safetensors"},
+          {lora, "pytorch_lora_weights.safetensors"}};
 }
 
-// Which file of a rank's folder is meant; without a name the one that is its own.
-void choose_in_folder(std::string_view file, std::optional<uint32_t>& rank, std::optional<ArtifactKind>& kind) {
-  const bool adapter = file.empty() ? rank.value_or(0) > 0 : file == kAdapter || file == kPipelineAdapter;
-  kind = adapter ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
-  if (!adapter) {
-    rank = 0;  // every rank's folder shows the weights of rank 0
-  }
+// Every rank's folder shows the weights of rank 0.
+uint32_t rank_of(const ArtifactFile& file) {
+  return file.kind == ArtifactKind::kSafetensors ? 0 : file.rank;
 }
 
-// "0" or "0.bin".
-Result<uint32_t> rank_of_word(const std::string& word) {
-  const auto rank = rank_of_file_name(word.ends_with(".bin") ? word : word + ".bin");
-  if (!rank) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("{} is not a rank: it is a number such as 0", in_quotes(word)));
-  }
-  return *rank;
-}
-
-std::string joined(const NameWords& words) {
+std::string text_of(const NameWords& words) {
   std::string text = words.model;
-  for (const std::string& word : {words.dtype, words.rank}) {
+  for (const std::string& word : {words.dtype, words.file}) {
     text += word.empty() ? "" : ' ' + word;
   }
   return text;
@@ -70,6 +62,14 @@ Error no_such_path(const std::string& path) {
       fmt::format("there is no {}: name a model, a file of a mount or a folder with weights", in_quotes(path))};
 }
 
+// Folders of the system, which nobody means to have looked through for models.
+bool is_no_place_for_models(const std::string& real) {
+  static constexpr std::array kSystem = {"/",     "/bin", "/boot", "/dev", "/etc", "/lib",
+                                         "/proc", "/run", "/sbin", "/sys", "/usr", "/var"};
+  return std::find(kSystem.begin(), kSystem.end(), real) != kSystem.end() || real.starts_with("/proc/") ||
+         real.starts_with("/sys/") || real.starts_with("/dev/");
+}
+
 // The folder of a cached file is the cache directory, or "filling" in it.
 CachedFilePath cached_file_at(const std::filesystem::path& path) {
   std::filesystem::path folder = path.parent_path();
@@ -79,27 +79,27 @@ CachedFilePath cached_file_at(const std::filesystem::path& path) {
   return CachedFilePath{folder.string(), path.filename().string()};
 }
 
-Status add_names(NamedFiles& out, const std::vector<std::string>& more) {
+// `names`: a dtype, and the path of a file below it.
+Status add_names(NamedFiles& out, const std::vector<std::string>& names) {
+  out.file = joined(names, 1);
   if (auto* place = std::get_if<MountPath>(&out.what)) {
-    place->names.insert(place->names.end(), more.begin(), more.end());
+    place->names.insert(place->names.end(), names.begin(), names.end());
     return {};
   }
-  if (more.size() > 2) {
-    const std::vector<std::vector<std::string>> known = weights_of_folders();
-    if (std::find(known.begin(), known.end(), std::vector<std::string>(more.begin() + 2, more.end())) == known.end()) {
-      return fail(no_such_path(out.text));
-    }
+  if (!names.empty()) {
+    out.dtype = canonical_dtype(names[0]);
   }
-  if (!more.empty()) {
-    out.dtype = canonical_dtype(more[0]);
+  if (out.file.empty()) {
+    return {};
   }
-  if (more.size() > 1) {
-    QCACHE_TRY_ASSIGN(out.rank, rank_of_word(more[1]));
-    if (more.size() > 2) {
-      choose_in_folder(more.back(), out.rank, out.kind);
-    } else if (more[1].ends_with(".bin")) {
-      out.kind = ArtifactKind::kCheckpoint;
-    }
+  const auto file = parse_artifact_file(out.file);
+  out.rank = file ? rank_of(*file) : parse_rank(out.file);
+  if (file) {
+    out.kind = file->kind;
+  } else if (!out.rank) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("{} is neither a rank, such as 16, nor a file, such as 0.bin or 0/model.safetensors",
+                            in_quotes(out.file)));
   }
   return {};
 }
@@ -146,14 +146,18 @@ FilePattern NamedFiles::pattern() const {
     if (names.size() > 1) {
       out.dtype = canonical_dtype(names[1]);
     }
-    if (names.size() > 2) {
-      const auto rank_of_file = rank_of_file_name(names[2]);
-      out.kind = ArtifactKind::kCheckpoint;
-      out.rank = rank_of_file ? rank_of_file : parse_rank(names[2]);
-      if (!rank_of_file) {
-        choose_in_folder(names.size() > kRankDepth ? std::string_view(names.back()) : "", out.rank, out.kind);
-      }
-      if (names.size() > kRankDepth && !names.back().ends_with(".safetensors")) {
+    if (names.size() > kDtypeDepth) {
+      const std::string below = joined(names, kDtypeDepth);
+      if (const auto known = parse_artifact_file(below)) {
+        out.kind = known->kind;
+        out.rank = rank_of(*known);
+      } else if (names.size() == kRankDepth) {
+        // A folder that a path leads to: what is its own.
+        out.rank = parse_rank(below);
+        if (!rank_alone) {
+          out.kind = out.rank.value_or(0) > 0 ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
+        }
+      } else {
         out.file = "";  // a folder's other files are not cached
       }
     }
@@ -171,6 +175,10 @@ std::string NamedFiles::cache_directory() const {
 
 Result<FolderPath> look_into_folder(Env& env, const std::string& folder) {
   QCACHE_TRY_ASSIGN(std::string real, env.real_path(folder));
+  if (is_no_place_for_models(real)) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("{} is no folder of models, and is not looked through: name a model", in_quotes(folder)));
+  }
   FoundModels found = find_models(env, {real});
   if (found.models.size() > 1) {
     return fail(ErrorKind::kInvalidArgument,
@@ -184,6 +192,22 @@ Result<FolderPath> look_into_folder(Env& env, const std::string& folder) {
 }
 
 namespace {
+
+// What is cached is found by its records, so that no folder is looked through; of a hub cache's entry the snapshot
+// counts.
+Result<FolderPath> folder_of_cached(Env& env, const std::string& folder) {
+  QCACHE_TRY_ASSIGN(std::string real, env.real_path(folder));
+  std::string name = std::filesystem::path(real).filename().string();
+  if (name.starts_with(kHubPrefix)) {
+    return look_into_folder(env, folder);
+  }
+  if (is_no_place_for_models(real)) {
+    return fail(ErrorKind::kInvalidArgument, fmt::format("{} is no model: name one, or a cached file as 'qcache ls' "
+                                                         "prints it",
+                                                         in_quotes(folder)));
+  }
+  return FolderPath{real, real, std::move(name)};
+}
 
 // The folder of a model that is gone, as far as links in its path still lead somewhere.
 FolderPath missing_folder(const std::string& word) {
@@ -210,22 +234,48 @@ std::vector<std::string> folders_shown(const NamedFiles& names, const std::vecto
   return folders;
 }
 
-Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mounts, bool folder_may_be_gone) {
+bool is_shown(Env& env, const std::vector<RunningMount>& mounts, const std::string& model) {
+  return !model.starts_with('.') && std::any_of(mounts.begin(), mounts.end(), [&](const RunningMount& mount) {
+    return env.stat(mount.mount_point + '/' + model).has_value();
+  });
+}
+
+// "models--org--name" is how a hub cache calls what a mount shows as "org--name".
+std::string without_hub_prefix(const std::string& name) {
+  return name.starts_with(kHubPrefix) ? name.substr(kHubPrefix.size()) : name;
+}
+
+// Of the parts of a word that is no path: the model, and what follows. "org/name" is a model of the hub where mounts
+// show it, and where neither a model "org" is shown nor "name" is a dtype.
+ModelName take_model(Env& env, const std::vector<RunningMount>& mounts, std::vector<std::string>& parts) {
+  ModelName model{without_hub_prefix(parts[0])};
+  size_t taken = 1;
+  if (parts.size() > 1) {
+    const std::string hub_name = parts[0] + "--" + parts[1];
+    const bool first_is_model = is_shown(env, mounts, model.name);
+    if (!first_is_model && (is_shown(env, mounts, hub_name) || find_scheme(parts[1]) == nullptr)) {
+      model.name = hub_name;
+      taken = 2;
+    }
+  }
+  parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(taken));
+  return model;
+}
+
+Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mounts, bool cached) {
   NamedFiles out;
-  out.text = joined(words);
+  out.text = text_of(words);
   std::vector<std::string> more;
-  for (const std::string& word : {words.dtype, words.rank}) {
+  for (const std::string& word : {words.dtype, words.file}) {
     const std::vector<std::string> parts = split_path(word);
     more.insert(more.end(), parts.begin(), parts.end());
   }
+  out.rank_alone = parse_rank(words.file).has_value();
   const bool is_path = words.model.find('/') != std::string::npos;
-  QCACHE_TRY(refuse_silent_mount(words.model, mounts));
+  QCACHE_TRY(refuse_unusable_mount(words.model, mounts));
   const auto stat = env.stat(words.model);
   if (stat || is_path) {
     if (auto place = locate_in_mounts(env, words.model, mounts.running)) {
-      if (place->names.size() + more.size() == 3 && !more.empty() && !more.back().ends_with(".bin")) {
-        more.back() += ".bin";
-      }
       out.what = std::move(*place);
       QCACHE_TRY(add_names(out, more));
       return out;
@@ -240,19 +290,19 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mount
     out.what = stat ? cached_file_at(std::filesystem::absolute(path, ignored).lexically_normal())
                     : CachedFilePath{"", words.model};
   } else if (is_path && stat && stat->is_directory()) {
-    QCACHE_TRY_ASSIGN(out.what, look_into_folder(env, words.model));
+    QCACHE_TRY_ASSIGN(out.what, cached ? folder_of_cached(env, words.model) : look_into_folder(env, words.model));
   } else if (words.model.starts_with('/') || words.model.starts_with("./") || words.model.starts_with("../")) {
-    if (stat || !folder_may_be_gone) {
+    if (stat || !cached) {
       return fail(no_such_path(words.model));
     }
     out.what = missing_folder(words.model);
   } else {
-    std::vector<std::string> names = split_path(words.model);
-    if (names.empty()) {
+    std::vector<std::string> parts = split_path(words.model);
+    if (parts.empty()) {
       return fail(ErrorKind::kInvalidArgument, "a model's name must not be empty");
     }
-    out.what = ModelName{names[0]};
-    more.insert(more.begin(), names.begin() + 1, names.end());
+    out.what = take_model(env, mounts.running, parts);
+    more.insert(more.begin(), parts.begin(), parts.end());
   }
   QCACHE_TRY(add_names(out, more));
   return out;
@@ -270,48 +320,35 @@ Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const 
   return names;
 }
 
-std::vector<std::string> names_below_model(const NamedFiles& names) {
-  std::vector<std::string> out;
-  if (names.dtype) {
-    out.push_back(*names.dtype);
-  }
-  if (names.rank && names.kind == ArtifactKind::kSafetensors) {
-    out.push_back(fmt::format("{}", *names.rank));
-    out.emplace_back(kFolderWeights);
-  } else if (names.rank && names.kind == ArtifactKind::kAdapter) {
-    out.push_back(fmt::format("{}", *names.rank));
-    out.emplace_back(AdapterFolder::kName);
-    out.emplace_back(kAdapter);
-  } else if (names.rank) {
-    out.push_back(fmt::format("{}.bin", *names.rank));
-  }
-  return out;
-}
-
 bool shows_weights_of_another_rank(const MountPath& file) {
-  if (file.names.size() <= kRankDepth) {
-    return false;
-  }
-  const std::optional<uint32_t> folder = parse_rank(file.names[kRankDepth - 1]);
-  std::optional<uint32_t> rank = folder;
-  std::optional<ArtifactKind> kind;
-  choose_in_folder(file.names.back(), rank, kind);
-  return rank != folder;
+  const auto named = parse_artifact_file(joined(file.names, kDtypeDepth));
+  return named && named->kind == ArtifactKind::kSafetensors && named->rank != 0;
 }
 
 std::vector<MountPath> files_meant(Env& env, MountPath place) {
-  if (place.names.size() == kDtypeDepth) {
-    place.names.emplace_back("0.bin");
-  }
   std::vector<MountPath> out;
-  if (place.names.size() == kRankDepth && !place.names.back().ends_with(".bin")) {
+  const auto add_of_folder = [&](const MountPath& folder, std::optional<ArtifactKind> kind) {
     for (const std::vector<std::string>& names : weights_of_folders()) {
-      MountPath file = place;
+      MountPath file = folder;
       file.names.insert(file.names.end(), names.begin(), names.end());
-      if (env.stat(file.full_path())) {
+      const auto named = parse_artifact_file(joined(file.names, kDtypeDepth));
+      if ((!kind || named->kind == *kind) && env.stat(file.full_path())) {
         out.push_back(std::move(file));
       }
     }
+  };
+  if (place.names.size() == kDtypeDepth) {
+    MountPath folder = place;
+    folder.names.emplace_back("0");
+    add_of_folder(folder, std::nullopt);
+    place.names.emplace_back("0.bin");
+  } else if (place.names.size() == kRankDepth && parse_rank(place.names.back())) {
+    add_of_folder(place, std::nullopt);
+  } else if (const auto named = parse_artifact_file(joined(place.names, kDtypeDepth));
+             named && named->kind != ArtifactKind::kCheckpoint && !env.stat(place.full_path())) {
+    MountPath folder = place;
+    folder.names.resize(kRankDepth);
+    add_of_folder(folder, named->kind);
   }
   if (out.empty()) {
     out.push_back(std::move(place));
@@ -319,24 +356,39 @@ std::vector<MountPath> files_meant(Env& env, MountPath place) {
   return out;
 }
 
-std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names, const std::vector<RunningMount>& mounts) {
+Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& names,
+                                                const std::vector<RunningMount>& mounts,
+                                                const std::string& cache_directory) {
   if (const auto* place = std::get_if<MountPath>(&names.what)) {
-    return *place;
+    return std::optional(*place);
   }
   const auto* named = std::get_if<ModelName>(&names.what);
+  std::optional<MountPath> found;
   if (named == nullptr || named->name.starts_with('.')) {
-    return std::nullopt;  // "." is in every mount, and no model
+    return found;  // "." is in every mount, and no model
   }
   for (const RunningMount& mount : mounts) {
-    if (!env.stat(mount.mount_point + '/' + named->name)) {
+    const bool counts = cache_directory.empty() || is_same_folder(mount.cache_directory, cache_directory);
+    if (!counts || !env.stat(mount.mount_point + '/' + named->name)) {
       continue;
     }
-    MountPath place{mount, {named->name}};
-    const std::vector<std::string> below = names_below_model(names);
-    place.names.insert(place.names.end(), below.begin(), below.end());
-    return place;
+    if (found && found->mount.cache_directory != mount.cache_directory) {
+      return fail(ErrorKind::kInvalidArgument,
+                  fmt::format("the model {0} is in mounts with different cache directories, {1} ({2}) and {3} ({4}): "
+                              "name it by its path in one, or say which with --cache-dir",
+                              in_quotes(named->name), found->mount.mount_point, found->mount.cache_directory,
+                              mount.mount_point, mount.cache_directory));
+    }
+    if (!found) {
+      found = MountPath{mount, {named->name}};
+    }
   }
-  return std::nullopt;
+  if (found && names.dtype) {
+    found->names.push_back(*names.dtype);
+    const std::vector<std::string> below = split_path(names.file);
+    found->names.insert(found->names.end(), below.begin(), below.end());
+  }
+  return found;
 }
 
 }  // namespace qcache

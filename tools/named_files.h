@@ -38,7 +38,8 @@ struct FolderPath {
   std::string name;  ///< what a mount of the folder would call it; empty where it holds no weights
 };
 
-/// The one model in `folder`, be it the folder itself or below it. kInvalidArgument where there are several.
+/// The one model in `folder`, be it the folder itself or below it. kInvalidArgument where there are several, and for a
+/// folder that is no place for models, such as "/", before it is looked through.
 Result<FolderPath> look_into_folder(Env& env, const std::string& folder);
 
 /// A model by its name in a mount. Whether there is one is not known yet.
@@ -46,12 +47,14 @@ struct ModelName {
   std::string name;
 };
 
-/// What the words of a command line name, as [MODEL [DTYPE [RANK]]] or PATH.
+/// What the words of a command line name, as [MODEL [DTYPE [FILE]]] or PATH.
 struct NamedFiles {
   std::variant<ModelName, MountPath, CachedFilePath, FolderPath> what;
   std::optional<std::string> dtype;  ///< canonical where it is a dtype of ours; part of a MountPath's names instead
-  std::optional<uint32_t> rank;      ///< likewise
-  std::optional<ArtifactKind> kind;  ///< where the words tell a `.bin` from a folder's weights; likewise
+  std::string file;                  ///< as shown below the dtype: "16.bin", "0/model.safetensors"; likewise
+  std::optional<uint32_t> rank;      ///< of `file`; likewise
+  std::optional<ArtifactKind> kind;  ///< of `file`, where it tells a `.bin` from a folder's weights; likewise
+  bool rank_alone = false;           ///< the last word was a mere rank, which is all files of that rank
   std::string text;                  ///< the words, for messages
   /// The folders (links resolved) that running mounts show by the model's name, where the words have one. What was made
   /// under another name, by another mount or before one, is theirs all the same.
@@ -67,7 +70,7 @@ struct NamedFiles {
 struct NameWords {
   std::string model;
   std::string dtype;
-  std::string rank;
+  std::string file;
 };
 
 /// Finds out what the words name:
@@ -75,26 +78,28 @@ struct NameWords {
 /// - a cached file, `quantized_model_<md5>.bin`;
 /// - a folder on disk, if the word has a "/" in it;
 /// - else names as they are in a mount: `Qwen int8 0`, `Qwen/int8/0.bin`, `Qwen/int8/0/model.safetensors`,
-///   `Qwen/int8/16/lora/adapter_model.safetensors`.
-/// kNotFound for a path that leads nowhere, kBusy for one in a mount that does not answer, kInvalidArgument for a
-/// malformed rank.
+///   `Qwen/int8/16/lora/adapter_model.safetensors`; and a model by its id in the hub, `org/name`, which mounts show as
+///   `org--name`.
+/// kNotFound for a path that leads nowhere, kInvalidArgument for a malformed file or rank; fails as
+/// refuse_unusable_mount().
 Result<NamedFiles> resolve_names(Env& env, const NameWords& words, const Mounts& mounts);
 
 /// The same for what is cached: the folder of a model need not be there any more.
 Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const Mounts& mounts);
 
-/// The names below a model's folder of a mount that the words name: none, a dtype, a file of it.
-[[nodiscard]] std::vector<std::string> names_below_model(const NamedFiles& names);
-
 /// Whether it is the weights in the folder of a rank above 0, which are those of rank 0.
 [[nodiscard]] bool shows_weights_of_another_rank(const MountPath& file);
 
-/// The files that are meant where `place` names a dtype (its `0.bin`) or a rank's folder (its weights, then its
-/// adapter); other places as they are. Never empty.
+/// The files that are meant where `place` names a dtype (the weights of its folder, else its checkpoint) or a rank's
+/// folder (its weights, then its adapter), and for a pipeline's weights by the name that others have; other places as
+/// they are. Never empty.
 [[nodiscard]] std::vector<MountPath> files_meant(Env& env, MountPath place);
 
-/// Where a running mount shows what `names` names; none where no mount has a model called so.
-[[nodiscard]] std::optional<MountPath> find_in_mounts(Env& env, const NamedFiles& names,
-                                                      const std::vector<RunningMount>& mounts);
+/// Where a running mount shows what `names` names; none where no mount has a model called so. `cache_directory`: only
+/// mounts that use it count, all where it is empty. kInvalidArgument where mounts with different cache directories show
+/// it.
+Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& names,
+                                                const std::vector<RunningMount>& mounts,
+                                                const std::string& cache_directory);
 
 }  // namespace qcache

@@ -16,19 +16,38 @@ namespace {
 
 constexpr std::chrono::milliseconds kRedrawInterval{100};
 constexpr std::chrono::seconds kLineInterval{10};
-constexpr size_t kBarColumns = 24;
+constexpr std::chrono::seconds kRateWindow{5};
+constexpr std::chrono::milliseconds kShortestForRate{900};
+constexpr size_t kMostBarColumns = 24;
+constexpr size_t kLeastBarColumns = 6;
 
-// At most `columns` code points; the end says more than the beginning, where all labels are alike.
+// Where the code point begins that is `columns` into `text`.
+size_t offset_of(std::string_view text, size_t columns) {
+  size_t offset = 0;
+  while (offset < text.size()) {
+    const bool begins = (static_cast<unsigned char>(text[offset]) & 0xC0U) != 0x80U;
+    if (begins && columns-- == 0) {
+      break;
+    }
+    ++offset;
+  }
+  return offset;
+}
+
+// At most `columns` code points: what is in the middle says least.
 std::string fitted(const std::string& label, size_t columns) {
-  if (display_width(label) <= columns) {
+  constexpr std::string_view kGap = "..";
+  const size_t width = display_width(label);
+  if (width <= columns) {
     return label;
   }
-  size_t cut = label.size();
-  for (size_t kept = 0; cut > 0 && kept < columns;) {
-    --cut;
-    kept += (static_cast<unsigned char>(label[cut]) & 0xC0U) == 0x80U ? 0U : 1U;
+  if (columns <= kGap.size()) {
+    return label.substr(0, offset_of(label, columns));
   }
-  return label.substr(cut);
+  const size_t kept = columns - kGap.size();
+  const size_t tail = (kept + 1) / 2;
+  return label.substr(0, offset_of(label, kept - tail)) + std::string(kGap) +
+         label.substr(offset_of(label, width - tail));
 }
 
 }  // namespace
@@ -40,17 +59,18 @@ ProgressBar::~ProgressBar() {
   clear();
 }
 
-void ProgressBar::start(std::string_view label, uint64_t total) {
+void ProgressBar::start(std::string_view label, uint64_t total, std::string_view last_step) {
   label_ = printable(label);
+  last_step_ = last_step;
   total_ = total;
-  first_update_.reset();
+  samples_.clear();
   last_drawn_.reset();
 }
 
 void ProgressBar::update(uint64_t done, Clock::time_point now) {
-  if (!first_update_) {
-    first_update_ = now;
-    first_done_ = done;
+  samples_.push_back({now, done});
+  while (samples_.size() > 2 && now - samples_[1].time >= kRateWindow) {
+    samples_.pop_front();
   }
   if (style_ == Style::kSilent) {
     return;
@@ -82,25 +102,34 @@ void ProgressBar::clear() {
 
 std::string ProgressBar::line(uint64_t done, Clock::time_point now) const {
   const double share = total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
-  const std::chrono::duration<double> elapsed = now - *first_update_;
-  const uint64_t made = done - std::min(done, first_done_);
+  const Sample& before = samples_.front();
+  const std::chrono::duration<double> elapsed = now - before.time;
+  const uint64_t made = done - std::min(done, before.done);
   std::string numbers = fmt::format("{:>4} of {}", format_percent(share), format_size(total_));
-  if (made > 0 && elapsed.count() > 0) {
+  if (done >= total_ && !last_step_.empty()) {
+    numbers += "  " + last_step_;
+  } else if (made > 0 && elapsed >= kShortestForRate) {
     const double rate = static_cast<double>(made) / elapsed.count();
     const double left = static_cast<double>(total_ - std::min(done, total_)) / rate;
     constexpr double kLongestShown = 1e9;
-    numbers += fmt::format("  {}  {} left", format_rate(rate),
-                           format_duration(std::chrono::seconds(static_cast<int64_t>(std::min(left, kLongestShown)))));
+    numbers += "  " + format_rate(rate);
+    if (left >= 1) {
+      numbers += fmt::format(
+          "  {} left", format_duration(std::chrono::seconds(static_cast<int64_t>(std::min(left, kLongestShown)))));
+    }
   }
   if (style_ == Style::kLines) {
     return fmt::format("{}: {}", label_, numbers.substr(numbers.find_first_not_of(' ')));
   }
-  const auto filled = static_cast<size_t>(share * kBarColumns);
-  const std::string bar = std::string(filled, '#') + std::string(kBarColumns - filled, '.');
-  const std::string rest = fmt::format(" [{}] {}", bar, numbers);
-  // One column stays free: a full line makes some terminals wrap.
-  const size_t room = columns_ > rest.size() + 1 ? columns_ - rest.size() - 1 : 0;
-  return fitted(label_, room) + rest;
+  // One column stays free: a full line makes some terminals wrap. The bar gives way to the label before that is cut.
+  const size_t frame = std::string_view(" [] ").size() + numbers.size() + 1;
+  const size_t room = columns_ > frame ? columns_ - frame : 0;
+  const size_t wanted = display_width(label_);
+  const size_t bar_columns =
+      std::clamp(room > wanted ? room - wanted : 0, std::min(room, kLeastBarColumns), kMostBarColumns);
+  const auto filled = static_cast<size_t>(share * static_cast<double>(bar_columns));
+  const std::string bar = std::string(filled, '#') + std::string(bar_columns - filled, '.');
+  return fmt::format("{} [{}] {}", fitted(label_, room - bar_columns), bar, numbers);
 }
 
 size_t terminal_columns() {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <iosfwd>
 #include <optional>
 #include <string>
@@ -9,7 +10,8 @@
 
 namespace qcache {
 
-/// Tells how far a piece of work over `total` bytes is, how fast it goes and how long it will take. One thread.
+/// Tells how far a piece of work over `total` bytes is, how fast it goes and how long it will take, by what was done in
+/// the last seconds. One thread.
 class ProgressBar {
  public:
   using Clock = std::chrono::steady_clock;
@@ -25,8 +27,9 @@ class ProgressBar {
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  /// Begins a new piece of work; the rate is measured from the first update on.
-  void start(std::string_view label, uint64_t total);
+  /// Begins a new piece of work; the rate is measured from the first update on. `label` is short; `last_step` is what
+  /// is still to be done when all bytes are: nobody knows how long that takes.
+  void start(std::string_view label, uint64_t total, std::string_view last_step = {});
   void update(uint64_t done, Clock::time_point now = Clock::now());
   /// Takes the bar off the terminal, so that other text can follow. Idempotent; called by the destructor.
   void clear();
@@ -38,9 +41,13 @@ class ProgressBar {
   const Style style_;
   const size_t columns_;
   std::string label_;
+  std::string last_step_;
   uint64_t total_ = 0;
-  uint64_t first_done_ = 0;
-  std::optional<Clock::time_point> first_update_;
+  struct Sample {
+    Clock::time_point time;
+    uint64_t done;
+  };
+  std::deque<Sample> samples_;  // the first is as old as the rate looks back
   std::optional<Clock::time_point> last_drawn_;
   bool drawn_ = false;
 };

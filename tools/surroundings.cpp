@@ -1,36 +1,119 @@
 #include "tools/surroundings.h"
 
+#include <cstdlib>
+
 #include <fmt/format.h>
 
 #include "core/model/text.h"
 #include "tools/cache_choice.h"
+#include "tools/human_text.h"
+#include "tools/mount_attributes.h"
+#include "tools/suggestion.h"
 
 namespace qcache {
+namespace {
 
-Result<Surroundings> Surroundings::look_around(CommandContext& context, const std::string& cache_dir_option) {
-  Surroundings out{context, find_mounts(context), {}};
-  QCACHE_TRY_ASSIGN(out.cache_directory, choose_cache_directory(cache_dir_option, out.mounts));
-  return out;
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets variables
+  return value == nullptr ? "" : value;
 }
 
+// As huggingface_hub chooses it.
+std::string hub_cache() {
+  if (const std::string chosen = variable("HF_HUB_CACHE"); !chosen.empty()) {
+    return chosen;
+  }
+  if (const std::string home = variable("HF_HOME"); !home.empty()) {
+    return home + "/hub";
+  }
+  const std::string cache = variable("XDG_CACHE_HOME");
+  return (cache.empty() ? variable("HOME") + "/.cache" : cache) + "/huggingface/hub";
+}
+
+}  // namespace
+
 Result<NamedFiles> Surroundings::resolve(const NameWords& words) const {
-  QCACHE_TRY_ASSIGN(NamedFiles names, resolve_names(context.env, words, mounts));
+  QCACHE_TRY_ASSIGN(NamedFiles names, resolve_names(env(), words, mounts_));
   const auto* named = std::get_if<ModelName>(&names.what);
   if (named == nullptr) {
     return names;
   }
-  if (auto place = find_in_mounts(context.env, names, mounts.running)) {
+  QCACHE_TRY_ASSIGN(std::optional<MountPath> place, find_in_mounts(env(), names, mounts_.running, cache_dir_));
+  if (place) {
     names.what = std::move(*place);
-  } else if (const auto stat = context.env.stat(named->name); stat && stat->is_directory()) {
-    QCACHE_TRY_ASSIGN(names.what, look_into_folder(context.env, named->name));
+    return names;
+  }
+  for (const std::string& folder : {named->name, hub_cache() + "/models--" + named->name}) {
+    if (const auto stat = env().stat(folder); stat && stat->is_directory()) {
+      QCACHE_TRY_ASSIGN(names.what, look_into_folder(env(), folder));
+      return names;
+    }
   }
   return names;
 }
 
-Error unknown_model(const std::string& name) {
-  return Error{
-      ErrorKind::kNotFound, 0,
-      fmt::format("no running mount shows a model {}: mount its folder, or name the folder itself", in_quotes(name))};
+Result<std::string> Surroundings::cache_directory() const {
+  return choose_cache_directory(context_, cache_dir_, mounts_);
+}
+
+Result<std::string> Surroundings::cache_directory_of(const NamedFiles& names) const {
+  if (!cache_dir_.empty()) {
+    return cache_directory();
+  }
+  if (std::string implied = names.cache_directory(); !implied.empty()) {
+    QCACHE_TRY(refuse_unusable_mount(implied, mounts_));
+    return implied;
+  }
+  QCACHE_TRY_ASSIGN(std::optional<MountPath> place, find_in_mounts(env(), names, mounts_.running, ""));
+  if (const auto* folder = std::get_if<FolderPath>(&names.what); folder != nullptr && !folder->name.empty()) {
+    place = mount_showing(*folder);
+  }
+  return place ? place->mount.cache_directory : cache_directory();
+}
+
+bool Surroundings::counts(const RunningMount& mount) const {
+  return cache_dir_.empty() || is_same_folder(mount.cache_directory, cache_dir_);
+}
+
+std::optional<MountPath> Surroundings::mount_showing(const FolderPath& folder) const {
+  for (const RunningMount& mount : mounts_.running) {
+    if (!counts(mount)) {
+      continue;
+    }
+    const auto names = env().list(mount.mount_point);
+    for (const std::string& name : names.value_or(std::vector<std::string>())) {
+      MountPath place{mount, {name}};
+      if (name.ends_with(folder.name) && attribute_or_empty(place.full_path(), "source") == folder.path) {
+        return place;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+Error Surroundings::unknown_model(const std::string& name) const {
+  std::vector<std::string> known;
+  for (const RunningMount& mount : mounts_.running) {
+    const auto names = env().list(mount.mount_point);
+    for (const std::string& shown : names.value_or(std::vector<std::string>())) {
+      if (!shown.starts_with('.')) {
+        known.push_back(shown);
+      }
+    }
+  }
+  std::string message = fmt::format("there is no model {}", in_quotes(name));
+  if (const std::string guess = did_you_mean(name, known); !guess.empty()) {
+    message += guess;
+  } else if (mounts_.running.empty()) {
+    message += ", as no mount is running: name the model's folder, or mount it with 'qcache mount'";
+  } else {
+    message += fmt::format(" in {}: 'ls' there shows the models; one that is not mounted is named by its folder",
+                           printable(mounts_.running[0].mount_point));
+  }
+  if (!mounts_.dead.empty()) {
+    message += fmt::format(" (the mount on {0} is dead: 'qcache unmount {0}' clears it)", printable(mounts_.dead[0]));
+  }
+  return Error{ErrorKind::kNotFound, 0, std::move(message)};
 }
 
 Error no_weights(const FolderPath& folder) {

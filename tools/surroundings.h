@@ -8,21 +8,42 @@
 
 namespace qcache {
 
-/// What the commands on models know of their surroundings.
-struct Surroundings {
-  CommandContext& context;
-  Mounts mounts;
-  std::string cache_directory;
+/// What the commands on models know of their surroundings. One rule for all of them says which cache directory is
+/// meant: that of --cache-dir, else that of the mount which shows what was named, else as choose_cache_directory().
+class Surroundings {
+ public:
+  /// `cache_dir`: the option, which may be empty.
+  Surroundings(CommandContext& context, std::string cache_dir)
+      : context_(context), cache_dir_(std::move(cache_dir)), mounts_(find_mounts(context)) {}
 
-  /// As choose_cache_directory().
-  static Result<Surroundings> look_around(CommandContext& context, const std::string& cache_dir_option);
+  [[nodiscard]] CommandContext& context() const { return context_; }
+  [[nodiscard]] Env& env() const { return context_.env; }
+  [[nodiscard]] const Mounts& mounts() const { return mounts_; }
 
   /// As resolve_names; what a running mount shows becomes a MountPath, and a name that none knows may be that of a
-  /// folder in the working directory.
+  /// folder in the working directory, or of a model in the user's hub cache. Fails as find_in_mounts() too.
   [[nodiscard]] Result<NamedFiles> resolve(const NameWords& words) const;
+
+  /// The cache directory of a command that names nothing, or `names`.
+  [[nodiscard]] Result<std::string> cache_directory() const;
+  [[nodiscard]] Result<std::string> cache_directory_of(const NamedFiles& names) const;
+
+  /// The running mount's folder for a model's folder on disk. Only models called like the folder are asked: asking
+  /// reads their headers.
+  [[nodiscard]] std::optional<MountPath> mount_showing(const FolderPath& folder) const;
+
+  /// That nobody knows a model of this name; with one that may be meant, and with mounts that are dead.
+  [[nodiscard]] Error unknown_model(const std::string& name) const;
+
+ private:
+  /// Whether a mount's files are in the cache directory that was asked for.
+  [[nodiscard]] bool counts(const RunningMount& mount) const;
+
+  CommandContext& context_;
+  const std::string cache_dir_;
+  const Mounts mounts_;
 };
 
-[[nodiscard]] Error unknown_model(const std::string& name);
 [[nodiscard]] Error no_weights(const FolderPath& folder);
 /// The error of reading a model, as one of the model: that its files may not be read says nothing of the cache
 /// directory.

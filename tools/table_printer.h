@@ -18,10 +18,12 @@ class TablePrinter {
 
   /// REQUIRES: one cell per column. Cells are made printable here.
   void add_row(const std::vector<std::string>& cells);
-  /// The titles, then the rows. No line ends in spaces.
-  void print(std::ostream& out) const;
+  /// The titles, then the rows. No line ends in spaces. Where that is wider than `columns`, the first cell of each row
+  /// stands in a line of its own above the others.
+  void print(std::ostream& out, size_t columns = kUnlimited) const;
 
  private:
+  static constexpr size_t kUnlimited = static_cast<size_t>(-1);
   const std::vector<Column> columns_;
   std::vector<std::vector<std::string>> rows_;
 };

@@ -2,13 +2,18 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <iterator>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "core/engine/artifact_name.h"
 #include "core/model/text.h"
 #include "tools/interrupt_watch.h"
 #include "tools/mount_attributes.h"
@@ -21,6 +26,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLookInterval{200};
 // After this long without progress the work is asked for again: somebody else may have stopped or removed it.
 constexpr std::chrono::seconds kPatience{10};
+
+constexpr int kFullDisk[] = {ENOSPC, EDQUOT};
 
 ArtifactState parse_state(const std::string& word) {
   for (const ArtifactState state : {ArtifactState::kFilling, ArtifactState::kSealed, ArtifactState::kFailed}) {
@@ -42,7 +49,11 @@ class MountTarget final : public WarmTarget {
     Status set = set_attribute(place_.full_path(), "warm", true);
     if (!set && set.error().kind == ErrorKind::kPermission) {
       // Whoever may read a file but not change its attributes makes it whole by having it open.
-      return read_a_little();
+      set = read_a_little();
+    }
+    if (!set && set.error().kind == ErrorKind::kNoSpace) {
+      return fail(ErrorKind::kNoSpace, fmt::format("there is no room in {}: drop files with 'qcache gc' or 'qcache rm'",
+                                                   place_.mount.cache_directory));
     }
     return set;
   }
@@ -123,6 +134,28 @@ std::unique_ptr<WarmTarget> warm_target_in_engine(Engine& engine, const Artifact
   return std::make_unique<EngineTarget>(engine, name);
 }
 
+namespace {
+
+// A mount tells why a file failed by a sentence only.
+bool is_full_disk(const std::string& error) {
+  return std::any_of(std::begin(kFullDisk), std::end(kFullDisk), [&](int number) {
+    return error.find(std::generic_category().message(number)) != std::string::npos;
+  });
+}
+
+// "Qwen2.5-0.5B int8" for the weights of the folder, else with the file: "Qwen2.5-0.5B int8 16.bin".
+std::string label_of(const std::string& path) {
+  const auto artifact = parse_artifact_path(path);
+  if (!artifact) {
+    return path;
+  }
+  const std::string file = path.substr(artifact->model.size() + artifact->dtype.size() + 2);
+  const bool is_folder = artifact->kind == ArtifactKind::kSafetensors && artifact->rank == 0;
+  return fmt::format("{} {}{}", artifact->model, artifact->dtype, is_folder ? "" : ' ' + file);
+}
+
+}  // namespace
+
 Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
   const Clock::time_point began = Clock::now();
   QCACHE_TRY_ASSIGN(WarmState state, target.look());
@@ -132,8 +165,11 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
     report.was_complete = true;
     return report;
   }
-  QCACHE_TRY(target.start());
-  bar.start(target.path(), state.size_bytes);
+  const auto cannot_make = [&](const Error& error) { return fail(error.with_context("cannot make " + target.path())); };
+  if (const Status started = target.start(); !started) {
+    return cannot_make(started.error());
+  }
+  bar.start(label_of(target.path()), state.size_bytes, "being checked and sealed");
   double best = -1;
   Clock::time_point last_progress = began;
   for (;;) {
@@ -142,14 +178,17 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
       break;
     }
     if (state.state == ArtifactState::kFailed) {
-      return fail(ErrorKind::kIo, fmt::format("cannot make {}: {}", target.path(), state.error));
+      return fail(is_full_disk(state.error) ? ErrorKind::kNoSpace : ErrorKind::kIo,
+                  fmt::format("cannot make {}: {}", target.path(), state.error));
     }
     const Clock::time_point now = Clock::now();
     if (state.progress > best) {
       best = state.progress;
       last_progress = now;
     } else if (now - last_progress > kPatience) {
-      QCACHE_TRY(target.start());
+      if (const Status started = target.start(); !started) {
+        return cannot_make(started.error());
+      }
       best = -1;
     }
     bar.update(static_cast<uint64_t>(state.progress * static_cast<double>(state.size_bytes)));

@@ -426,7 +426,8 @@ TEST_F(MountCache, RemovingABrokenModelDropsItsFiles) {
 TEST_F(MountCache, OneFolderUnderTwoNamesHasOneSetOfFiles) {
   small_model().write(models() + "/org/m");
   const std::string expected = expected_file(models() + "/org/m", "int8");
-  ASSERT_EQ(run_program({MountedFs::program(), "warm", models() + "/org/m", "int8", "--cache-dir", cache()}), 0);
+  ASSERT_EQ(run_program({MountedFs::program(), "warm", models() + "/org/m", "int8", "0.bin", "--cache-dir", cache()}),
+            0);
   std::filesystem::create_directory_symlink("org/m", models() + "/latest");
   MountedFs& outer = mount();
   MountedFs::Setup below = setup("below");

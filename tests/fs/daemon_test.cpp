@@ -108,7 +108,8 @@ TEST_F(MountDaemon, UnusableCacheDirectoriesAreRefused) {
         std::pair(running.path(), "inside the qcache mount")}) {
     SCOPED_TRACE(cache_dir);
     std::filesystem::remove(dir() / "said");
-    EXPECT_NE(run_program({MountedFs::program(), "mount", "-f", models(), dir() / "mnt", "--cache-dir", cache_dir},
+    EXPECT_NE(run_program({MountedFs::program(), "mount", "-f", "-o", "nonempty", models(), dir() / "mnt",
+                           "--cache-dir", cache_dir},
                           dir() / "said"),
               0);
     const std::string said = read_file(dir() / "said");

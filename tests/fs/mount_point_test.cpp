@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "core/base/mount_info.h"
+#include "tests/fs/command_line.h"
 #include "tests/fs/mount_test.h"
 
 namespace qcache {
@@ -24,32 +25,6 @@ using MountTiming = MountTest;
 
 constexpr const char* kInt8 = "m/int8/0.bin";
 constexpr uid_t kNobody = 65534;
-// README, "Exit codes".
-constexpr int kUsage = 2;
-constexpr int kNotFound = 3;
-constexpr int kMountFailed = 6;
-constexpr int kInUse = 7;
-
-struct Said {
-  int status = 0;
-  std::string text;
-};
-
-Said run(const TempDir& dir, std::vector<std::string> words, std::vector<std::string> launcher = {}) {
-  const std::string file = dir / "said";
-  std::filesystem::remove(file);
-  launcher.push_back(MountedFs::program());
-  launcher.insert(launcher.end(), words.begin(), words.end());
-  const int status = run_program(launcher, file);
-  return {status, std::filesystem::exists(file) ? read_file(file) : ""};
-}
-
-testing::AssertionResult ends(const Said& said, int status, const std::string& word) {
-  if (said.status != status || said.text.find(word) == std::string::npos) {
-    return testing::AssertionFailure() << "status " << said.status << ", said: " << said.text;
-  }
-  return testing::AssertionSuccess();
-}
 
 size_t mounts_on(const std::string& mount_point) {
   size_t count = 0;
@@ -94,15 +69,15 @@ TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
       return run(dir(), lazy ? std::vector<std::string>{"unmount", "--lazy", path}
                              : std::vector<std::string>{"unmount", path});
     };
-    EXPECT_TRUE(ends(unmount(dir() / "foreign"), kNotFound, "what is mounted there is tmpfs"));
-    EXPECT_TRUE(ends(unmount(dir() / "link/"), kNotFound, "what is mounted there is tmpfs"));
-    EXPECT_TRUE(ends(unmount(dir() / "dead"), kNotFound, "what is mounted there is fuse.another"));
-    EXPECT_TRUE(ends(unmount(models()), kNotFound, "nothing is mounted there"));
-    EXPECT_TRUE(ends(unmount(fs.path("m")), kNotFound, "it lies in the mount " + fs.path()));
-    EXPECT_TRUE(ends(unmount(dir() / "nowhere"), kNotFound, "No such file"));
+    EXPECT_TRUE(ends(unmount(dir() / "foreign"), exits::kNotFound, "what is mounted there is tmpfs"));
+    EXPECT_TRUE(ends(unmount(dir() / "link/"), exits::kNotFound, "what is mounted there is tmpfs"));
+    EXPECT_TRUE(ends(unmount(dir() / "dead"), exits::kNotFound, "what is mounted there is fuse.another"));
+    EXPECT_TRUE(ends(unmount(models()), exits::kNotFound, "nothing is mounted there"));
+    EXPECT_TRUE(ends(unmount(fs.path("m")), exits::kNotFound, "it lies in the mount " + fs.path()));
+    EXPECT_TRUE(ends(unmount(dir() / "nowhere"), exits::kNotFound, "No such file"));
     {
       const OwnFilesystem cover(fs.path(), "tmpfs", "size=1M");
-      EXPECT_TRUE(ends(unmount(fs.path()), kNotFound, "what is mounted there is tmpfs"));
+      EXPECT_TRUE(ends(unmount(fs.path()), exits::kNotFound, "what is mounted there is tmpfs"));
     }
   }
   EXPECT_EQ(read_file(dir() / "foreign/data"), "x");
@@ -110,8 +85,8 @@ TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
   EXPECT_TRUE(reads_as(read_whole(fs.path(kInt8)), expected_file(model("m"), "int8")));
 
   // Nor does a mount clear what another program has left dead.
-  EXPECT_TRUE(
-      ends(run(dir(), {"mount", "--cache-dir", cache(), models(), dir() / "dead"}), kMountFailed, "mount point"));
+  EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), dir() / "dead"}), exits::kMountFailed,
+                   "mount point"));
   EXPECT_EQ(mounts_on(dir() / "dead"), 1U);
   EXPECT_EQ(::umount2((dir() / "dead").c_str(), MNT_DETACH), 0);
 
@@ -119,7 +94,7 @@ TEST_F(MountPoints, UnmountLeavesOtherFilesystemsAlone) {
   make_link(fs.path(), dir() / "way");
   {
     const UniqueFd in_use = open_file(fs.path(kInt8));
-    EXPECT_TRUE(ends(run(dir(), {"unmount", fs.path()}), kInUse, "files in it are open"));
+    EXPECT_TRUE(ends(run(dir(), {"unmount", fs.path()}), exits::kInUse, "files in it are open"));
   }
   EXPECT_TRUE(ends(run(dir(), {"unmount", dir() / "way"}), 0, ""));
   EXPECT_TRUE(has_ended(fs));
@@ -135,8 +110,10 @@ TEST_F(MountPoints, ASecondMountOnOnePlaceMustBeAskedFor) {
   MountedFs& first = mount();
   make_link(first.path(), dir() / "way");
   for (const std::string& name : {first.path(), first.path() + "/", dir() / "way", dir() / "models/../mnt"}) {
-    EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), name}), kInUse, "mounted on")) << name;
-    EXPECT_TRUE(ends(run(dir(), {"mount", "-f", "--cache-dir", cache(), models(), name}), kInUse, "--over")) << name;
+    EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), name}), exits::kInUse, "mounted on"))
+        << name;
+    EXPECT_TRUE(ends(run(dir(), {"mount", "-f", "--cache-dir", cache(), models(), name}), exits::kInUse, "--over"))
+        << name;
   }
   EXPECT_EQ(mounts_on(first.path()), 1U);
 
@@ -174,7 +151,7 @@ TEST_F(MountPoints, OfTwoThatMountAtTheSameTimeOneIsRefused) {
     std::thread thread([&] { other = mount_it("a"); });
     const int one = mount_it("b");
     thread.join();
-    EXPECT_TRUE((one == 0 && other == kInUse) || (one == kInUse && other == 0)) << one << ' ' << other;
+    EXPECT_TRUE((one == 0 && other == exits::kInUse) || (one == exits::kInUse && other == 0)) << one << ' ' << other;
     EXPECT_EQ(mounts_on(dir() / "mnt"), 1U);
     while (mounts_on(dir() / "mnt") > 0) {
       ASSERT_EQ(run(dir(), {"unmount", dir() / "mnt"}).status, 0);
@@ -218,9 +195,9 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
     EXPECT_NE(said.text.find(stopped.path() + "' has not answered"), std::string::npos) << said.text;
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   }
-  EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), kInUse, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), exits::kInUse, "does not answer"));
   for (const std::string& place : {stopped.path(), stopped.path() + '/'}) {
-    EXPECT_TRUE(ends(run(dir(), {"mount", models(), place, "--cache-dir", cache()}), kInUse, "already"));
+    EXPECT_TRUE(ends(run(dir(), {"mount", models(), place, "--cache-dir", cache()}), exits::kInUse, "already"));
   }
   const std::string inside = stopped.path("m");
   for (const std::vector<std::string>& words : {std::vector<std::string>{"mount", models(), inside},
@@ -229,7 +206,7 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
                                                 {"ls", "--cache-dir", inside},
                                                 {"rm", inside},
                                                 {"pin", inside}}) {
-    EXPECT_TRUE(ends(run(dir(), words), kInUse, "does not answer")) << words[0];
+    EXPECT_TRUE(ends(run(dir(), words), exits::kInUse, "does not answer")) << words[0];
   }
   ::kill(stopped.pid(), SIGCONT);
 }
@@ -265,7 +242,7 @@ TEST_F(MountPoints, DaemonsSayHowTheyEnded) {
     }
     write_file(dir() / "control/" + connection + "/abort", "1");
     EXPECT_TRUE(has_ended(fs));
-    EXPECT_EQ(fs.stop(), kMountFailed);
+    EXPECT_EQ(fs.stop(), exits::kMountFailed);
     EXPECT_NE(fs.log().find("the kernel has given up the mount on"), std::string::npos) << fs.log();
     EXPECT_EQ(mounts_on(fs.path()), covered ? 2U : 0U);
   }
@@ -298,8 +275,8 @@ TEST_F(MountPoints, OptionsAreHonouredOrRefused) {
   for (const char* option : {"auto_unmount", "remount", "uid=0", "gid=0", "umask=0", "allow_root", "max_background=3",
                              "blksize=512", "max_read=1", "max_read=x", "ro=1", "kernel_cache", "fd=3", "bogus"}) {
     const std::string_view name = std::string_view(option).substr(0, std::string_view(option).find('='));
-    EXPECT_TRUE(ends(run(dir(), {"mount", "-o", option, "--cache-dir", cache(), models(), dir() / "free"}), kUsage,
-                     std::string(name)))
+    EXPECT_TRUE(ends(run(dir(), {"mount", "-o", option, "--cache-dir", cache(), models(), dir() / "free"}),
+                     exits::kUsage, std::string(name)))
         << option;
   }
 }
@@ -318,14 +295,14 @@ TEST_F(MountPoints, ExitCodesTellWhatIsWrong) {
     words.insert(words.begin(), {"mount", "-o", "cache_dir=" + cache()});
     return run(dir(), words, launcher);
   };
-  EXPECT_TRUE(ends(mount_it({dir() / "nowhere", mnt}), kMountFailed, "nowhere"));
-  EXPECT_TRUE(ends(mount_it({dir() / "file", mnt}), kMountFailed, "is not a folder"));
-  EXPECT_TRUE(ends(mount_it({models(), dir() / "nowhere"}), kMountFailed, "nowhere"));
-  EXPECT_TRUE(ends(mount_it({models(), dir() / "file"}), kMountFailed, "is not a folder"));
-  EXPECT_TRUE(ends(mount_it({models(), mnt, "--log-file", dir() / "file/log"}), kMountFailed, "file/log"));
-  EXPECT_TRUE(ends(mount_it({models(), mnt, "-o", "context=nonsense"}), kMountFailed, "mount failed"));
+  EXPECT_TRUE(ends(mount_it({dir() / "nowhere", mnt}), exits::kMountFailed, "nowhere"));
+  EXPECT_TRUE(ends(mount_it({dir() / "file", mnt}), exits::kMountFailed, "is not a folder"));
+  EXPECT_TRUE(ends(mount_it({models(), dir() / "nowhere"}), exits::kMountFailed, "nowhere"));
+  EXPECT_TRUE(ends(mount_it({models(), dir() / "file"}), exits::kMountFailed, "is not a folder"));
+  EXPECT_TRUE(ends(mount_it({models(), mnt, "--log-file", dir() / "file/log"}), exits::kMountFailed, "file/log"));
+  EXPECT_TRUE(ends(mount_it({models(), mnt, "-o", "context=nonsense"}), exits::kMountFailed, "mount failed"));
   EXPECT_TRUE(ends(mount_it({models(), mnt, "--cache-dir", dir() / "file"}), 5, "file"));
-  EXPECT_TRUE(ends(mount_it({models(), mnt, "--max-age", "7"}), kUsage, "7d"));
+  EXPECT_TRUE(ends(mount_it({models(), mnt, "--max-age", "7"}), exits::kUsage, "7d"));
 
   const std::vector<std::string> without_fuse = {
       "unshare", "--mount", "sh", "-c", "mount -t tmpfs none /dev && exec \"$@\"", "sh"};
@@ -335,44 +312,20 @@ TEST_F(MountPoints, ExitCodesTellWhatIsWrong) {
   if (::geteuid() != 0 || run_program(probe, dir() / "said") != 0) {
     GTEST_SKIP() << "needs root, setpriv, and that others may run " << MountedFs::program();
   }
-  EXPECT_TRUE(ends(mount_it({models(), mnt}, without_fuse), kMountFailed, "/dev/fuse"));
+  EXPECT_TRUE(ends(mount_it({models(), mnt}, without_fuse), exits::kMountFailed, "/dev/fuse"));
   make_directories(dir() / "nobody-cache");
   ASSERT_EQ(::chown((dir() / "nobody-cache").c_str(), kNobody, kNobody), 0);
-  EXPECT_TRUE(
-      ends(mount_it({models(), mnt, "--cache-dir", dir() / "nobody-cache"}, as_nobody), kMountFailed, "annot mount"));
+  EXPECT_TRUE(ends(mount_it({models(), mnt, "--cache-dir", dir() / "nobody-cache"}, as_nobody), exits::kMountFailed,
+                   "annot mount"));
   ASSERT_EQ(::chmod(models().c_str(), 0700), 0);
-  EXPECT_TRUE(ends(mount_it({models(), mnt, "--cache-dir", dir() / "nobody-cache"}, as_nobody), kMountFailed,
+  EXPECT_TRUE(ends(mount_it({models(), mnt, "--cache-dir", dir() / "nobody-cache"}, as_nobody), exits::kMountFailed,
                    "the model folder cannot be used"));
   ASSERT_EQ(::chmod(models().c_str(), 0755), 0);
   EXPECT_TRUE(ends(mount_it({models(), dir() / "closed/x", "--cache-dir", dir() / "nobody-cache"}, as_nobody),
-                   kMountFailed, "the mount point cannot be used"));
-  EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), dir() / "none"}), kMountFailed,
+                   exits::kMountFailed, "the mount point cannot be used"));
+  EXPECT_TRUE(ends(run(dir(), {"mount", "--cache-dir", cache(), models(), dir() / "none"}), exits::kMountFailed,
                    "to mount on: make it first"));
 }
-
-/// A number below /proc/sys that is changed for a moment only. Whoever does that at the same time waits.
-class Sysctl {
- public:
-  explicit Sysctl(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC)) {
-    if (fd_.valid() && ::flock(fd_.get(), LOCK_EX) == 0) {
-      before_ = read_at(fd_.get(), 0, 100).bytes;
-    }
-  }
-  ~Sysctl() {
-    if (fd_.valid()) {
-      EXPECT_TRUE(set(before_));
-    }
-  }
-  Sysctl(const Sysctl&) = delete;
-  Sysctl& operator=(const Sysctl&) = delete;
-  [[nodiscard]] bool set(const std::string& value) const {
-    return fd_.valid() && ::pwrite(fd_.get(), value.data(), value.size(), 0) == static_cast<ssize_t>(value.size());
-  }
-
- private:
-  const UniqueFd fd_;
-  std::string before_;
-};
 
 // S98: A read takes as long as it takes: where an operator limits how long (`fs.fuse.default_request_timeout`), a
 // mount asks the kernel for the longest time that there is, and warns where `fs.fuse.max_request_timeout` allows less.

@@ -29,21 +29,25 @@ Ran CommandRunner::run(std::vector<std::string> words) {
   if (std::find(kWithCacheDir.begin(), kWithCacheDir.end(), words.at(0)) != kWithCacheDir.end()) {
     words.insert(words.begin() + 1, {"--cache-dir", cache()});
   }
-  return run_with(words, false);
+  return run_with(words, false, nullptr);
 }
 
 Ran CommandRunner::run_as_is(const std::vector<std::string>& words) {
-  return run_with(words, false);
+  return run_with(words, false, nullptr);
 }
 
-Ran CommandRunner::run_on_terminal(const std::vector<std::string>& words) {
-  return run_with(words, true);
+Ran CommandRunner::run_on_terminal(const std::vector<std::string>& words, const std::string& answer) {
+  std::istringstream answers(answer);
+  return run_with(words, true, &answers);
 }
 
-Ran CommandRunner::run_with(const std::vector<std::string>& words, bool terminal) {
+Ran CommandRunner::run_with(const std::vector<std::string>& words, bool terminal, std::istream* answers) {
   std::ostringstream out;
   std::ostringstream err;
-  CommandContext context{env_, out, err, terminal, dir_ / "mountinfo"};
+  CommandContext context{env_, out, err};
+  context.out_is_terminal = terminal;
+  context.in = answers;
+  context.mount_table = dir_ / "mountinfo";
   Ran ran;
   ran.exit = run_command("qcache", words, context);
   ran.out = out.str();
@@ -61,7 +65,7 @@ void CommandRunner::write_model(const std::string& name) const {
 }
 
 void CommandRunner::warm(const std::string& name, const std::string& dtype) {
-  const Ran ran = run({"warm", model(name), dtype});
+  const Ran ran = run({"warm", model(name), dtype, "0.bin"});
   if (ran.exit != ExitCode::kOk) {
     throw std::runtime_error("cannot warm " + name + ": " + ran.err);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,12 @@ class CommandRunner {
   /// `qcache WORDS...`. Adds --cache-dir for the commands that have it, unless told not to.
   Ran run(std::vector<std::string> words);
   Ran run_as_is(const std::vector<std::string>& words);
-  Ran run_on_terminal(const std::vector<std::string>& words);
+  /// With somebody at the terminal, who types `answer` when asked.
+  Ran run_on_terminal(const std::vector<std::string>& words, const std::string& answer = "");
 
   /// Writes a small model in bf16 that every dtype can serve.
   void write_model(const std::string& name) const;
-  /// Makes a file of a model complete.
+  /// Makes the `0.bin` of a model complete.
   void warm(const std::string& name, const std::string& dtype);
   /// Begins a file of a model and makes nothing of it.
   void begin(const std::string& name, const std::string& dtype);
@@ -51,7 +53,7 @@ class CommandRunner {
   [[nodiscard]] const TempDir& dir() const { return dir_; }
 
  private:
-  Ran run_with(const std::vector<std::string>& words, bool terminal);
+  Ran run_with(const std::vector<std::string>& words, bool terminal, std::istream* answers);
 
   TempDir dir_;
   FakeEnv env_;

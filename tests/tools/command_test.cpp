@@ -39,8 +39,10 @@ TEST(Command, WhatIsNoCommandIsToldFromTheNearestOne) {
     std::vector<std::string> words;
     const char* said;
   } cases[] = {
-      {{"lss"}, "there is no command 'lss': did you mean 'ls'?"},
-      {{"unmont", "/mnt"}, "did you mean 'unmount'?"},
+      {{"lsx"}, "unknown command 'lsx'; did you mean ls?"},
+      {{"hlep"}, "did you mean help?"},
+      {{"stauts"}, "did you mean status?"},
+      {{"unmont", "/mnt"}, "did you mean unmount?"},
       {{"frobnicate"}, "'qcache --help' lists them"},
       {{"ls", "--bogus"}, "See 'qcache ls --help'."},
       {{}, "See 'qcache --help'."},
@@ -99,7 +101,8 @@ TEST(Command, ActsAsMountHelper) {
   // As mount(8) and as mount.fuse3 call it; "-f" checks the arguments only.
   std::ostringstream out;
   std::ostringstream err;
-  CommandContext context{runner.env(), out, err, false, runner.dir() / "mountinfo"};
+  CommandContext context{runner.env(), out, err};
+  context.mount_table = runner.dir() / "mountinfo";
   EXPECT_EQ(run_command("/sbin/mount.fuse.qcache", {"/models", "/mnt", "-f", "-o", "nofail,_netdev"}, context),
             ExitCode::kOk);
   EXPECT_EQ(run_command("qcache", {"/models", "/mnt", "-f", "-o", "ro"}, context), ExitCode::kOk);
@@ -122,7 +125,7 @@ TEST(Command, RefusesAWrongCommandLine) {
                                                                  {"mount", "m", "x", "-o", "bogus"},
                                                                  {"mount", "-f", "m", "x", "--log-level", "loud"},
                                                                  {"unmount"},
-                                                                 {"ls", "surplus"}}) {
+                                                                 {"ls", "m", "int8", "0", "surplus"}}) {
     const Ran ran = runner.run_as_is(words);
     EXPECT_EQ(ran.exit, ExitCode::kUsage) << ::testing::PrintToString(words);
     EXPECT_THAT(ran.err, ::testing::Not(IsEmpty()));
@@ -138,8 +141,8 @@ TEST(Command, PrintsItsVersion) {
 
 TEST(Documentation, EveryHelpHasAnExample) {
   CommandRunner runner;
-  EXPECT_THAT(commands(), ::testing::IsSupersetOf(
-                              {"ls", "info", "warm", "rm", "gc", "verify", "pin", "unpin", "mount", "unmount"}));
+  EXPECT_THAT(commands(), ::testing::IsSupersetOf({"ls", "info", "warm", "rm", "gc", "verify", "pin", "unpin", "mount",
+                                                   "unmount", "status", "doctor"}));
   for (const std::string& command : commands()) {
     const Ran ran = runner.run_as_is({command, "--help"});
     EXPECT_EQ(ran.exit, ExitCode::kOk);
@@ -185,6 +188,7 @@ TEST(Documentation, ReadmeListsTheExitCodes) {
   for (int code = static_cast<int>(ExitCode::kOk); code <= static_cast<int>(ExitCode::kIntegrityFailure); ++code) {
     codes.insert(code);
   }
+  codes.insert(static_cast<int>(ExitCode::kInterrupted));
   EXPECT_EQ(listed, codes);
 }
 
@@ -195,7 +199,7 @@ TEST(ExitCodes, NeverChange) {
   } cases[] = {{ErrorKind::kInvalidArgument, 2}, {ErrorKind::kNotFound, 3},    {ErrorKind::kInvalidModel, 4},
                {ErrorKind::kSourceChanged, 4},   {ErrorKind::kUnsupported, 5}, {ErrorKind::kNoSpace, 5},
                {ErrorKind::kPermission, 5},      {ErrorKind::kBusy, 7},        {ErrorKind::kCorrupt, 8},
-               {ErrorKind::kInterrupted, 1},     {ErrorKind::kIo, 1},          {ErrorKind::kInternal, 1}};
+               {ErrorKind::kInterrupted, 130},   {ErrorKind::kIo, 1},          {ErrorKind::kInternal, 1}};
   for (const auto& c : cases) {
     EXPECT_EQ(static_cast<int>(exit_code_of(Error{c.kind, 0, ""})), c.code) << to_string(c.kind);
   }

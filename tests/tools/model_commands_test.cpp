@@ -60,8 +60,8 @@ TEST_F(ModelCommands, InfoOfAFolderListsEveryDtypeWithItsExactSize) {
   const Ran text = runner_.run({"info", runner_.model("m")});
   EXPECT_THAT(text.out, HasSubstr("Qwen2ForCausalLM (qwen2)"));
   EXPECT_THAT(text.out, HasSubstr("1 (model.safetensors)"));
-  EXPECT_THAT(text.out, ContainsRegex("int8 +[0-9.]+K +[0-9]+ +0-128  sealed\n"));
-  EXPECT_THAT(text.out, ContainsRegex("bf16 +[0-9.]+K +[0-9]+ +0  filling 0%\n"));
+  EXPECT_THAT(text.out, ContainsRegex("int8 +[0-9.]+K +0-128  absent +sealed\n"));
+  EXPECT_THAT(text.out, ContainsRegex("bf16 +[0-9.]+K +0  absent +filling 0%\n"));
 }
 
 TEST_F(ModelCommands, InfoSaysThatACachedFileIsOfAnEarlierModel) {
@@ -145,11 +145,11 @@ TEST_F(ModelCommands, InfoOfAnUnknownNameSaysWhatToDo) {
 
 TEST_F(ModelCommands, WarmMakesAFileComplete) {
   runner_.write_model("m");
-  const Ran ran = runner_.run({"warm", runner_.model("m"), "int8"});
+  const Ran ran = runner_.run({"warm", runner_.model("m"), "int8", "0.bin"});
   EXPECT_EQ(ran.exit, ExitCode::kOk) << ran.err;
-  EXPECT_THAT(ran.out, ContainsRegex("m/int8/0.bin is complete: [0-9.]+K in [0-9.]+ s, "));
+  EXPECT_THAT(ran.out, ContainsRegex("m/int8/0.bin is complete: [0-9.]+K in [0-9.]+ s, [0-9.]+[KMG]/s\n"));
   EXPECT_TRUE(std::filesystem::exists(runner_.sealed_path("m", "int8")));
-  const Ran again = runner_.run({"warm", runner_.model("m"), "int8", "0", "--json"});
+  const Ran again = runner_.run({"warm", runner_.model("m"), "int8", "0.bin", "--json"});
   EXPECT_EQ(again.json().at("files").at(0).at("was_complete"), true);
   EXPECT_EQ(runner_.run({"verify"}).exit, ExitCode::kOk);
 }
@@ -177,7 +177,7 @@ TEST_F(ModelCommands, WarmFindsBytesOfAnEarlierName) {
 
 TEST_F(ModelCommands, WarmMakesAnyRank) {
   runner_.write_model("m");
-  EXPECT_THAT(runner_.run({"warm", runner_.model("m"), "nf4", "4"}).out, HasSubstr("m/nf4/4.bin is complete"));
+  EXPECT_THAT(runner_.run({"warm", runner_.model("m"), "nf4", "4.bin"}).out, HasSubstr("m/nf4/4.bin is complete"));
   const Ran adapter = runner_.run({"warm", runner_.model("m"), "nf4/4/lora/adapter_model.safetensors"});
   EXPECT_THAT(adapter.out, HasSubstr("m/nf4/4/lora/adapter_model.safetensors is complete"));
   EXPECT_THAT(runner_.run({"info", runner_.model("m")}).out, HasSubstr(" 0-128 "));
@@ -186,8 +186,8 @@ TEST_F(ModelCommands, WarmMakesAnyRank) {
 TEST_F(ModelCommands, WarmShowsABarOnATerminalOnly) {
   runner_.write_model("m");
   const Ran ran = runner_.run_on_terminal({"warm", runner_.model("m"), "int8", "--cache-dir", runner_.cache()});
-  EXPECT_THAT(ran.out, HasSubstr("\rm/int8/0.bin ["));
-  EXPECT_THAT(ran.out, HasSubstr("\r\x1b[Km/int8/0.bin is complete"));
+  EXPECT_THAT(ran.out, HasSubstr("\rm int8 ["));
+  EXPECT_THAT(ran.out, HasSubstr("\r\x1b[Km/int8/0/model.safetensors is complete"));
   EXPECT_THAT(runner_.run({"warm", runner_.model("m"), "bf16"}).out, ::testing::Not(HasSubstr("\r")));
 }
 
@@ -201,11 +201,13 @@ TEST_F(ModelCommands, WarmRefusesWhatCannotBeMade) {
       {{"warm", runner_.model("m")}, ExitCode::kUsage, "--all"},
       {{"warm", runner_.model("m"), "int8", "--all"}, ExitCode::kUsage, "not both"},
       {{"warm", runner_.model("m"), "int3"}, ExitCode::kNotFound, "choose from: bf16"},
-      {{"warm", runner_.model("m"), "int8", "70000"}, ExitCode::kNotFound, "has no rank 70000"},
+      {{"warm", runner_.model("m"), "int8", "70000"},
+       ExitCode::kNotFound,
+       "has no rank 70000 as int8: its ranks are 0 to 128"},
       {{"warm", runner_.model("m"), "bf16", "4"}, ExitCode::kNotFound, "has only rank 0"},
-      {{"warm", "nobody", "int8"}, ExitCode::kNotFound, "no running mount shows a model 'nobody'"},
+      {{"warm", "nobody", "int8"}, ExitCode::kNotFound, "there is no model 'nobody'"},
       {{"warm", runner_.models() + "/none", "int8"}, ExitCode::kNotFound, "there is no"},
-      {{"warm"}, ExitCode::kUsage, "model"},
+      {{"warm"}, ExitCode::kUsage, "MODEL"},
   };
   for (const auto& c : cases) {
     const Ran ran = runner_.run(c.words);
@@ -216,14 +218,13 @@ TEST_F(ModelCommands, WarmRefusesWhatCannotBeMade) {
 
 TEST_F(ModelCommands, WarmReportsAFullDiskAndGoesOnWithOtherDtypes) {
   runner_.write_model("m");
-  runner_.begin("m", "bf16");
-  const std::string file = std::filesystem::path(runner_.sealed_path("m", "bf16")).filename();
+  const std::string file = artifact_file_name(runner_.model("m"), "bf16", 0, ".safetensors");
   runner_.env().fail_all(EnvCall::kWriteAt, ENOSPC, "filling/" + file);
   const Ran ran = runner_.run({"warm", runner_.model("m"), "--all"});
-  EXPECT_EQ(ran.exit, ExitCode::kFailure);
-  EXPECT_THAT(ran.err, HasSubstr("cannot make m/bf16/0.bin"));
+  EXPECT_EQ(ran.exit, ExitCode::kCacheUnusable);
+  EXPECT_THAT(ran.err, HasSubstr("cannot make m/bf16/0/model.safetensors"));
   EXPECT_THAT(ran.err, HasSubstr("No space left"));
-  EXPECT_THAT(ran.out, HasSubstr("m/int8/0.bin is complete"));
+  EXPECT_THAT(ran.out, HasSubstr("m/int8/0/model.safetensors is complete"));
 }
 
 TEST_F(ModelCommands, WarmReportsAFileThatCannotBeSealed) {
@@ -239,7 +240,7 @@ TEST_F(ModelCommands, WarmStopsOnASignalAndKeepsWhatIsMade) {
   runner_.env().before(
       EnvCall::kWriteAt, 3, [] { ::raise(SIGINT); }, "filling/quantized_model_");
   const Ran ran = runner_.run({"warm", runner_.model("big"), "fp32"});
-  EXPECT_EQ(ran.exit, ExitCode::kFailure);
+  EXPECT_EQ(ran.exit, ExitCode::kInterrupted);
   EXPECT_THAT(ran.err, HasSubstr("what is made stays"));
   const json files = runner_.run({"ls", "--json"}).json().at("files");
   ASSERT_EQ(files.size(), 1U);
@@ -352,7 +353,7 @@ TEST_F(MountedModel, WarmIsTakenBackOnASignal) {
   std::thread mount = when_asked([] { ::kill(::getpid(), SIGTERM); });
   const Ran ran = runner_.run_as_is({"warm", "m", "int8"});
   mount.join();
-  EXPECT_EQ(ran.exit, ExitCode::kFailure);
+  EXPECT_EQ(static_cast<int>(ran.exit), 128 + SIGTERM);
   EXPECT_THAT(ran.err, HasSubstr("what is made stays"));
   EXPECT_EQ(test_attribute(file_, "warm"), "0");
 }

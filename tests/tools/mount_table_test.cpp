@@ -20,7 +20,8 @@ TEST(MountTable, KeepsOnlyMountsThatAnswer) {
   runner.show_mount(::geteuid());
   std::ostringstream out;
   std::ostringstream err;
-  CommandContext context{Env::posix(), out, err, false, runner.dir() / "mountinfo"};
+  CommandContext context{Env::posix(), out, err};
+  context.mount_table = runner.dir() / "mountinfo";
   const std::vector<RunningMount> running = find_mounts(context).running;
   ASSERT_EQ(running.size(), 1U);
   EXPECT_EQ(running[0].mount_point, runner.mount());

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "core/base/unique_fd.h"
+#include "tests/support/temp_dir.h"
+
+namespace qcache {
+
+/// README, "Exit codes".
+namespace exits {
+inline constexpr int kUsage = 2;
+inline constexpr int kNotFound = 3;
+inline constexpr int kCacheUnusable = 5;
+inline constexpr int kMountFailed = 6;
+inline constexpr int kInUse = 7;
+}  // namespace exits
+
+/// How a command ended, and all that it printed.
+struct Said {
+  int status = 0;
+  std::string text;
+};
+
+/// Runs the real `qcache WORDS...`, by `launcher` where one is given.
+Said run(const TempDir& dir, std::vector<std::string> words, std::vector<std::string> launcher = {});
+
+/// Whether it ended so, and said `word` somewhere.
+testing::AssertionResult ends(const Said& said, int status, const std::string& word);
+
+/// A number below /proc/sys that is changed for a moment only. Whoever does that at the same time waits.
+class Sysctl {
+ public:
+  explicit Sysctl(const std::string& path);
+  ~Sysctl();
+  Sysctl(const Sysctl&) = delete;
+  Sysctl& operator=(const Sysctl&) = delete;
+  [[nodiscard]] bool set(const std::string& value) const;
+
+ private:
+  const UniqueFd fd_;
+  std::string before_;
+};
+
+}  // namespace qcache

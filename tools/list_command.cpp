@@ -1,0 +1,142 @@
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <set>
+
+#include <fmt/format.h>
+#include <fmt/ostream.h>
+
+#include "core/base/units.h"
+#include "core/model/text.h"
+#include "tools/cache_choice.h"
+#include "tools/cache_entries.h"
+#include "tools/entry_query.h"
+#include "tools/human_text.h"
+#include "tools/progress_bar.h"
+#include "tools/surroundings.h"
+#include "tools/table_printer.h"
+
+namespace qcache {
+namespace {
+
+struct ListWords {
+  NameWords names;
+  std::string cache_dir;
+  EntryQuery query;
+  uint64_t limit = 0;
+  bool quiet = false;
+  bool json = false;
+};
+
+uint64_t disk_bytes_of(const std::vector<CacheEntry>& entries) {
+  uint64_t bytes = 0;
+  for (const CacheEntry& entry : entries) {
+    bytes += entry.disk_bytes;
+  }
+  return bytes;
+}
+
+// What `rm` takes, each once: files of several states of a model have one path.
+void print_names(std::ostream& out, const std::vector<CacheEntry>& entries) {
+  std::set<std::string> printed;
+  for (const CacheEntry& entry : entries) {
+    if (printed.insert(label_of(entry)).second) {
+      out << label_of(entry) << '\n';
+    }
+  }
+}
+
+void print_list(std::ostream& out, const std::string& directory, const std::vector<CacheEntry>& entries,
+                int64_t now_ns) {
+  out << printable(directory) << '\n';
+  TablePrinter table({{"PATH"}, {"STATE"}, {"SIZE", true}, {"ON DISK", true}, {"ACCESSED"}, {"HITS", true}});
+  for (const CacheEntry& entry : entries) {
+    const Record& record = entry.record;
+    table.add_row({label_of(entry), state_text(entry) + (record.pinned ? ", pinned" : ""),
+                   format_size(record.size_bytes), format_size(entry.disk_bytes),
+                   format_ago(record.accessed_ns, now_ns), entry.sealed ? fmt::format("{}", record.hits) : "-"});
+  }
+  if (!entries.empty()) {
+    table.print(out, terminal_columns());
+  }
+  fmt::print(out, "{}, {} on disk\n", count_of(entries.size(), "file"), format_size(disk_bytes_of(entries)));
+}
+
+void print_json(std::ostream& out, const std::string& directory, const std::vector<CacheEntry>& entries,
+                const CacheDirectory* place) {
+  Json files = Json::array();
+  for (const CacheEntry& entry : entries) {
+    files.push_back(to_json(entry, *place));
+  }
+  out << json_text({{"cache_dir", directory}, {"files", files}, {"disk_bytes", disk_bytes_of(entries)}});
+}
+
+Result<ExitCode> list(CommandContext& context, ListWords words) {
+  const Surroundings around(context, words.cache_dir);
+  NamedFiles names;
+  if (!words.names.model.empty()) {
+    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, around.mounts()));
+  }
+  QCACHE_TRY_ASSIGN(std::string directory,
+                    names.text.empty() ? around.cache_directory() : around.cache_directory_of(names));
+  std::shared_ptr<Store> store;
+  std::vector<CacheEntry> entries;
+  // A directory that nobody has made yet holds nothing.
+  const auto stat = context.env.stat(directory);
+  if (stat || stat.error().kind != ErrorKind::kNotFound) {
+    QCACHE_TRY_ASSIGN(store, open_cache(context.env, directory));
+    QCACHE_TRY_ASSIGN(entries, store->entries());
+    directory = store->directory().path();
+  }
+  if (!names.text.empty()) {
+    const FilePattern pattern = names.pattern();
+    std::erase_if(entries, [&](const CacheEntry& entry) { return !pattern.matches(entry); });
+    if (entries.empty()) {
+      return fail(ErrorKind::kNotFound, fmt::format("nothing of {} is cached in {}", in_quotes(names.text), directory));
+    }
+  }
+  if (words.limit > 0) {
+    words.query.limit = words.limit;
+  }
+  QCACHE_TRY(apply_query(words.query, context.env.now_ns(), entries));
+  if (words.json) {
+    print_json(context.out, directory, entries, store ? &store->directory() : nullptr);
+  } else if (words.quiet) {
+    print_names(context.out, entries);
+  } else {
+    print_list(context.out, directory, entries, context.env.now_ns());
+  }
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_list_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
+  CLI::App* command = app.add_subcommand("ls", "List the cached files");
+  auto words = std::make_shared<ListWords>();
+  command->add_option("MODEL", words->names.model, "Only files of this model (default: all)")->check(not_empty());
+  command->add_option("DTYPE", words->names.dtype, "Only this dtype of the model")->check(not_empty());
+  command->add_option("FILE", words->names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
+      ->check(not_empty());
+  command->add_option("--filter", words->query.filters, "Only files that are so, " + filter_help())
+      ->option_text("TEST")
+      ->allow_extra_args(false)
+      ->check(not_empty());
+  command
+      ->add_option("--sort", words->query.sort,
+                   "By name, size, disk, accessed or hits; :asc or :desc behind it turns the order")
+      ->option_text("KEY")
+      ->check(not_empty());
+  command->add_option("--limit", words->limit, "Only the first N of them")
+      ->option_text("N")
+      ->check(CLI::PositiveNumber.description(""));
+  command->add_flag("-q,--quiet", words->quiet, "Only the paths, one a line, as 'qcache rm' takes them");
+  add_cache_dir_option(*command, words->cache_dir);
+  add_json_flag(*command, words->json);
+  command->footer(
+      "Example:\n  qcache ls --filter 'size>1G' --sort accessed:asc --limit 5\n"
+      "  qcache ls -q --filter 'accessed>30d' | xargs -d '\\n' -n1 qcache rm");
+  command->callback(subcommand(context, exit, [&context, words] { return list(context, *words); }));
+}
+
+}  // namespace qcache
