@@ -171,15 +171,22 @@ class LibfuseWords {
   /// "" or ": " and what was said.
   static std::string reason() {
     constexpr std::string_view kPrefix = "fuse: ";
-    const std::string line = one_line(said());
-    return line.empty() ? "" : ": " + (line.starts_with(kPrefix) ? line.substr(kPrefix.size()) : line);
+    std::string reason;
+    for (const std::string& text : said()) {
+      const std::string line = one_line(text.starts_with(kPrefix) ? text.substr(kPrefix.size()) : text);
+      if (!line.empty() && reason.find(line) == std::string::npos) {
+        reason += (reason.empty() ? ": " : "; ") + line;
+      }
+    }
+    const bool lacks_helper = reason.find("call 'fusermount3': No such file") != std::string::npos;
+    return reason + (lacks_helper ? " (users mount by it: install the package fuse3)" : "");
   }
 
  private:
   // libfuse knows one function for all sessions.
-  static std::string& said() {
-    static std::string text;
-    return text;
+  static std::vector<std::string>& said() {
+    static std::vector<std::string> texts;
+    return texts;
   }
   static std::atomic<bool>& setting_up() {
     static std::atomic<bool> value;
@@ -196,7 +203,7 @@ class LibfuseWords {
       return;
     }
     if (setting_up()) {
-      said() += text.data();
+      said().emplace_back(text.data());
     } else {
       spdlog::log(level <= FUSE_LOG_ERR ? spdlog::level::err : spdlog::level::warn, "{}", one_line(text.data()));
     }
@@ -593,11 +600,13 @@ Status unmount(Env& env, const std::string& mount_point, bool lazy) {
   return done;
 }
 
-Status serve_mount(Env& env, const MountOptions& options, const std::function<void()>& on_ready) {
+Status serve_mount(Env& env, const MountOptions& options, const std::function<Status()>& on_prepared,
+                   const std::function<void()>& on_ready) {
   MountOptions resolved = options;
   QCACHE_TRY_ASSIGN(resolved.engine.roots, resolved_roots(env, options.engine.roots));
   QCACHE_TRY_ASSIGN(UniqueFd claimed, prepare_mount_point(env, resolved));
   resolved.engine.mount_point = resolved.mount_point;
+  QCACHE_TRY(on_prepared());
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
   ControlFiles control(*engine, resolved.mount_point);
   Operations operations(*engine, control, resolved.passthrough, resolved.allow_other, resolved.max_read);

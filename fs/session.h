@@ -33,7 +33,9 @@ struct MountOptions {
 /// Fails with one sentence, before `on_ready` where the mount cannot be made, and after it where it ends in any other
 /// way than those above. Errors of the cache directory keep their kinds; kBusy: something is mounted there already;
 /// kInvalidArgument: the options; all else is kIo.
-Status serve_mount(Env& env, const MountOptions& options, const std::function<void()>& on_ready);
+/// `on_prepared` runs before anything is made, once it is known that it may be: its error ends the mount.
+Status serve_mount(Env& env, const MountOptions& options, const std::function<Status()>& on_prepared,
+                   const std::function<void()>& on_ready);
 
 /// Takes the qcache mount on `mount_point` down, and nothing else that may be mounted there; `lazy` detaches it even
 /// while files are open. Works for dead mounts too. kNotFound: there is none; kBusy: files in it are open; kPermission:

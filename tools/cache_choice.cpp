@@ -14,11 +14,6 @@
 namespace qcache {
 namespace {
 
-bool environment_chooses() {
-  const char* const value = std::getenv("QWEN_CACHE");  // NOLINT(concurrency-mt-unsafe): nobody sets variables
-  return value != nullptr && *value != '\0';
-}
-
 std::string where_in_use(const RunningMount& mount) {
   return fmt::format("{} ({})", printable(mount.cache_directory), printable(mount.mount_point));
 }
@@ -42,6 +37,11 @@ void tell_of_another(CommandContext& context, const std::string& directory, cons
 
 }  // namespace
 
+std::optional<std::string> directory_of_environment() {
+  const char* const value = std::getenv("QWEN_CACHE");  // NOLINT(concurrency-mt-unsafe): nobody sets variables
+  return value != nullptr && *value != '\0' ? std::optional<std::string>(value) : std::nullopt;
+}
+
 bool is_same_folder(const std::string& a, const std::string& b) {
   std::error_code ignored;
   return a == b || std::filesystem::weakly_canonical(a, ignored) == std::filesystem::weakly_canonical(b, ignored);
@@ -54,10 +54,10 @@ Result<std::string> choose_cache_directory(CommandContext& context, const std::s
     QCACHE_TRY(refuse_unusable_mount(directory, mounts));
     return directory;
   }
-  if (environment_chooses() || own.empty()) {
+  if (directory_of_environment() || own.empty()) {
     directory = default_cache_directory();
     QCACHE_TRY(refuse_unusable_mount(directory, mounts));
-    if (environment_chooses() || context.env.stat(directory)) {
+    if (directory_of_environment() || context.env.stat(directory)) {
       tell_of_another(context, directory, own);
     } else {
       tell_of_another(context, directory, mounts.running);  // what root has mounted for everybody may be meant

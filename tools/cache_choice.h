@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/store/store.h"
@@ -14,6 +15,9 @@ struct CommandContext;
 /// that all running mounts of this user use, else the default. Says so on standard error where the running mounts use
 /// another. kInvalidArgument where this user's mounts use several; fails as refuse_unusable_mount().
 Result<std::string> choose_cache_directory(CommandContext& context, const std::string& option, const Mounts& mounts);
+
+/// $QWEN_CACHE, where it is set.
+[[nodiscard]] std::optional<std::string> directory_of_environment();
 
 /// Whether both texts lead to one folder, be it there or not.
 [[nodiscard]] bool is_same_folder(const std::string& a, const std::string& b);

@@ -77,6 +77,9 @@ Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) 
   if (report.dropped.empty()) {
     fmt::print(context.out, "Nothing to drop in {}; {} {}\n", printable(store->directory().path()),
                format_size(report.kept_bytes), words.dry_run ? "would stay" : "stay");
+    if (policy.max_bytes && report.kept_bytes > *policy.max_bytes) {
+      context.out << "That is above the limit: all of it is pinned or in use\n";
+    }
     return ExitCode::kOk;
   }
   const std::string_view drop = words.dry_run ? "Would drop" : "Dropped";

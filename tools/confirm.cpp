@@ -6,7 +6,7 @@
 namespace qcache {
 
 bool confirm(CommandContext& context, const std::string& question, uint64_t bytes) {
-  if (bytes <= kAskAboveBytes || context.in == nullptr || !context.out_is_terminal) {
+  if (bytes <= context.ask_above_bytes || context.in == nullptr || !context.out_is_terminal) {
     return true;
   }
   context.out << question << "? [y/N] " << std::flush;

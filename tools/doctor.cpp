@@ -17,6 +17,7 @@
 
 #include "core/base/mount_info.h"
 #include "core/base/units.h"
+#include "core/engine/factor_workers.h"
 #include "fs/libfuse_version.h"
 #include "fs/request_timeout.h"
 #include "tools/cache_choice.h"
@@ -47,7 +48,9 @@ bool may_administer(Env& env) {
 
 std::string find_program(const std::string& name) {
   const char* const variable = std::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): nobody sets variables
-  std::string_view path = variable == nullptr ? "/usr/bin:/bin" : variable;
+  // libfuse looks where programs are usually, whatever PATH says.
+  const std::string folders = fmt::format("{}:/usr/local/bin:/usr/bin:/bin", variable == nullptr ? "" : variable);
+  std::string_view path = folders;
   while (!path.empty()) {
     const std::string_view folder = path.substr(0, path.find(':'));
     path.remove_prefix(std::min(folder.size() + 1, path.size()));
@@ -80,32 +83,50 @@ std::string filesystem_of(Env& env, const std::string& real) {
   return best == nullptr ? "" : best->type;
 }
 
-void look_at_cache(Env& env, Machine& machine) {
-  const std::string& directory = machine.cache_directory;
-  machine.cache_exists = env.stat(directory).has_value();
+// The first path of a cache directory that belongs to another user than `user`.
+std::optional<std::pair<std::string, uint32_t>> owned_by_other(Env& env, const std::string& directory, uint32_t user) {
+  std::vector<std::string> paths = {directory};
+  for (const char* folder : {"/index", "/filling", ""}) {
+    const std::string place = directory + folder;
+    paths.push_back(place);
+    const auto names = env.list(place);
+    for (const std::string& name : names.value_or(std::vector<std::string>())) {
+      paths.push_back(place + '/' + name);
+    }
+  }
+  for (const std::string& path : paths) {
+    if (const auto stat = env.stat(path); stat && stat->uid != user) {
+      return std::pair(path, stat->uid);
+    }
+  }
+  return std::nullopt;
+}
+
+CacheFacts look_at_cache(Env& env, const std::string& directory, uint32_t user) {
+  CacheFacts cache;
+  cache.directory = directory;
+  cache.exists = env.stat(directory).has_value();
   const std::string place = nearest_existing(env, directory);
-  machine.cache_filesystem = filesystem_of(env, place);
+  cache.filesystem = filesystem_of(env, place);
   if (const auto space = env.space(place)) {
-    machine.free_bytes = space->available_bytes;
-    machine.total_bytes = space->total_bytes;
+    cache.free_bytes = space->available_bytes;
+    cache.total_bytes = space->total_bytes;
   }
   if (::faccessat(AT_FDCWD, place.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
-    machine.cache_not_writable = fmt::format("{}: {}", place, reason_of(errno));
+    cache.not_writable = fmt::format("{}: {}", place, reason_of(errno));
   }
-  if (!machine.cache_exists) {
-    return;
+  if (!cache.exists) {
+    return cache;
   }
-  for (const char* name : {"", "/index", "/index/data.mdb", "/filling"}) {
-    const auto stat = env.stat(directory + name);
-    if (stat && stat->uid != machine.user && !machine.cache_owner) {
-      machine.cache_owner = stat->uid;
-      machine.cache_owned_by_other = directory + name;
-    }
+  if (auto other = owned_by_other(env, directory, user)) {
+    cache.owner = other->second;
+    cache.owned_by_other = std::move(other->first);
   }
   const auto store = open_cache(env, directory);
   if (!store && store.error().kind != ErrorKind::kNotFound) {
-    machine.cache_problem = store.error().message;
+    cache.problem = store.error().message;
   }
+  return cache;
 }
 
 // --- judging
@@ -126,8 +147,9 @@ Finding judge_fuse_device(const Machine& machine) {
     return {Health::kGood, "/dev/fuse", "can be opened", ""};
   }
   return {Health::kProblem, "/dev/fuse", "cannot be opened: " + machine.fuse_device,
-          "load the module (modprobe fuse), or in a container pass --device /dev/fuse --cap-add SYS_ADMIN; users need "
-          "its mode to be 0666"};
+          machine.fuse_device_is_there
+              ? "let users open it (sudo chmod 666 /dev/fuse), in a container with --cap-add SYS_ADMIN"
+              : "load the module (modprobe fuse), in a container pass --device /dev/fuse --cap-add SYS_ADMIN"};
 }
 
 Finding judge_fusermount(const Machine& machine) {
@@ -166,7 +188,8 @@ Finding judge_passthrough(const Machine& machine) {
   if (!machine.built_with_passthrough || !machine.is_admin) {
     return {Health::kNote, "passthrough", "not to be had: " + slower, "see libfuse and privileges"};
   }
-  if (machine.cache_filesystem == "overlay") {
+  if (std::any_of(machine.caches.begin(), machine.caches.end(),
+                  [](const CacheFacts& cache) { return cache.filesystem == "overlay"; })) {
     return {Health::kWarning, "passthrough", "the kernel refuses it for files on overlayfs: " + slower,
             "choose a cache directory on a disk (in a container: on a volume)"};
   }
@@ -199,43 +222,51 @@ Finding judge_mounts(const Machine& machine) {
   }
   if (!machine.silent_mounts.empty()) {
     return {Health::kProblem, "mounts", machine.silent_mounts[0] + " does not answer",
-            "let its daemon go on (kill -CONT), or end it (kill -KILL) and unmount it"};
+            "let its daemon (pgrep -af 'qcache mount') go on with kill -CONT, or end it with kill -KILL and unmount it"};
   }
   return {Health::kGood, "mounts", "none is dead", ""};
 }
 
-Finding judge_cache_owner(const Machine& machine) {
+Finding judge_worker(const Machine& machine) {
+  if (!machine.worker.empty()) {
+    return {Health::kGood, "qcache-worker", machine.worker, ""};
+  }
+  return {Health::kNote, "qcache-worker", "not found: ranks above 0 cannot be made",
+          "install all of qcache, built with libtorch"};
+}
+
+Finding judge_cache_owner(const CacheFacts& cache, uint32_t user) {
   constexpr const char* kSubject = "cache owner";
-  if (!machine.cache_owner) {
+  if (!cache.owner) {
     return {Health::kGood, kSubject,
-            machine.cache_exists ? fmt::format("user {}", machine.user) : "not made yet, by the first mount", ""};
+            cache.exists ? fmt::format("user {}", user) : "not made yet, by the first mount", ""};
   }
   const std::string text =
-      fmt::format("{} belongs to user {}, not to {}", machine.cache_owned_by_other, *machine.cache_owner, machine.user);
-  return machine.user == 0
+      fmt::format("{} belongs to user {}, not to {}", cache.owned_by_other, *cache.owner, user);
+  return user == 0
              ? Finding{Health::kWarning, kSubject, text,
                        "name root's own directory with --cache-dir, or what is made there will be root's"}
              : Finding{Health::kProblem, kSubject, text,
                        fmt::format("give it back (sudo chown -R {} {}), or choose another with --cache-dir",
-                                   machine.user, machine.cache_directory)};
+                                   user, cache.directory)};
 }
 
-Finding judge_cache_writing(const Machine& machine) {
+Finding judge_cache_writing(const CacheFacts& cache) {
   constexpr const char* kSubject = "cache";
   const std::string choose = "choose another with --cache-dir or QWEN_CACHE, or let this user write there";
-  if (!machine.cache_not_writable.empty()) {
+  if (!cache.not_writable.empty()) {
     return {Health::kProblem, kSubject,
-            fmt::format("{} is not writable ({})", machine.cache_directory, machine.cache_not_writable), choose};
+            fmt::format("{} is not writable ({})", cache.directory, cache.not_writable), choose};
   }
-  if (!machine.cache_problem.empty()) {
-    return {Health::kProblem, kSubject, machine.cache_problem, choose};
+  if (!cache.problem.empty()) {
+    return {Health::kProblem, kSubject, cache.problem, choose};
   }
-  return {Health::kGood, kSubject, machine.cache_directory + " can be used", ""};
+  return {Health::kGood, kSubject, cache.directory + " can be used", ""};
 }
 
-Finding judge_cache_filesystem(const Machine& machine) {
+Finding judge_cache_filesystem(const CacheFacts& cache) {
   static constexpr std::array kRemote = {"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "lustre"};
-  const std::string& type = machine.cache_filesystem;
+  const std::string& type = cache.filesystem;
   const bool is_remote = type.starts_with("fuse.") || std::find(kRemote.begin(), kRemote.end(), type) != kRemote.end();
   if (type == "overlay") {
     return {Health::kWarning, "cache filesystem", "overlayfs: complete files are served less quickly",
@@ -253,22 +284,23 @@ Finding judge_cache_filesystem(const Machine& machine) {
   return {Health::kGood, "cache filesystem", type.empty() ? "not known" : type, ""};
 }
 
-Finding judge_space(const Machine& machine) {
+Finding judge_space(const CacheFacts& cache) {
   constexpr uint64_t kFull = uint64_t{64} << 20U;
   constexpr uint64_t kLow = uint64_t{4} << 30U;  // of a model of some billion weights
   const std::string text =
-      fmt::format("{} free of {}", format_size(machine.free_bytes), format_size(machine.total_bytes));
+      fmt::format("{} free of {}", format_size(cache.free_bytes), format_size(cache.total_bytes));
   const std::string fix = "qcache gc --max-size SIZE, 'qcache rm', or mount with --max-size";
-  if (machine.free_bytes < kFull) {
+  if (cache.free_bytes < kFull) {
     return {Health::kProblem, "space", "full: " + text, fix};
   }
-  return {machine.free_bytes < kLow ? Health::kWarning : Health::kGood, "space", text,
-          machine.free_bytes < kLow ? fix : ""};
+  return {cache.free_bytes < kLow ? Health::kWarning : Health::kGood, "space", text,
+          cache.free_bytes < kLow ? fix : ""};
 }
 
 }  // namespace
 
-Machine look_at_machine(CommandContext& context, const Mounts& mounts, const std::string& cache_directory) {
+Machine look_at_machine(CommandContext& context, const Mounts& mounts,
+                        const std::vector<std::string>& cache_directories) {
   Machine machine;
   machine.user = ::geteuid();
   machine.is_admin = may_administer(context.env);
@@ -280,23 +312,36 @@ Machine look_at_machine(CommandContext& context, const Mounts& mounts, const std
   machine.built_with_passthrough = built_with_passthrough();
   if (const auto device = context.env.open("/dev/fuse", O_RDWR); !device) {
     machine.fuse_device = reason_of(device.error().sys_errno);
+    machine.fuse_device_is_there = device.error().sys_errno != ENOENT;
   }
   machine.fusermount = find_program("fusermount3");
+  for (const std::string& program : worker_programs()) {
+    if (machine.worker.empty() && ::access(program.c_str(), X_OK) == 0) {
+      machine.worker = program;
+    }
+  }
   machine.user_allow_other = user_may_allow_other(context.env);
   const RequestTimeouts timeouts = RequestTimeouts::read(context.env);
   machine.request_timeout_s = timeouts.at_most != 0 ? timeouts.at_most : timeouts.by_default;
   machine.dead_mounts = mounts.dead;
   machine.silent_mounts = mounts.silent;
-  machine.cache_directory = cache_directory;
-  look_at_cache(context.env, machine);
+  for (const std::string& directory : cache_directories) {
+    machine.caches.push_back(look_at_cache(context.env, directory, machine.user));
+  }
   return machine;
 }
 
 std::vector<Finding> examine(const Machine& machine) {
-  return {judge_fuse_device(machine), judge_fusermount(machine),       judge_privileges(machine),
-          judge_libfuse(machine),     judge_passthrough(machine),      judge_allow_other(machine),
-          judge_timeouts(machine),    judge_mounts(machine),           judge_cache_writing(machine),
-          judge_cache_owner(machine), judge_cache_filesystem(machine), judge_space(machine)};
+  std::vector<Finding> findings = {judge_fuse_device(machine), judge_fusermount(machine), judge_privileges(machine),
+                                   judge_libfuse(machine),     judge_passthrough(machine), judge_allow_other(machine),
+                                   judge_worker(machine),      judge_timeouts(machine),    judge_mounts(machine)};
+  for (const CacheFacts& cache : machine.caches) {
+    findings.push_back(judge_cache_writing(cache));
+    findings.push_back(judge_cache_owner(cache, machine.user));
+    findings.push_back(judge_cache_filesystem(cache));
+    findings.push_back(judge_space(cache));
+  }
+  return findings;
 }
 
 }  // namespace qcache

@@ -52,8 +52,8 @@ void print(std::ostream& out, const Finding& finding, bool color) {
 
 Result<ExitCode> doctor(CommandContext& context, const DoctorWords& words) {
   const Surroundings around(context, words.cache_dir);
-  QCACHE_TRY_ASSIGN(const std::string directory, around.cache_directory());
-  const std::vector<Finding> findings = examine(look_at_machine(context, around.mounts(), directory));
+  const std::vector<Finding> findings =
+      examine(look_at_machine(context, around.mounts(), around.every_cache_directory()));
   const bool works = std::none_of(findings.begin(), findings.end(),
                                   [](const Finding& finding) { return finding.health == Health::kProblem; });
   Json document = Json::array();

@@ -193,7 +193,7 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
   const MountPath model{place.mount, {place.names[0]}};
   const std::string source = attribute_or_empty(model.full_path(), "source");
   if (source.empty()) {
-    return fail(around.unknown_model(place.names[0]));
+    return fail(around.unknown_model(place.names[0], &place.mount));
   }
   if (const std::string error = attribute_or_empty(model.full_path(), "error"); !error.empty()) {
     return fail(ErrorKind::kInvalidModel, error);

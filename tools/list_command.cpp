@@ -46,7 +46,7 @@ void print_names(std::ostream& out, const std::vector<CacheEntry>& entries) {
   }
 }
 
-void print_list(std::ostream& out, const std::string& directory, const std::vector<CacheEntry>& entries,
+void print_list(std::ostream& out, const std::string& directory, bool is_there, const std::vector<CacheEntry>& entries,
                 int64_t now_ns) {
   out << printable(directory) << '\n';
   TablePrinter table({{"PATH"}, {"STATE"}, {"SIZE", true}, {"ON DISK", true}, {"ACCESSED"}, {"HITS", true}});
@@ -58,6 +58,9 @@ void print_list(std::ostream& out, const std::string& directory, const std::vect
   }
   if (!entries.empty()) {
     table.print(out, terminal_columns());
+  }
+  if (!is_there) {
+    out << "Not made yet, which the first mount does\n";
   }
   fmt::print(out, "{}, {} on disk\n", count_of(entries.size(), "file"), format_size(disk_bytes_of(entries)));
 }
@@ -104,7 +107,7 @@ Result<ExitCode> list(CommandContext& context, ListWords words) {
   } else if (words.quiet) {
     print_names(context.out, entries);
   } else {
-    print_list(context.out, directory, entries, context.env.now_ns());
+    print_list(context.out, directory, store != nullptr, entries, context.env.now_ns());
   }
   return ExitCode::kOk;
 }

@@ -290,7 +290,8 @@ std::string text_of(const ModelReport& report) {
   line("weights", fmt::format("{} ({} bytes), {}", format_size(model.weight_bytes()), model.weight_bytes(),
                               torch_name(model.model_dtype())));
   line("quantized", model.facts.quant_method);
-  line("config.json", model.facts.config_problem);
+  const bool lacks_config = !model.facts.has_config && model.facts.config_problem.empty();
+  line("config.json", lacks_config ? "none, which from_pretrained needs" : model.facts.config_problem);
   print_files(out, report);
   constexpr size_t kColumns = 80;
   const auto refusals = refusals_of(report);

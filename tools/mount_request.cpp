@@ -335,24 +335,27 @@ Status perform_mount(CommandContext& context, MountRequest request) {
   };
   if (request.foreground) {
     QCACHE_TRY(begin_log());
-    return serve_mount(env, request.options, [&] {
+    return serve_mount(env, request.options, [] { return Status(); }, [&] {
       notify_service_ready();
       for (const std::string& root : without_models(env, engine.roots)) {
         spdlog::warn("{}", says_without_models(root));
       }
     });
   }
-  const Status mounted = run_in_background([&](const std::function<void()>& ready) -> Status {
+  // The log lies in the cache directory, which is made once it is known that there will be a mount.
+  const auto log_in_cache = [&]() -> Status {
     if (log.file.empty()) {
-      // The log lies in the cache directory, so that must exist first.
       QCACHE_TRY_ASSIGN(const CacheDirectory directory, CacheDirectory::open(env, engine.cache_directory));
       log.file = directory.path() + "/qcache.log";
       if (const auto is_file = open_named(env, log.file, O_WRONLY | O_CREAT, 0644); !is_file) {
         return fail(cache_unusable(is_file.error()));  // a link would be written through
       }
     }
-    QCACHE_TRY(begin_log());
-    return serve_mount(env, request.options, ready);
+    return begin_log();
+  };
+  const Status mounted = run_in_background([&](const std::function<void()>& ready) -> Status {
+    QCACHE_TRY(start_logging({"", spdlog::level::warn}));  // on standard error, until then
+    return serve_mount(env, request.options, log_in_cache, ready);
   });
   QCACHE_TRY(mounted);
   for (const std::string& root : without_models(env, engine.roots)) {

@@ -50,16 +50,6 @@ std::vector<MountEntry> qcache_mounts(const CommandContext& context) {
   return mounts;
 }
 
-// Without looking at it: "." and ".." are resolved as text. Mount points have no slash at their end.
-std::string absolute_text(const std::string& path) {
-  std::error_code ignored;
-  std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
-  if (absolute.size() > 1 && absolute.ends_with('/')) {
-    absolute.pop_back();
-  }
-  return absolute;
-}
-
 Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {
   constexpr unsigned kThreads = 16;
   constexpr std::chrono::seconds kPatience{2};
@@ -113,6 +103,15 @@ std::string MountPath::full_path() const {
   return path;
 }
 
+std::string absolute_text(const std::string& path) {
+  std::error_code ignored;
+  std::string absolute = std::filesystem::absolute(path, ignored).lexically_normal().string();
+  if (absolute.size() > 1 && absolute.ends_with('/')) {
+    absolute.pop_back();
+  }
+  return absolute;
+}
+
 Error dead_mount(const std::string& mount_point) {
   return Error{
       ErrorKind::kIo, ENOTCONN,
@@ -128,6 +127,13 @@ Status refuse_unusable_mount(const std::string& path, const Mounts& mounts) {
     return fail(
         ErrorKind::kBusy,
         fmt::format("{} lies in a mount that does not answer: let its daemon go on, or end it", in_quotes(path)));
+  }
+  const auto closed = std::find_if(mounts.closed.begin(), mounts.closed.end(), holds_it);
+  if (closed != mounts.closed.end()) {
+    return fail(ErrorKind::kNotFound,
+                fmt::format("{} lies in the mount of another user on {}, who lets nobody else look: ask for "
+                            "--allow-other there",
+                            in_quotes(path), printable(*closed)));
   }
   const auto dead = std::find_if(mounts.dead.begin(), mounts.dead.end(), holds_it);
   return dead == mounts.dead.end() ? Status() : fail(dead_mount(*dead));

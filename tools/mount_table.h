@@ -45,7 +45,8 @@ struct MountPath {
 /// The error of a dead mount, with the way out.
 [[nodiscard]] Error dead_mount(const std::string& mount_point);
 
-/// Fails where `path`, as it is written, lies in a mount that cannot be used: kBusy for a silent one, dead_mount().
+/// Fails where `path`, as it is written, lies in a mount that cannot be used: kBusy for a silent one, dead_mount(),
+/// kNotFound for one that lets this user not look.
 Status refuse_unusable_mount(const std::string& path, const Mounts& mounts);
 
 /// kBusy where one of `paths` is, or lies below, the mount point of a silent mount. Asks only those mounts.
@@ -56,6 +57,9 @@ Status refuse_below_silent_mounts(CommandContext& context, const std::vector<std
 /// Where in one of the mounts `path` is, be it there or not; none where it is outside them all.
 [[nodiscard]] std::optional<MountPath> locate_in_mounts(Env& env, const std::string& path,
                                                         const std::vector<RunningMount>& mounts);
+
+/// `path` absolute, with "." and ".." resolved as text, so that nothing is asked: mount points are told by such paths.
+[[nodiscard]] std::string absolute_text(const std::string& path);
 
 /// "a/b//c" -> a, b, c.
 [[nodiscard]] std::vector<std::string> split_path(std::string_view path);

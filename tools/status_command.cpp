@@ -192,12 +192,15 @@ Result<Mounts> chosen_mounts(Mounts mounts, const std::string& mount_point) {
   if (mount_point.empty()) {
     return mounts;
   }
-  const auto is_other = [&](const std::string& place) { return !is_same_folder(place, mount_point); };
-  std::erase_if(mounts.running, [&](const RunningMount& mount) { return is_other(mount.mount_point); });
+  // Compared as text first: whoever looks into a mount that does not answer waits for it.
+  const std::string path = absolute_text(mount_point);
   for (auto* const places : {&mounts.silent, &mounts.dead, &mounts.closed}) {
-    // Compared as text: whoever looks into a mount that does not answer waits for it.
-    std::erase_if(*places, [&](const std::string& place) { return place != mount_point; });
+    std::erase_if(*places, [&](const std::string& place) { return place != path; });
   }
+  const bool is_unusable = !mounts.silent.empty() || !mounts.dead.empty() || !mounts.closed.empty();
+  std::erase_if(mounts.running, [&](const RunningMount& mount) {
+    return mount.mount_point != path && (is_unusable || !is_same_folder(mount.mount_point, mount_point));
+  });
   if (mounts.running.empty() && mounts.silent.empty() && mounts.dead.empty() && mounts.closed.empty()) {
     return fail(ErrorKind::kNotFound, fmt::format("there is no qcache mount on {}", in_quotes(mount_point)));
   }

@@ -1,5 +1,6 @@
 #include "tools/surroundings.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <fmt/format.h>
@@ -68,7 +69,29 @@ Result<std::string> Surroundings::cache_directory_of(const NamedFiles& names) co
   if (const auto* folder = std::get_if<FolderPath>(&names.what); folder != nullptr && !folder->name.empty()) {
     place = mount_showing(*folder);
   }
-  return place ? place->mount.cache_directory : cache_directory();
+  if (!place) {
+    return cache_directory();
+  }
+  const std::string& directory = place->mount.cache_directory;
+  if (const auto chosen = directory_of_environment(); chosen && !is_same_folder(*chosen, directory)) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("$QWEN_CACHE is {}, but {}, where {} is, uses {}: say which with --cache-dir", *chosen,
+                            place->mount.mount_point, in_quotes(names.text), directory));
+  }
+  return directory;
+}
+
+std::vector<std::string> Surroundings::every_cache_directory() const {
+  if (const auto one = cache_directory()) {
+    return {*one};
+  }
+  std::vector<std::string> all;
+  for (const RunningMount& mount : mounts_.running) {
+    if (mount.own && std::find(all.begin(), all.end(), mount.cache_directory) == all.end()) {
+      all.push_back(mount.cache_directory);
+    }
+  }
+  return all;
 }
 
 bool Surroundings::counts(const RunningMount& mount) const {
@@ -91,9 +114,13 @@ std::optional<MountPath> Surroundings::mount_showing(const FolderPath& folder) c
   return std::nullopt;
 }
 
-Error Surroundings::unknown_model(const std::string& name) const {
+Error Surroundings::unknown_model(const std::string& name, const RunningMount* place) const {
   std::vector<std::string> known;
-  for (const RunningMount& mount : mounts_.running) {
+  std::vector<RunningMount> asked = mounts_.running;
+  std::erase_if(asked, [&](const RunningMount& mount) {
+    return place != nullptr ? mount.mount_point != place->mount_point : !counts(mount);
+  });
+  for (const RunningMount& mount : asked) {
     const auto names = env().list(mount.mount_point);
     for (const std::string& shown : names.value_or(std::vector<std::string>())) {
       if (!shown.starts_with('.')) {
@@ -104,11 +131,12 @@ Error Surroundings::unknown_model(const std::string& name) const {
   std::string message = fmt::format("there is no model {}", in_quotes(name));
   if (const std::string guess = did_you_mean(name, known); !guess.empty()) {
     message += guess;
-  } else if (mounts_.running.empty()) {
-    message += ", as no mount is running: name the model's folder, or mount it with 'qcache mount'";
+  } else if (asked.empty()) {
+    message += fmt::format(", as no mount{} is running: name the model's folder, or mount it with 'qcache mount'",
+                           cache_dir_.empty() ? "" : " with the cache directory " + printable(cache_dir_));
   } else {
     message += fmt::format(" in {}: 'ls' there shows the models; one that is not mounted is named by its folder",
-                           printable(mounts_.running[0].mount_point));
+                           printable(asked[0].mount_point));
   }
   if (!mounts_.dead.empty()) {
     message += fmt::format(" (the mount on {0} is dead: 'qcache unmount {0}' clears it)", printable(mounts_.dead[0]));

@@ -27,13 +27,16 @@ class Surroundings {
   /// The cache directory of a command that names nothing, or `names`.
   [[nodiscard]] Result<std::string> cache_directory() const;
   [[nodiscard]] Result<std::string> cache_directory_of(const NamedFiles& names) const;
+  /// The same for a command that only looks: where cache_directory() would ask, all that this user's mounts use.
+  [[nodiscard]] std::vector<std::string> every_cache_directory() const;
 
   /// The running mount's folder for a model's folder on disk. Only models called like the folder are asked: asking
   /// reads their headers.
   [[nodiscard]] std::optional<MountPath> mount_showing(const FolderPath& folder) const;
 
-  /// That nobody knows a model of this name; with one that may be meant, and with mounts that are dead.
-  [[nodiscard]] Error unknown_model(const std::string& name) const;
+  /// That nobody knows a model of this name, or that `place`, where it is one, has none; with one that may be meant, and
+  /// with mounts that are dead.
+  [[nodiscard]] Error unknown_model(const std::string& name, const RunningMount* place = nullptr) const;
 
  private:
   /// Whether a mount's files are in the cache directory that was asked for.

@@ -122,7 +122,7 @@ std::vector<MountPath> places_meant(const MountPath& place, const std::string& s
 Result<Targets> targets_in_mount(const Surroundings& around, const MountPath& place, const WarmWords& words) {
   const MountPath model{place.mount, {place.names[0]}};
   if (place.names[0].starts_with('.') || !around.env().stat(model.full_path())) {
-    return fail(around.unknown_model(place.names[0]));
+    return fail(around.unknown_model(place.names[0], &place.mount));
   }
   if (const std::string error = attribute_or_empty(model.full_path(), "error"); !error.empty()) {
     return fail(ErrorKind::kInvalidModel, error);

@@ -64,6 +64,14 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
     if (fd.error().kind == ErrorKind::kNotFound) {
       return std::optional<CacheEntry>();
     }
+    if (fd.error().kind == ErrorKind::kPermission) {
+      // Another user's, who keeps nobody from all the others: it is known by its own name.
+      CacheEntry entry;
+      entry.record.file = file;
+      entry.record.accessed_ns = map->mtime_ns;
+      entry.disk_bytes = data->allocated_bytes + map->allocated_bytes;
+      return std::optional(std::move(entry));
+    }
     return fail(fd.error());
   }
   const auto summary = TileMap::summarize(env_, fd->get());

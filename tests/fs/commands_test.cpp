@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -149,6 +150,12 @@ TEST_F(MountCommands, SeveralCacheDirectoriesAreAskedFor) {
   EXPECT_TRUE(ends(said({"ls", "other"}), 0, "cache2"));
   EXPECT_TRUE(ends(said({"rm", "other"}), 0, "Dropped other/int8/0/model.safetensors"));
   EXPECT_TRUE(listed(dir() / "cache2").empty());
+  // Nor does $QWEN_CACHE let files of another directory go than it lists.
+  EXPECT_EQ(said({"warm", "other", "int8"}).status, 0);
+  const std::vector<std::string> environment = {"env", "QWEN_CACHE=" + cache()};
+  EXPECT_TRUE(ends(run(dir(), {"rm", "other"}, environment), exits::kUsage, "$QWEN_CACHE is " + cache()));
+  EXPECT_TRUE(ends(run(dir(), {"rm", "other", "--cache-dir", dir() / "cache2"}, environment), 0, "Dropped other/"));
+  EXPECT_TRUE(ends(said({"doctor"}), 0, dir() / "cache2")) << "who only looks looks at all";
 
   MountedFs::Setup both = setup("both");
   both.cache = dir() / "cache2";
@@ -208,6 +215,9 @@ TEST_F(MountCommands, WhatAMountWouldHideIsRefused) {
     words.insert(words.end(), more.begin(), more.end());
     return said(words);
   };
+  EXPECT_TRUE(ends(said({"mount", "--cache-dir", dir() / "new", models(), dir() / "full"}), exits::kMountFailed,
+                   "is not empty"));
+  EXPECT_FALSE(std::filesystem::exists(dir() / "new")) << "what is refused makes nothing";
   EXPECT_TRUE(ends(mount_on(dir() / "full", {}), exits::kMountFailed, "is not empty"));
   EXPECT_TRUE(ends(mount_on(dir() / "full", {"-o", "nonempty"}), 0, ""));
   EXPECT_EQ(said({"unmount", dir() / "full"}).status, 0);
@@ -268,6 +278,8 @@ TEST_F(MountCommands, StatusTellsWhatGoesOn) {
   fs.kill9();
   const Said dead = said({"status"});
   EXPECT_TRUE(ends(dead, exits::kMountFailed, "dead: its daemon has ended"));
+  const std::vector<std::string> nearby = {"env", "--chdir=" + dir().path()};
+  EXPECT_TRUE(ends(run(dir(), {"status", "mnt/"}, nearby), exits::kMountFailed, "dead: its daemon has ended"));
   EXPECT_TRUE(
       ends(said({"info", fs.path("m")}), exits::kMountFailed, "is dead, as its daemon has ended: 'qcache unmount "));
   EXPECT_TRUE(ends(said({"warm", fs.path("m"), "int8"}), exits::kMountFailed, "is dead"));
@@ -316,6 +328,61 @@ TEST_F(MountCommands, AllowOtherThatUsersMayNotAskForIsRefused) {
   EXPECT_TRUE(ends(
       run(dir(), {"mount", "--allow-other", "--cache-dir", dir() / "nobody", models(), dir() / "place"}, as_nobody),
       exits::kMountFailed, "user_allow_other to /etc/fuse.conf"));
+}
+
+// What root has left unfinished in a user's cache keeps the user from nothing else, and `doctor` names it.
+TEST_F(MountCommands, AnUnfinishedFileOfRootsKeepsAUserFromNothingElse) {
+  const std::vector<std::string> as_nobody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
+  ASSERT_EQ(::chmod(dir().path().c_str(), 0755), 0);
+  std::vector<std::string> probe = as_nobody;
+  probe.insert(probe.end(), {"test", "-x", MountedFs::program()});
+  if (::geteuid() != 0 || run_program(probe, dir() / "said") != 0) {
+    GTEST_SKIP() << "needs root, setpriv, and that others may run " << MountedFs::program();
+  }
+  tiled_model().write(model("m"));
+  make_directories(cache());
+  ASSERT_EQ(::chown(cache().c_str(), 65534, 65534), 0);
+  const auto as_user = [&](std::vector<std::string> words) {
+    words.insert(words.end(), {"--cache-dir", cache()});
+    return run(dir(), words, as_nobody);
+  };
+  EXPECT_TRUE(ends(as_user({"warm", model("m"), "int8", "0.bin"}), 0, "is complete"));
+  MountedFs& fs = mount();
+  {
+    const UniqueFd begun = open_file(fs.path("m/bf16/0.bin"));
+    EXPECT_EQ(read_at(begun.get(), 1'000'000, 10).error, 0);
+  }
+  EXPECT_EQ(fs.stop(), 0);
+  const Said list = as_user({"ls"});
+  EXPECT_TRUE(ends(list, 0, "m/int8/0.bin"));
+  EXPECT_TRUE(has(list.text, "2 files")) << list.text;
+  EXPECT_TRUE(ends(as_user({"verify"}), 0, "Checked 1 file"));
+  EXPECT_TRUE(ends(as_user({"rm", "m"}), 0, "Dropped m/int8/0.bin"));
+  EXPECT_TRUE(ends(as_user({"doctor"}), 1, "belongs to"));
+}
+
+// Users who lack the helper by which they mount are told so in one sentence.
+TEST_F(MountCommands, AMissingFusermountIsTold) {
+  const std::string prepare =
+      "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/fuse c 10 229 && "
+      "for folder in /usr/bin /bin /usr/local/bin; do [ ! -e $folder/fusermount3 ] || "
+      "mount -t tmpfs none $folder/fusermount3 2>&- || mount --bind /dev/null $folder/fusermount3; done; "
+      "exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+  const std::vector<std::string> as_nobody = {"unshare", "--mount", "sh", "-c", prepare, "sh"};
+  ASSERT_EQ(::chmod(dir().path().c_str(), 0755), 0);
+  std::vector<std::string> probe = as_nobody;
+  probe.insert(probe.end(), {"test", "-x", MountedFs::program()});
+  if (::geteuid() != 0 || run_program(probe, dir() / "said") != 0) {
+    GTEST_SKIP() << "needs root, setpriv, and that others may run " << MountedFs::program();
+  }
+  small_model().write(model("m"));
+  for (const char* name : {"nobody", "place"}) {
+    make_directories(dir() / name);
+    ASSERT_EQ(::chown((dir() / name).c_str(), 65534, 65534), 0);
+  }
+  const Said told = run(dir(), {"mount", "--cache-dir", dir() / "nobody", models(), dir() / "place"}, as_nobody);
+  EXPECT_TRUE(ends(told, exits::kMountFailed, "fusermount3"));
+  EXPECT_EQ(std::count(told.text.begin(), told.text.end(), '\n'), 1) << told.text;
 }
 
 }  // namespace

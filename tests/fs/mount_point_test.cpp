@@ -196,6 +196,9 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   }
   EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), exits::kInUse, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"status"}), 0, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"status", stopped.path()}), 0, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"doctor", "--cache-dir", cache()}), 1, "does not answer"));
   for (const std::string& place : {stopped.path(), stopped.path() + '/'}) {
     EXPECT_TRUE(ends(run(dir(), {"mount", models(), place, "--cache-dir", cache()}), exits::kInUse, "already"));
   }
@@ -379,6 +382,8 @@ TEST_F(MountPoints, UsersUnmountTheirOwn) {
     $nobody sh -c 'exec 3<"$1/m/int8/0.bin"; "$0" unmount "$1"' "$qcache" "$folder/nobody"; [ $? = 7 ] || exit 12
     "$qcache" mount --cache-dir "$folder/cache" "$folder/models" "$folder/roots" || exit 13
     $nobody "$qcache" unmount "$folder/roots"; [ $? = 6 ] || exit 14
+    $nobody "$qcache" info "$folder/roots/m" 2>&1 | grep "lets nobody else look" || exit 17
+    $nobody "$qcache" status | grep "another user's" || exit 18
     "$qcache" unmount "$folder/roots" || exit 15
     for i in 1 2 3 4 5 6 7 8 9; do $nobody "$qcache" unmount "$folder/nobody" && break; sleep 0.2; done
     grep -q " $folder/nobody " /proc/self/mountinfo && exit 16

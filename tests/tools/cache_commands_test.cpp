@@ -90,6 +90,55 @@ TEST_F(CacheCommands, LsShowsSealedAndFillingFilesByPath) {
   EXPECT_EQ(sealed.at("in_use"), false);
 }
 
+TEST_F(CacheCommands, LsShowsOnlyWhatIsAskedFor) {
+  runner_.write_model("m");
+  runner_.write_model("n");
+  runner_.warm("m", "int8");
+  runner_.warm("m", "bf16");
+  runner_.warm("n", "int8");
+  EXPECT_EQ(runner_.run({"ls", "-q"}).out, "m/bf16/0.bin\nm/int8/0.bin\nn/int8/0.bin\n");
+  EXPECT_EQ(runner_.run({"ls", "m", "-q"}).out, "m/bf16/0.bin\nm/int8/0.bin\n");
+  EXPECT_EQ(runner_.run({"ls", "m", "int8", "-q"}).out, "m/int8/0.bin\n");
+  EXPECT_EQ(runner_.run({"ls", "-q", "--filter", "dtype=int8", "--filter", "model=n"}).out, "n/int8/0.bin\n");
+  EXPECT_EQ(runner_.run({"ls", "-q", "--sort", "name:desc", "--limit", "1"}).out, "n/int8/0.bin\n");
+  EXPECT_EQ(runner_.run({"ls", "--json", "--limit", "2"}).json().at("files").size(), 2U);
+  EXPECT_EQ(runner_.run({"ls", "nobody"}).exit, ExitCode::kNotFound);
+  EXPECT_EQ(runner_.run({"ls", "--filter", "age>1"}).exit, ExitCode::kUsage);
+  EXPECT_EQ(runner_.run({"ls", "--limit", "0"}).exit, ExitCode::kUsage);
+}
+
+// Everything fits 80 columns without breaking words: a table that would not has the path in a line of its own.
+TEST_F(CacheCommands, LsFitsEightyColumns) {
+  const std::string name(50, 'n');
+  runner_.write_model(name);
+  runner_.warm(name, "int8");
+  const std::string out = runner_.run({"ls"}).out;
+  EXPECT_THAT(out, HasSubstr("\nPATH\n  STATE "));
+  EXPECT_THAT(out, HasSubstr('\n' + name + "/int8/0.bin\n  sealed "));
+}
+
+TEST_F(CacheCommands, MuchIsDroppedOnlyWhenSomebodyAtTheTerminalSaysSo) {
+  runner_.write_model("m");
+  runner_.warm("m", "int8");
+  runner_.ask_above(1000);
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"rm", "m"}, {"gc", "--max-age", "0s"}}) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), {"--cache-dir", runner_.cache()});
+    const Ran no = runner_.run_on_terminal(all, "n\n");
+    EXPECT_EQ(no.exit, ExitCode::kFailure);
+    EXPECT_THAT(no.out, HasSubstr("? [y/N] "));
+    EXPECT_THAT(no.out, HasSubstr("Nothing was dropped"));
+    EXPECT_EQ(runner_.run_on_terminal(all, "").exit, ExitCode::kFailure);
+    EXPECT_EQ(listed_paths().size(), 1U);
+  }
+  EXPECT_EQ(runner_.run_on_terminal({"rm", "m", "--cache-dir", runner_.cache()}, "y\n").exit, ExitCode::kOk);
+  EXPECT_EQ(listed_paths().size(), 0U);
+  runner_.warm("m", "int8");
+  EXPECT_THAT(runner_.run_on_terminal({"rm", "m", "-y", "--cache-dir", runner_.cache()}).out, Not(HasSubstr("[y/N]")));
+  runner_.warm("m", "int8");
+  EXPECT_EQ(runner_.run({"rm", "m"}).exit, ExitCode::kOk) << "scripts are not asked";
+}
+
 TEST_F(CacheCommands, LsTellsHowLongAgoFilesWereRead) {
   runner_.write_model("m");
   runner_.warm("m", "int8");

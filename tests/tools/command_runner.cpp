@@ -47,6 +47,7 @@ Ran CommandRunner::run_with(const std::vector<std::string>& words, bool terminal
   CommandContext context{env_, out, err};
   context.out_is_terminal = terminal;
   context.in = answers;
+  context.ask_above_bytes = ask_above_bytes_.value_or(context.ask_above_bytes);
   context.mount_table = dir_ / "mountinfo";
   Ran ran;
   ran.exit = run_command("qcache", words, context);

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +45,9 @@ class CommandRunner {
   /// A folder with the control files and attributes of a mount, at mnt/; `user_id` is who mounted it.
   void show_mount(uint32_t user_id);
 
+  /// Instead of 10G.
+  void ask_above(uint64_t bytes) { ask_above_bytes_ = bytes; }
+
   [[nodiscard]] std::string cache() const { return dir_ / "cache"; }
   [[nodiscard]] std::string models() const { return dir_ / "models"; }
   [[nodiscard]] std::string mount() const { return dir_ / "mnt"; }
@@ -57,6 +62,7 @@ class CommandRunner {
 
   TempDir dir_;
   FakeEnv env_;
+  std::optional<uint64_t> ask_above_bytes_;
 };
 
 /// The extended attribute `user.qcache.<name>`, as a mount would have it. Throws where the filesystem has none.

@@ -18,11 +18,13 @@ Machine good_machine() {
   machine.libfuse = "3.18.3";
   machine.built_with_passthrough = true;
   machine.fusermount = "/usr/bin/fusermount3";
-  machine.cache_directory = "/var/cache/qcache";
-  machine.cache_exists = true;
-  machine.cache_filesystem = "ext4";
-  machine.free_bytes = uint64_t{100} << 30U;
-  machine.total_bytes = uint64_t{200} << 30U;
+  machine.worker = "/usr/local/libexec/qcache/qcache-worker";
+  CacheFacts& cache = machine.caches.emplace_back();
+  cache.directory = "/var/cache/qcache";
+  cache.exists = true;
+  cache.filesystem = "ext4";
+  cache.free_bytes = uint64_t{100} << 30U;
+  cache.total_bytes = uint64_t{200} << 30U;
   return machine;
 }
 
@@ -50,7 +52,13 @@ TEST(Doctor, NamesEveryBrokenSetUpWithAFix) {
     std::function<void(Machine&)> broken;
   } cases[] = {
       {"/dev/fuse", "No such file", "modprobe fuse", Health::kProblem,
-       [](Machine& m) { m.fuse_device = "No such file or directory"; }},
+       [](Machine& m) {
+         m.fuse_device = "No such file or directory";
+         m.fuse_device_is_there = false;
+       }},
+      {"/dev/fuse", "Permission denied", "chmod 666 /dev/fuse", Health::kProblem,
+       [](Machine& m) { m.fuse_device = "Permission denied"; }},
+      {"qcache-worker", "ranks above 0", "libtorch", Health::kNote, [](Machine& m) { m.worker.clear(); }},
       {"fusermount3", "not found", "apt-get install fuse3", Health::kNote, [](Machine& m) { m.fusermount.clear(); }},
       {"fusermount3", "not found", "apt-get install fuse3", Health::kProblem,
        [](Machine& m) {
@@ -66,16 +74,16 @@ TEST(Doctor, NamesEveryBrokenSetUpWithAFix) {
       {"passthrough", "Linux 6.1.0-28-amd64 has none", "Linux 6.9", Health::kWarning,
        [](Machine& m) { m.kernel = "6.1.0-28-amd64"; }},
       {"cache filesystem", "overlayfs", "on a disk", Health::kWarning,
-       [](Machine& m) { m.cache_filesystem = "overlay"; }},
-      {"cache filesystem", "nfs4", "local disk", Health::kWarning, [](Machine& m) { m.cache_filesystem = "nfs4"; }},
-      {"space", "full", "qcache gc", Health::kProblem, [](Machine& m) { m.free_bytes = 1 << 20; }},
+       [](Machine& m) { m.caches[0].filesystem = "overlay"; }},
+      {"cache filesystem", "nfs4", "local disk", Health::kWarning, [](Machine& m) { m.caches[0].filesystem = "nfs4"; }},
+      {"space", "full", "qcache gc", Health::kProblem, [](Machine& m) { m.caches[0].free_bytes = 1 << 20; }},
       {"cache", "not writable", "--cache-dir", Health::kProblem,
-       [](Machine& m) { m.cache_not_writable = "/var/cache: Read-only file system"; }},
+       [](Machine& m) { m.caches[0].not_writable = "/var/cache: Read-only file system"; }},
       {"cache owner", "belongs to user 0, not to 1000", "chown -R 1000 /var/cache/qcache", Health::kProblem,
        [](Machine& m) {
          m.user = 1000;
-         m.cache_owner = 0;
-         m.cache_owned_by_other = "/var/cache/qcache/index";
+         m.caches[0].owner = 0;
+         m.caches[0].owned_by_other = "/var/cache/qcache/index";
        }},
       {"mounts", "stale", "qcache unmount /mnt/old", Health::kProblem,
        [](Machine& m) { m.dead_mounts = {"/mnt/old"}; }},
