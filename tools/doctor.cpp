@@ -221,8 +221,9 @@ Finding judge_mounts(const Machine& machine) {
             fmt::format("qcache unmount {}", machine.dead_mounts[0])};
   }
   if (!machine.silent_mounts.empty()) {
-    return {Health::kProblem, "mounts", machine.silent_mounts[0] + " does not answer",
-            "let its daemon (pgrep -af 'qcache mount') go on with kill -CONT, or end it with kill -KILL and unmount it"};
+    return {
+        Health::kProblem, "mounts", machine.silent_mounts[0] + " does not answer",
+        "let its daemon (pgrep -af 'qcache mount') go on with kill -CONT, or end it with kill -KILL and unmount it"};
   }
   return {Health::kGood, "mounts", "none is dead", ""};
 }
@@ -238,25 +239,23 @@ Finding judge_worker(const Machine& machine) {
 Finding judge_cache_owner(const CacheFacts& cache, uint32_t user) {
   constexpr const char* kSubject = "cache owner";
   if (!cache.owner) {
-    return {Health::kGood, kSubject,
-            cache.exists ? fmt::format("user {}", user) : "not made yet, by the first mount", ""};
+    return {Health::kGood, kSubject, cache.exists ? fmt::format("user {}", user) : "not made yet, by the first mount",
+            ""};
   }
-  const std::string text =
-      fmt::format("{} belongs to user {}, not to {}", cache.owned_by_other, *cache.owner, user);
-  return user == 0
-             ? Finding{Health::kWarning, kSubject, text,
-                       "name root's own directory with --cache-dir, or what is made there will be root's"}
-             : Finding{Health::kProblem, kSubject, text,
-                       fmt::format("give it back (sudo chown -R {} {}), or choose another with --cache-dir",
-                                   user, cache.directory)};
+  const std::string text = fmt::format("{} belongs to user {}, not to {}", cache.owned_by_other, *cache.owner, user);
+  return user == 0 ? Finding{Health::kWarning, kSubject, text,
+                             "name root's own directory with --cache-dir, or what is made there will be root's"}
+                   : Finding{Health::kProblem, kSubject, text,
+                             fmt::format("give it back (sudo chown -R {} {}), or choose another with --cache-dir", user,
+                                         cache.directory)};
 }
 
 Finding judge_cache_writing(const CacheFacts& cache) {
   constexpr const char* kSubject = "cache";
   const std::string choose = "choose another with --cache-dir or QWEN_CACHE, or let this user write there";
   if (!cache.not_writable.empty()) {
-    return {Health::kProblem, kSubject,
-            fmt::format("{} is not writable ({})", cache.directory, cache.not_writable), choose};
+    return {Health::kProblem, kSubject, fmt::format("{} is not writable ({})", cache.directory, cache.not_writable),
+            choose};
   }
   if (!cache.problem.empty()) {
     return {Health::kProblem, kSubject, cache.problem, choose};
@@ -287,8 +286,7 @@ Finding judge_cache_filesystem(const CacheFacts& cache) {
 Finding judge_space(const CacheFacts& cache) {
   constexpr uint64_t kFull = uint64_t{64} << 20U;
   constexpr uint64_t kLow = uint64_t{4} << 30U;  // of a model of some billion weights
-  const std::string text =
-      fmt::format("{} free of {}", format_size(cache.free_bytes), format_size(cache.total_bytes));
+  const std::string text = fmt::format("{} free of {}", format_size(cache.free_bytes), format_size(cache.total_bytes));
   const std::string fix = "qcache gc --max-size SIZE, 'qcache rm', or mount with --max-size";
   if (cache.free_bytes < kFull) {
     return {Health::kProblem, "space", "full: " + text, fix};
@@ -332,7 +330,7 @@ Machine look_at_machine(CommandContext& context, const Mounts& mounts,
 }
 
 std::vector<Finding> examine(const Machine& machine) {
-  std::vector<Finding> findings = {judge_fuse_device(machine), judge_fusermount(machine), judge_privileges(machine),
+  std::vector<Finding> findings = {judge_fuse_device(machine), judge_fusermount(machine),  judge_privileges(machine),
                                    judge_libfuse(machine),     judge_passthrough(machine), judge_allow_other(machine),
                                    judge_worker(machine),      judge_timeouts(machine),    judge_mounts(machine)};
   for (const CacheFacts& cache : machine.caches) {

@@ -30,7 +30,7 @@ struct Machine {
   std::string kernel;     ///< "6.18.1-amd64"
   std::string libfuse;    ///< "3.18.3"
   bool built_with_passthrough = false;
-  std::string fuse_device;         ///< why /dev/fuse cannot be opened; empty where it can
+  std::string fuse_device;  ///< why /dev/fuse cannot be opened; empty where it can
   bool fuse_device_is_there = true;
   std::string fusermount;          ///< where fusermount3 is; empty where it is not found
   bool user_allow_other = false;   ///< /etc/fuse.conf lets users mount with allow_other
@@ -38,7 +38,7 @@ struct Machine {
   std::vector<std::string> dead_mounts;
   std::vector<std::string> silent_mounts;
 
-  std::string worker;              ///< where qcache-worker is, which computes ranks above 0; empty where it is not found
+  std::string worker;  ///< where qcache-worker is, which computes ranks above 0; empty where it is not found
 
   std::vector<CacheFacts> caches;  ///< that are meant; one, unless mounts of this user have several
 };

@@ -121,7 +121,8 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
       ->add_option("--cache-dir", words->cache_dir,
                    "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)")
       ->option_text("DIR");
-  command->add_flag("-f,--foreground", words->foreground, "Stay in the foreground and log to standard error");
+  command->add_flag("-f,--foreground", words->foreground,
+                    "Stay in the foreground and log to standard error, or to --log-file");
   command
       ->add_option("--max-age", words->max_age,
                    "Drop files not read for this long: 90s, 12h, 7d, or never (default: 7d)")
@@ -134,7 +135,7 @@ void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   command->add_flag("--over", words->over,
                     "Mount also where something is mounted, or in a folder that is not empty, and cover it");
   command->add_option("--threads", words->threads, "Threads that quantize (default: one per core)")->option_text("N");
-  command->add_option("--log-file", words->log_file, "Where to log in the background (default: CACHE/qcache.log)")
+  command->add_option("--log-file", words->log_file, "Where to log (default: CACHE/qcache.log, with -f standard error)")
       ->option_text("FILE");
   command->add_option("--log-level", words->log_level, "debug, info, warn, error or off (default: info)")
       ->option_text("LEVEL");

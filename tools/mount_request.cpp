@@ -335,12 +335,14 @@ Status perform_mount(CommandContext& context, MountRequest request) {
   };
   if (request.foreground) {
     QCACHE_TRY(begin_log());
-    return serve_mount(env, request.options, [] { return Status(); }, [&] {
-      notify_service_ready();
-      for (const std::string& root : without_models(env, engine.roots)) {
-        spdlog::warn("{}", says_without_models(root));
-      }
-    });
+    return serve_mount(
+        env, request.options, [] { return Status(); },
+        [&] {
+          notify_service_ready();
+          for (const std::string& root : without_models(env, engine.roots)) {
+            spdlog::warn("{}", says_without_models(root));
+          }
+        });
   }
   // The log lies in the cache directory, which is made once it is known that there will be a mount.
   const auto log_in_cache = [&]() -> Status {

@@ -14,9 +14,9 @@ struct Holder {
   std::vector<std::string> paths;  ///< sorted, each once
 };
 
-/// Which processes have something at or below one of `folders` (absolute, links resolved) open or mapped, or work there;
-/// as far as this user may look into them, and without this process. Asks /proc alone, so that no filesystem is waited
-/// for, and gives up after two seconds: a process that waits for a stopped mount may keep who looks into it.
+/// Which processes have something at or below one of `folders` (absolute, links resolved) open or mapped, or work
+/// there; as far as this user may look into them, and without this process. Asks /proc alone, so that no filesystem is
+/// waited for, and gives up after two seconds: a process that waits for a stopped mount may keep who looks into it.
 [[nodiscard]] std::vector<Holder> find_holders(const std::vector<std::string>& folders);
 
 /// "python3 (4242), bash (17) and 3 more"; empty where there are none.

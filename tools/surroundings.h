@@ -34,8 +34,8 @@ class Surroundings {
   /// reads their headers.
   [[nodiscard]] std::optional<MountPath> mount_showing(const FolderPath& folder) const;
 
-  /// That nobody knows a model of this name, or that `place`, where it is one, has none; with one that may be meant, and
-  /// with mounts that are dead.
+  /// That nobody knows a model of this name, or that `place`, where it is one, has none; with one that may be meant,
+  /// and with mounts that are dead.
   [[nodiscard]] Error unknown_model(const std::string& name, const RunningMount* place = nullptr) const;
 
  private:

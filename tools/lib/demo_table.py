@@ -11,7 +11,8 @@ CHUNK_BYTES = 1 << 20
 SEAL_TIMEOUT_S = 60.0
 REPEATS = 3
 RANKED = ("nf4", 16)  # the dtype and rank of the line with LoRA factors
-BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+COLORED = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if COLORED else ("", "", "")
 
 
 def read_all(path):
@@ -42,17 +43,18 @@ def wait_until_sealed(path):
 
 
 def size_text(count):
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
+    """As `ls -h` and qcache's commands write it: K, M and G of 1024."""
+    for unit in ("", "K", "M"):
+        if count < 1024:
+            break
+        count /= 1024
+    else:
+        unit = "G"
+    return f"{count:.1f}{unit}" if unit and count < 9.95 else f"{count:.0f}{unit}"
 
 
 def timing_text(count, seconds):
-    speed = count / seconds
-    rate = f"{speed / 1e9:.1f} GB/s" if speed >= 1e9 else f"{speed / 1e6:.0f} MB/s"
-    return f"{seconds * 1000:>8.1f} ms {rate:>10}"
+    return f"{seconds * 1000:>8.1f} ms {size_text(count / seconds) + '/s':>10}"
 
 
 def first_model(mountpoint):
@@ -62,7 +64,7 @@ def first_model(mountpoint):
         dtypes = [name for name in folders if os.path.isfile(os.path.join(folder, name, "0.bin"))]
         if dtypes:
             return folder, dtypes
-    sys.exit(f"error: {mountpoint} shows no model; a model folder holds *.safetensors, *.bin or *.gguf files")
+    sys.exit(f"error: {mountpoint} shows no model; a model folder holds *.safetensors, or *.bin, *.pt, *.pth from torch")
 
 
 def warm(source):
