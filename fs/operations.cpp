@@ -35,14 +35,14 @@ timespec to_timespec(int64_t ns) {
 }
 
 struct ::stat to_stat(const NodeAttributes& from) {
-  static const uid_t own_user = ::geteuid();
-  static const gid_t own_group = ::getegid();
+  static const uid_t kOwnUser = ::geteuid();
+  static const gid_t kOwnGroup = ::getegid();
   struct ::stat out {};
   out.st_ino = from.inode;
   out.st_mode = from.mode;
   out.st_nlink = S_ISDIR(from.mode) ? 2 : 1;
-  out.st_uid = own_user;
-  out.st_gid = from.gid.value_or(own_group);
+  out.st_uid = kOwnUser;
+  out.st_gid = from.gid.value_or(kOwnGroup);
   out.st_size = static_cast<off_t>(from.size_bytes);
   // GNU tar -S and others archive a file without blocks as one hole, unread.
   const uint64_t disk_bytes = std::max<uint64_t>(from.disk_bytes, from.size_bytes > 0 ? 1 : 0);

@@ -77,7 +77,7 @@ class Operations {
   void when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt, Work work);
   /// A program is about to open the weights.
   void announce_reader(const ArtifactName& weights, int attempt);
-  void remove_node(const Request& request, const Node& folder, const std::string& name, bool is_folder);
+  void remove_node(const Request& request, const Node& parent, const std::string& name, bool is_folder);
 
   void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const Node>& node,
                     const fuse_file_info& fi, int attempt);

@@ -653,7 +653,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<St
     }
   });
   std::optional<Ending> ending(std::in_place, env, signals, session.get(), operations, own, resolved, *announcer);
-  const Status result = run_loop(env, session.get(), own, *ending, resolved.mount_point);
+  Status result = run_loop(env, session.get(), own, *ending, resolved.mount_point);
   // Waiting reads are answered while the session still takes answers.
   engine->stop();
   operations.stop();

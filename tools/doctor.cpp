@@ -91,7 +91,7 @@ std::optional<std::pair<std::string, uint32_t>> owned_by_other(Env& env, const s
     paths.push_back(place);
     const auto names = env.list(place);
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
-      paths.push_back(place + '/' + name);
+      paths.push_back(fmt::format("{}/{}", place, name));
     }
   }
   for (const std::string& path : paths) {

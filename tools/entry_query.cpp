@@ -103,10 +103,11 @@ Result<Test> parse_filter(const std::string& text, int64_t now_ns) {
   constexpr std::array<std::string_view, 6> kComparisons = {">=", "<=", "!=", ">", "<", "="};
   const size_t begin = text.find_first_of("<>=!");
   const std::string name = text.substr(0, begin);
-  const auto field = std::find_if(kFields.begin(), kFields.end(), [&](const Field& one) { return one.name == name; });
+  const auto* const field =
+      std::find_if(kFields.begin(), kFields.end(), [&](const Field& one) { return one.name == name; });
   std::string_view rest = begin == std::string::npos ? "" : std::string_view(text).substr(begin);
-  const auto comparison = std::find_if(kComparisons.begin(), kComparisons.end(),
-                                       [&](std::string_view one) { return rest.starts_with(one); });
+  const auto* const comparison = std::find_if(kComparisons.begin(), kComparisons.end(),
+                                              [&](std::string_view one) { return rest.starts_with(one); });
   if (field == kFields.end() || comparison == kComparisons.end()) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("{} is not a filter: {}", in_quotes(text), filter_help()));
   }

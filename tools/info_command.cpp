@@ -169,7 +169,11 @@ Result<ExitCode> info_of_mounted_files(const Surroundings& around, const InfoWor
   QCACHE_TRY_ASSIGN(const std::vector<MountPath> places, files_of_place(around, place));
   Json files = Json::array();
   for (const MountPath& file : places) {
-    QCACHE_TRY_ASSIGN(Json document, describe_mounted_file(around, file));
+    auto described = describe_mounted_file(around, file);
+    if (!described) {
+      return fail(of_model(described.error()));
+    }
+    Json& document = *described;
     if (!words.json) {
       print_file(around.context().out, file.full_path(), document);
     }

@@ -103,6 +103,7 @@ std::vector<std::string> split_roots(const std::string& spec) {
 
 Error unknown_option(const std::string& option, const std::string& name) {
   std::vector<std::string> known;
+  known.reserve(kWithValue.size() + kFlags.size() + kPassedOn.size());
   for (const ValueOption& own : kWithValue) {
     known.emplace_back(own.name);
   }
@@ -116,7 +117,7 @@ Error unknown_option(const std::string& option, const std::string& name) {
 
 // Folders that no model is shown of. Empty also where they do not answer soon: a mount does not wait for its models.
 std::vector<std::string> without_models(Env& env, const std::vector<std::string>& roots) {
-  constexpr std::chrono::seconds kPatience{1};
+  constexpr std::chrono::milliseconds kPatience{100};
   std::packaged_task<std::vector<std::string>()> look([&env, roots] {
     std::vector<std::string> empty;
     for (const std::string& root : roots) {

@@ -367,11 +367,15 @@ Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& name
   if (named == nullptr || named->name.starts_with('.')) {
     return found;  // "." is in every mount, and no model
   }
-  for (const RunningMount& mount : mounts) {
+  std::vector<RunningMount> showing = mounts;
+  std::erase_if(showing, [&](const RunningMount& mount) {
     const bool counts = cache_directory.empty() || is_same_folder(mount.cache_directory, cache_directory);
-    if (!counts || !env.stat(mount.mount_point + '/' + named->name)) {
-      continue;
-    }
+    return !counts || !env.stat(mount.mount_point + '/' + named->name);
+  });
+  if (std::any_of(showing.begin(), showing.end(), [](const RunningMount& mount) { return mount.own; })) {
+    std::erase_if(showing, [](const RunningMount& mount) { return !mount.own; });
+  }
+  for (const RunningMount& mount : showing) {
     if (found && found->mount.cache_directory != mount.cache_directory) {
       return fail(ErrorKind::kInvalidArgument,
                   fmt::format("the model {0} is in mounts with different cache directories, {1} ({2}) and {3} ({4}): "

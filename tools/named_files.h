@@ -95,7 +95,8 @@ Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const 
 /// they are. Never empty.
 [[nodiscard]] std::vector<MountPath> files_meant(Env& env, MountPath place);
 
-/// Where a running mount shows what `names` names; none where no mount has a model called so. `cache_directory`: only
+/// Where a running mount shows what `names` names, one of this user's before those of others; none where no mount has a
+/// model called so. `cache_directory`: only
 /// mounts that use it count, all where it is empty. kInvalidArgument where mounts with different cache directories show
 /// it.
 Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& names,

@@ -45,7 +45,7 @@ class ProgressBar {
   uint64_t total_ = 0;
   struct Sample {
     Clock::time_point time;
-    uint64_t done;
+    uint64_t done = 0;
   };
   std::deque<Sample> samples_;  // the first is as old as the rate looks back
   std::optional<Clock::time_point> last_drawn_;

@@ -12,6 +12,7 @@
 #include "tools/interrupt_watch.h"
 #include "tools/model_report.h"
 #include "tools/mount_attributes.h"
+#include "tools/suggestion.h"
 #include "tools/surroundings.h"
 #include "tools/warming.h"
 
@@ -28,14 +29,26 @@ struct WarmWords {
 
 using Targets = std::vector<std::unique_ptr<WarmTarget>>;
 
+std::vector<std::string> words_of(std::string_view text) {
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    words.emplace_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
 Error dtype_not_served(const std::string& dtype, const std::string& model, std::string_view served,
                        std::string_view refusal) {
   if (!refusal.empty()) {
     return Error{ErrorKind::kInvalidModel, 0,
                  fmt::format("{} cannot be served as {}: {}", in_quotes(model), dtype, refusal)};
   }
+  const std::string guess = did_you_mean(dtype, words_of(served));
   return Error{ErrorKind::kNotFound, 0,
-               fmt::format("{} is not served as {}; choose from: {}", in_quotes(model), in_quotes(dtype), served)};
+               fmt::format("{} is not served as {}{} choose from: {}", in_quotes(model), in_quotes(dtype),
+                           guess.empty() ? ";" : guess + " Or", served)};
 }
 
 // The line "<dtype>: <why not>" of the mount's attribute.
@@ -92,16 +105,6 @@ Error not_in_mount(const Surroundings& around, const MountPath& file, const std:
   return Error{ErrorKind::kNotFound, 0,
                fmt::format("there is no {}; 'qcache info {}' lists the files", in_quotes(file.full_path()),
                            printable(file.names[0]))};
-}
-
-std::vector<std::string> words_of(std::string_view text) {
-  std::vector<std::string> words;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(' ', begin), text.size());
-    words.emplace_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return words;
 }
 
 // Where the files lie that are meant: `place`, or with `all` the same of every dtype.

@@ -17,6 +17,7 @@
 #include "core/model/text.h"
 #include "tools/interrupt_watch.h"
 #include "tools/mount_attributes.h"
+#include "tools/surroundings.h"
 
 namespace qcache {
 namespace {
@@ -50,6 +51,9 @@ class MountTarget final : public WarmTarget {
     if (!set && set.error().kind == ErrorKind::kPermission) {
       // Whoever may read a file but not change its attributes makes it whole by having it open.
       set = read_a_little();
+    }
+    if (!set && set.error().kind == ErrorKind::kPermission) {
+      return fail(of_model(set.error()));
     }
     if (!set && set.error().kind == ErrorKind::kNoSpace) {
       return fail(ErrorKind::kNoSpace, fmt::format("there is no room in {}: drop files with 'qcache gc' or 'qcache rm'",

@@ -289,6 +289,21 @@ TEST_F(MountCommands, StatusTellsWhatGoesOn) {
   EXPECT_EQ(said({"unmount", fs.path()}).status, 0);
 }
 
+// Colours are for terminals, and not where NO_COLOR is set.
+TEST_F(MountCommands, ColoursAreForTerminalsOnly) {
+  const auto on_terminal = [&](const std::string& environment) {
+    const std::string file = dir() / "typed";
+    EXPECT_EQ(run_program({"env", "TERM=xterm", "script", "-qec",
+                           environment + " " + MountedFs::program() + " doctor --cache-dir " + cache(), file},
+                          dir() / "said"),
+              0);
+    return read_file(file);
+  };
+  EXPECT_TRUE(has(on_terminal(""), "\x1b[32mok"));
+  EXPECT_FALSE(has(on_terminal("NO_COLOR=1"), "\x1b["));
+  EXPECT_FALSE(has(said({"doctor", "--cache-dir", cache()}).text, "\x1b["));
+}
+
 // A signal ends a command as a shell says it: 130 for SIGINT.
 TEST_F(MountCommands, ASignalEndsWarmWithItsNumber) {
   huge_model(4).write(model("m"));

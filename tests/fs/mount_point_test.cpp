@@ -370,7 +370,7 @@ TEST_F(MountLimits, AShorterLimitIsToldWhenMounting) {
 // A user takes down what that user has mounted; why that fails is told apart.
 TEST_F(MountPoints, UsersUnmountTheirOwn) {
   // Among mounts of its own, so that where only root may open /dev/fuse there can be one for everybody.
-  const std::string scenario = R"(
+  const std::string scenario = R"sh(
     nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'
     qcache=$1 folder=$2
     mount -t tmpfs none "$folder/dev" && mknod -m 666 "$folder/dev/fuse" c 10 229 &&
@@ -382,13 +382,14 @@ TEST_F(MountPoints, UsersUnmountTheirOwn) {
     $nobody sh -c 'exec 3<"$1/m/int8/0.bin"; "$0" unmount "$1"' "$qcache" "$folder/nobody"; [ $? = 7 ] || exit 12
     "$qcache" mount --cache-dir "$folder/cache" "$folder/models" "$folder/roots" || exit 13
     $nobody "$qcache" unmount "$folder/roots"; [ $? = 6 ] || exit 14
+    [ "$("$qcache" unmount "$folder/models" 2>&1)" = "$($nobody "$qcache" unmount "$folder/models" 2>&1)" ] || exit 19
     $nobody "$qcache" info "$folder/roots/m" 2>&1 | grep "lets nobody else look" || exit 17
     $nobody "$qcache" status | grep "another user's" || exit 18
     "$qcache" unmount "$folder/roots" || exit 15
     for i in 1 2 3 4 5 6 7 8 9; do $nobody "$qcache" unmount "$folder/nobody" && break; sleep 0.2; done
     grep -q " $folder/nobody " /proc/self/mountinfo && exit 16
     trap '' EXIT
-    exit 0)";
+    exit 0)sh";
   ASSERT_EQ(::chmod(dir().path().c_str(), 0755), 0);
   small_model().write(model("m"));
   for (const char* name : {"dev", "roots", "nobody", "nobody-cache"}) {

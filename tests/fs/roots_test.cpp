@@ -124,7 +124,9 @@ TEST_F(MountRoots, AMountThatNobodyWaitsForIsTakenDown) {
               0);
     server_->go_on();
     const std::string log = dir() / "late-cache/qcache.log";
-    EXPECT_TRUE(eventually([&] { return read_file(log).find("unmounted") != std::string::npos; })) << read_file(log);
+    EXPECT_TRUE(eventually([&] {
+      return std::filesystem::exists(log) && read_file(log).find("unmounted") != std::string::npos;
+    })) << "it is begun with the mount";
     EXPECT_EQ(stat_error(dir() / "late/.qcache"), ENOENT);
     std::filesystem::remove_all(dir() / "late-cache");
   }

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <regex>
 #include <set>
+#include <sstream>
 
 #include "core/base/units.h"
 #include "tests/support/test_files.h"
@@ -147,6 +148,30 @@ TEST(Documentation, EveryHelpHasAnExample) {
     const Ran ran = runner.run_as_is({command, "--help"});
     EXPECT_EQ(ran.exit, ExitCode::kOk);
     EXPECT_THAT(ran.out, HasSubstr("Example:\n  qcache " + command)) << command;
+  }
+}
+
+TEST(Documentation, EveryHelpFitsEightyColumns) {
+  CommandRunner runner;
+  std::set<std::string> all = commands();
+  all.insert("");
+  for (const std::string& command : all) {
+    std::istringstream help(runner
+                                .run_as_is(command.empty() ? std::vector<std::string>{"--help"}
+                                                           : std::vector{command, std::string("--help")})
+                                .out);
+    for (std::string line; std::getline(help, line);) {
+      EXPECT_LE(line.size(), 80U) << command << ": " << line;
+    }
+  }
+}
+
+TEST(Documentation, HelpOfMountListsEveryMountOption) {
+  CommandRunner runner;
+  const std::string help = runner.run_as_is({"mount", "--help"}).out;
+  for (const char* option :
+       {"aging_interval=TIME", "max_size=SIZE", "linger=TIME", "nonempty", "noatime", "context="}) {
+    EXPECT_THAT(help, HasSubstr(option));
   }
 }
 

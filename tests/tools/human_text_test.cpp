@@ -99,6 +99,38 @@ TEST(ProgressBar, CutsLongLabelsToFit) {
   EXPECT_TRUE(line.starts_with("xxx")) << "the model is as much worth as the dtype: " << line;
 }
 
+TEST(ProgressBar, TellsTheRateOfTheLastSecondsAndNoTimeThatNobodyKnows) {
+  std::ostringstream out;
+  ProgressBar bar(out, ProgressBar::Style::kTerminal, 80);
+  const ProgressBar::Clock::time_point start{};
+  const auto drawn_at = [&](uint64_t megabytes, int second) {
+    out.str("");
+    bar.update(megabytes << 20U, start + std::chrono::seconds(second));
+    return out.str();
+  };
+  bar.start("m int8", uint64_t{1000} << 20U, "being checked");
+  drawn_at(0, 0);
+  for (int second = 1; second <= 10; ++second) {
+    drawn_at(static_cast<uint64_t>(second) * 60, second);
+  }
+  EXPECT_NE(drawn_at(610, 20).find("61% of 1000M  "), std::string::npos);
+  for (int second = 21; second <= 30; ++second) {
+    drawn_at(static_cast<uint64_t>(610 + second - 20), second);
+  }
+  EXPECT_NE(drawn_at(621, 31).find(" 1.0M/s  6m19s left"), std::string::npos) << out.str() << ": it is slow by now";
+  const std::string last = drawn_at(1000, 40);
+  EXPECT_NE(last.find("100% of 1000M  being checked"), std::string::npos) << last;
+  EXPECT_EQ(last.find("left"), std::string::npos) << last;
+}
+
+TEST(HumanText, FillsLinesAtWords) {
+  EXPECT_EQ(filled("one two three", 7), "one two\nthree");
+  EXPECT_EQ(filled("one two three", 7, 2), "one two\n  three");
+  EXPECT_EQ(filled("unbreakable word", 4), "unbreakable\nword") << "no word is broken";
+  EXPECT_EQ(filled("Example:\n  qcache ls and more of it\n\nend", 10), "Example:\n  qcache ls and more of it\n\nend");
+  EXPECT_EQ(filled("", 10), "");
+}
+
 TEST(ProgressBar, WritesALineEveryTenSecondsElsewhere) {
   std::ostringstream out;
   ProgressBar bar(out, ProgressBar::Style::kLines, 80);

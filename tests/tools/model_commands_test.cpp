@@ -6,6 +6,7 @@
 #include <csignal>
 #include <filesystem>
 #include <functional>
+#include <sstream>
 #include <thread>
 
 #include "core/store/cache_directory.h"
@@ -62,6 +63,22 @@ TEST_F(ModelCommands, InfoOfAFolderListsEveryDtypeWithItsExactSize) {
   EXPECT_THAT(text.out, HasSubstr("1 (model.safetensors)"));
   EXPECT_THAT(text.out, ContainsRegex("int8 +[0-9.]+K +0-128  absent +sealed\n"));
   EXPECT_THAT(text.out, ContainsRegex("bf16 +[0-9.]+K +0  absent +filling 0%\n"));
+}
+
+// Everything fits 80 columns without breaking words, reasons for what is not served too.
+TEST_F(ModelCommands, InfoFitsEightyColumns) {
+  ModelBuilder()
+      .config(R"({"model_type":"qwen2","quantization_config":{"quant_method":"gptq","bits":4}})")
+      .tensor("model.layers.0.mlp.up_proj.weight", DType::kBF16, {256, 128})
+      .write(runner_.model("q"));
+  runner_.write_model("m");
+  for (const char* name : {"q", "m"}) {
+    std::istringstream lines(runner_.run({"info", runner_.model(name)}).out);
+    for (std::string line; std::getline(lines, line);) {
+      EXPECT_TRUE(line.size() <= 80 || line.find(runner_.models()) != std::string::npos) << line;
+    }
+  }
+  EXPECT_THAT(runner_.run({"info", runner_.model("q")}).out, HasSubstr("Not served:\n  bf16, fp16"));
 }
 
 TEST_F(ModelCommands, InfoSaysThatACachedFileIsOfAnEarlierModel) {
@@ -201,6 +218,7 @@ TEST_F(ModelCommands, WarmRefusesWhatCannotBeMade) {
       {{"warm", runner_.model("m")}, ExitCode::kUsage, "--all"},
       {{"warm", runner_.model("m"), "int8", "--all"}, ExitCode::kUsage, "not both"},
       {{"warm", runner_.model("m"), "int3"}, ExitCode::kNotFound, "choose from: bf16"},
+      {{"warm", runner_.model("m"), "itn8"}, ExitCode::kNotFound, "'itn8'; did you mean int8? Or choose from: bf16"},
       {{"warm", runner_.model("m"), "int8", "70000"},
        ExitCode::kNotFound,
        "has no rank 70000 as int8: its ranks are 0 to 128"},

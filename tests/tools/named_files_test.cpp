@@ -1,9 +1,13 @@
 #include "tools/named_files.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <string>
 #include <vector>
+
+#include "tests/support/result_matchers.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/test_files.h"
 
 namespace qcache {
 namespace {
@@ -50,6 +54,23 @@ TEST(NamedFiles, APlaceInAMountMatchesTheCachedFilesAtAndBelowIt) {
     EXPECT_EQ(pattern.matches(weights), c.weights) << ::testing::PrintToString(c.names);
     EXPECT_EQ(pattern.matches(adapter), c.adapter) << ::testing::PrintToString(c.names);
   }
+}
+
+TEST(NamedFiles, AModelOfSeveralMountsIsThatOfOnesOwnOrAskedFor) {
+  const TempDir dir;
+  make_directories(dir / "theirs/m");
+  make_directories(dir / "mine/m");
+  NamedFiles names;
+  names.what = ModelName{"m"};
+  const auto found_in = [&](bool second_is_own, const std::string& cache) {
+    const std::vector<RunningMount> mounts = {{dir / "theirs", "/c1", false}, {dir / "mine", "/c2", second_is_own}};
+    return find_in_mounts(Env::posix(), names, mounts, cache);
+  };
+  ASSERT_TRUE(found_in(true, ""));
+  EXPECT_EQ(found_in(true, "").value()->mount.mount_point, dir / "mine");
+  EXPECT_EQ(found_in(true, "/c1").value()->mount.mount_point, dir / "theirs") << "--cache-dir chooses";
+  EXPECT_FALSE(found_in(true, "/c3").value());
+  EXPECT_THAT(found_in(false, ""), fails_with(ErrorKind::kInvalidArgument, {"/c1", "/c2", "--cache-dir"}));
 }
 
 }  // namespace
