@@ -86,6 +86,8 @@ std::string ControlFiles::status() const {
   for (const Counter& counter : counters(engine_)) {
     out += fmt::format("  \"{}\": {:>20},\n", counter.name, counter.value);
   }
+  out += fmt::format("  \"max_size\": {},\n",
+                     engine_.aging().max_bytes ? fmt::format("{}", *engine_.aging().max_bytes) : "null");
   const PassthroughState passthrough = passthrough_;
   out += fmt::format("  \"passthrough_state\": {:>15},\n", quoted(std::string(to_string(passthrough))));
   out += fmt::format("  \"passthrough\": {:>5}\n}}\n", passthrough == PassthroughState::kWorks);

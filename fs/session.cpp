@@ -25,8 +25,8 @@
 #include <fmt/format.h>
 #include <spawn.h>
 
+#include "core/base/ask_in_time.h"
 #include "core/base/log.h"
-#include "core/base/mutex.h"
 #include "core/base/units.h"
 #include "core/model/model_finder.h"
 #include "fs/end_signals.h"
@@ -68,29 +68,6 @@ class Args {
  private:
   fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
 };
-
-// What `ask` returns, or nothing where it does not return in time: then its thread is left behind.
-template <typename Ask>
-auto ask_in_time(std::chrono::seconds patience, const Ask& ask) -> std::optional<decltype(ask())> {
-  struct Shared {
-    Mutex mutex;
-    CondVar done;
-    std::optional<decltype(ask())> answer;
-  };
-  const auto shared = std::make_shared<Shared>();
-  std::thread([shared, ask] {
-    auto answer = ask();
-    const MutexLock lock(shared->mutex);
-    shared->answer.emplace(std::move(answer));
-    shared->done.notify_all();
-  }).detach();
-  const auto until = std::chrono::steady_clock::now() + patience;
-  const MutexLock lock(shared->mutex);
-  while (!shared->answer && std::chrono::steady_clock::now() < until) {
-    shared->done.wait_for(shared->mutex, until - std::chrono::steady_clock::now());
-  }
-  return std::move(shared->answer);
-}
 
 // A comma or backslash in an option's value would end it.
 std::string escaped(const std::string& value) {

@@ -18,6 +18,19 @@ std::string where_in_use(const RunningMount& mount) {
   return fmt::format("{} ({})", printable(mount.cache_directory), printable(mount.mount_point));
 }
 
+// "/c1 (/mnt/a), /c2 (/mnt/b)": each directory once.
+std::string every_one_in_use(const std::vector<RunningMount>& mounts) {
+  std::string out;
+  std::vector<std::string> named;
+  for (const RunningMount& mount : mounts) {
+    if (std::find(named.begin(), named.end(), mount.cache_directory) == named.end()) {
+      named.push_back(mount.cache_directory);
+      out += (out.empty() ? "" : ", ") + where_in_use(mount);
+    }
+  }
+  return out;
+}
+
 // Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
 std::vector<RunningMount> own_mounts(const Mounts& mounts) {
   std::vector<RunningMount> own = mounts.running;
@@ -42,6 +55,16 @@ std::optional<std::string> directory_of_environment() {
   return value != nullptr && *value != '\0' ? std::optional<std::string>(value) : std::nullopt;
 }
 
+Status refuse_to_guess(const Mounts& mounts) {
+  if (mounts.silent.empty()) {
+    return {};
+  }
+  return fail(ErrorKind::kBusy,
+              fmt::format("the mount on {} does not answer, so that nobody knows which cache directory "
+                          "is meant: say which with --cache-dir",
+                          printable(mounts.silent[0])));
+}
+
 bool is_same_folder(const std::string& a, const std::string& b) {
   std::error_code ignored;
   return a == b || std::filesystem::weakly_canonical(a, ignored) == std::filesystem::weakly_canonical(b, ignored);
@@ -64,13 +87,14 @@ Result<std::string> choose_cache_directory(CommandContext& context, const std::s
     }
     return directory;
   }
+  QCACHE_TRY(refuse_to_guess(mounts));
   const auto other = std::find_if(own.begin(), own.end(), [&](const RunningMount& mount) {
     return mount.cache_directory != own[0].cache_directory;
   });
   if (other != own.end()) {
     return fail(ErrorKind::kInvalidArgument,
-                fmt::format("your mounts use several cache directories, {} and {}: say which with --cache-dir",
-                            where_in_use(own[0]), where_in_use(*other)));
+                fmt::format("your mounts use several cache directories, {}: say which with --cache-dir",
+                            every_one_in_use(own)));
   }
   QCACHE_TRY(refuse_unusable_mount(own[0].cache_directory, mounts));
   return own[0].cache_directory;

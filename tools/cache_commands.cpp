@@ -62,7 +62,7 @@ Result<ExitCode> collect_garbage(CommandContext& context, const GcWords& words) 
   QCACHE_TRY_ASSIGN(const AgingPolicy policy, to_policy(words));
   QCACHE_TRY_ASSIGN(const std::string directory, Surroundings(context, words.cache_dir).cache_directory());
   QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, directory));
-  if (!words.dry_run && !words.yes && !words.json) {
+  if (!words.dry_run && !words.yes) {
     QCACHE_TRY_ASSIGN(const AgingReport would, apply_aging(*store, policy, true));
     if (!confirm(context, fmt::format("Drop {}, {}", count_of(would.dropped.size(), "file"), format_size(would.bytes)),
                  would.bytes)) {
@@ -215,7 +215,9 @@ void print_verified(std::ostream& out, const VerifyReport& report, const std::st
     fmt::print(out, "{} {}: {}\n", bad.dropped ? "Dropped" : "Bad", printable(bad.record.virtual_path),
                printable(bad.reason));
   }
-  const std::string verdict = report.bad.empty() ? "all are right" : fmt::format("{} bad", report.bad.size());
+  const std::string verdict = report.checked == 0  ? "nothing to check"
+                              : report.bad.empty() ? "all are right"
+                                                   : fmt::format("{} bad", report.bad.size());
   fmt::print(out, "Checked {}, {}, in {}: {}\n", count_of(report.checked, "file"), format_size(report.checked_bytes),
              printable(directory), verdict);
   const bool all_dropped =

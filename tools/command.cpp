@@ -1,6 +1,7 @@
 #include "tools/command.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <ostream>
 #include <utility>
@@ -38,21 +39,36 @@ ExitCode run_mount_helper(const std::vector<std::string>& arguments, CommandCont
 }
 
 Error unknown_command(const CLI::App& app, const std::string& word) {
-  std::vector<std::string> names = {"help"};
+  std::vector<std::string> names = {"help", "version"};
   for (const CLI::App* const command : app.get_subcommands(nullptr)) {
     names.push_back(command->get_name());
   }
-  const std::string guess = did_you_mean(word, names);
+  // What other programs call it.
+  static constexpr std::array kOthers = {
+      std::pair("list", "ls"),  std::pair("remove", "rm"),    std::pair("delete", "rm"), std::pair("clean", "gc"),
+      std::pair("prune", "gc"), std::pair("check", "verify"), std::pair("show", "info"), std::pair("pull", "warm")};
+  const auto* const other =
+      std::find_if(kOthers.begin(), kOthers.end(), [&](const auto& one) { return word == one.first; });
+  const std::string guess =
+      other != kOthers.end() ? fmt::format("; did you mean {}?", other->second) : did_you_mean(word, names);
   return Error{
       ErrorKind::kInvalidArgument, 0,
       fmt::format("unknown command {}{}", in_quotes(word), guess.empty() ? ": 'qcache --help' lists them" : guess)};
 }
 
-// "help" and "help ls" are what people try first.
-std::vector<std::string> with_help_as_option(std::vector<std::string> arguments) {
+// "help", "help ls" and "version" are what people try first.
+std::vector<std::string> as_cli11_takes_them(std::vector<std::string> arguments) {
   if (!arguments.empty() && arguments[0] == "help") {
     arguments.erase(arguments.begin());
     arguments.emplace_back("--help");
+  } else if (arguments.size() == 1 && arguments[0] == "version") {
+    arguments[0] = "--version";
+  } else if (const auto end = std::find(arguments.begin(), arguments.end(), "--");
+             !arguments.empty() && arguments[0] == "mount" && end != arguments.end()) {
+    // CLI11 does not take it before as many words as one likes. All of them are paths here.
+    std::for_each(end + 1, arguments.end(),
+                  [](std::string& word) { word = word.starts_with('-') ? "./" + word : word; });
+    arguments.erase(end);
   }
   return arguments;
 }
@@ -65,8 +81,22 @@ ExitCode interrupted_by(int signal) {
 
 std::string parse_failure(const CLI::App* app, const CLI::Error& error) {
   const auto given = app->get_subcommands();
-  return fmt::format("qcache: {}\nSee 'qcache{}{} --help'.\n", printable(error.what()), given.empty() ? "" : " ",
-                     given.empty() ? "" : given[0]->get_name());
+  const CLI::App* const command = given.empty() ? app : given[0];
+  std::string text = error.what();
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && given.empty()) {
+    text = "name a command";
+  } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    text = text.substr(0, text.find(':')) + " needs a value";
+  } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && text.find(": -") != std::string::npos) {
+    const std::string word = text.substr(text.find(": -") + 2, text.find(' ', text.find(": -") + 2));
+    std::vector<std::string> options;
+    for (const CLI::Option* const option : command->get_options()) {
+      options.push_back(option->get_name());
+    }
+    text = "unknown option " + in_quotes(word) + did_you_mean(word, options);
+  }
+  return fmt::format("qcache: {}\nSee 'qcache{}{} --help'.\n", printable(text), given.empty() ? "" : " ",
+                     given.empty() ? "" : command->get_name());
 }
 
 }  // namespace
@@ -126,7 +156,7 @@ ExitCode run_command(const std::string& program, const std::vector<std::string>&
     add_cache_commands(app, context, exit);
     add_doctor_command(app, context, exit);
     app.failure_message(parse_failure);
-    const std::vector<std::string> words = with_help_as_option(arguments);
+    const std::vector<std::string> words = as_cli11_takes_them(arguments);
     const std::string first = words.empty() ? std::string() : words[0];
     const auto known = app.get_subcommands([&](const CLI::App* command) { return command->check_name(first); });
     if (!first.empty() && !first.starts_with('-') && known.empty()) {

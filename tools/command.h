@@ -20,7 +20,7 @@ struct CommandContext {
   std::ostream& out;
   std::ostream& err;
   bool out_is_terminal = false;
-  std::istream* in = nullptr;                      ///< where a person at the terminal answers; null where nobody does
+  std::istream* in = nullptr;  ///< where a person at the terminal answers what `err` asks; null where nobody does
   uint64_t ask_above_bytes = uint64_t{10} << 30U;  ///< how much is dropped without a question to a person
   bool color = false;  ///< whether output may be coloured: on a terminal, and NO_COLOR is not set
   std::string mount_table = "/proc/self/mountinfo";  ///< where running mounts are looked for

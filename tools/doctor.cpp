@@ -1,6 +1,7 @@
 #include "tools/doctor.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -112,7 +113,13 @@ CacheFacts look_at_cache(Env& env, const std::string& directory, uint32_t user) 
     cache.free_bytes = space->available_bytes;
     cache.total_bytes = space->total_bytes;
   }
-  if (::faccessat(AT_FDCWD, place.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+  const auto stat = env.stat(place);
+  static constexpr std::array kOfTheKernel = {"proc", "sysfs", "cgroup2", "debugfs", "tracefs"};
+  if (stat && !stat->is_directory()) {
+    cache.not_writable = place + " is not a folder";
+  } else if (std::find(kOfTheKernel.begin(), kOfTheKernel.end(), cache.filesystem) != kOfTheKernel.end()) {
+    cache.not_writable = fmt::format("{} is the kernel's ({})", place, cache.filesystem);
+  } else if (::faccessat(AT_FDCWD, place.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
     cache.not_writable = fmt::format("{}: {}", place, reason_of(errno));
   }
   if (!cache.exists) {
@@ -153,6 +160,11 @@ Finding judge_fuse_device(const Machine& machine) {
 }
 
 Finding judge_fusermount(const Machine& machine) {
+  if (!machine.fusermount.empty() && !machine.fusermount_is_setuid) {
+    return {machine.is_admin ? Health::kNote : Health::kProblem, "fusermount3",
+            machine.fusermount + " is not setuid root, so users cannot mount by it",
+            "install it anew: apt-get install --reinstall fuse3"};
+  }
   if (!machine.fusermount.empty()) {
     return {Health::kGood, "fusermount3", machine.fusermount, ""};
   }
@@ -217,13 +229,12 @@ Finding judge_timeouts(const Machine& machine) {
 Finding judge_mounts(const Machine& machine) {
   if (!machine.dead_mounts.empty()) {
     return {Health::kProblem, "mounts",
-            fmt::format("stale: the daemon of {} has ended, and every access fails", machine.dead_mounts[0]),
+            fmt::format("a stale mount: the daemon of {} is dead, and every access fails", machine.dead_mounts[0]),
             fmt::format("qcache unmount {}", machine.dead_mounts[0])};
   }
   if (!machine.silent_mounts.empty()) {
-    return {
-        Health::kProblem, "mounts", machine.silent_mounts[0] + " does not answer",
-        "let its daemon (pgrep -af 'qcache mount') go on with kill -CONT, or end it with kill -KILL and unmount it"};
+    return {Health::kProblem, "mounts", machine.silent_mounts[0] + " does not answer",
+            "let its daemon (pgrep -af qcache) go on with kill -CONT, or end it with kill -KILL and unmount it"};
   }
   return {Health::kGood, "mounts", "none is dead", ""};
 }
@@ -287,7 +298,10 @@ Finding judge_space(const CacheFacts& cache) {
   constexpr uint64_t kFull = uint64_t{64} << 20U;
   constexpr uint64_t kLow = uint64_t{4} << 30U;  // of a model of some billion weights
   const std::string text = fmt::format("{} free of {}", format_size(cache.free_bytes), format_size(cache.total_bytes));
-  const std::string fix = "qcache gc --max-size SIZE, 'qcache rm', or mount with --max-size";
+  constexpr uint64_t kSmall = uint64_t{1} << 30U;
+  const std::string fix = cache.total_bytes < kSmall
+                              ? "choose a larger filesystem with --cache-dir"
+                              : "qcache gc --max-size SIZE, 'qcache rm', or mount with --max-size";
   if (cache.free_bytes < kFull) {
     return {Health::kProblem, "space", "full: " + text, fix};
   }
@@ -313,6 +327,9 @@ Machine look_at_machine(CommandContext& context, const Mounts& mounts,
     machine.fuse_device_is_there = device.error().sys_errno != ENOENT;
   }
   machine.fusermount = find_program("fusermount3");
+  if (const auto stat = context.env.stat(machine.fusermount); stat) {
+    machine.fusermount_is_setuid = stat->uid == 0 && (stat->mode & S_ISUID) != 0;
+  }
   for (const std::string& program : worker_programs()) {
     if (machine.worker.empty() && ::access(program.c_str(), X_OK) == 0) {
       machine.worker = program;

@@ -32,7 +32,8 @@ struct Machine {
   bool built_with_passthrough = false;
   std::string fuse_device;  ///< why /dev/fuse cannot be opened; empty where it can
   bool fuse_device_is_there = true;
-  std::string fusermount;          ///< where fusermount3 is; empty where it is not found
+  std::string fusermount;  ///< where fusermount3 is; empty where it is not found
+  bool fusermount_is_setuid = true;
   bool user_allow_other = false;   ///< /etc/fuse.conf lets users mount with allow_other
   unsigned request_timeout_s = 0;  ///< the kernel ends mounts whose requests take longer; 0: it does not
   std::vector<std::string> dead_mounts;

@@ -97,6 +97,32 @@ bool holds(std::string_view comparison, int64_t left, int64_t right) {
   return comparison == "!=" ? left != right : left == right;
 }
 
+// A word as entries have it. kInvalidArgument where none can.
+Result<std::string> meant_by(std::string_view field, std::string_view word) {
+  const auto one_of = [&](const std::vector<std::string>& known) -> Result<std::string> {
+    if (std::find(known.begin(), known.end(), word) != known.end()) {
+      return std::string(word);
+    }
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("{} cannot be {}: it is {}", field, in_quotes(word), fmt::join(known, ", ")));
+  };
+  if (field == "state") {
+    return one_of({"sealed", "filling", "stale"});
+  }
+  if (field == "pinned") {
+    return one_of({"yes", "no"});
+  }
+  if (field == "dtype") {
+    const Scheme* const scheme = find_scheme(word);
+    return std::string(scheme != nullptr ? scheme->name() : word);
+  }
+  std::string model(word);
+  if (const size_t slash = model.find('/'); slash != std::string::npos) {
+    model.replace(slash, 1, "--");  // an id in the hub, as mounts show it
+  }
+  return model;
+}
+
 using Test = std::function<bool(const CacheEntry&)>;
 
 Result<Test> parse_filter(const std::string& text, int64_t now_ns) {
@@ -113,10 +139,11 @@ Result<Test> parse_filter(const std::string& text, int64_t now_ns) {
   }
   rest.remove_prefix(comparison->size());
   if (field->number == nullptr) {
+    QCACHE_TRY_ASSIGN(const std::string meant, meant_by(field->name, rest));
     if (*comparison != "=" && *comparison != "!=") {
       return fail(ErrorKind::kInvalidArgument, fmt::format("{} can only be = or != something", field->name));
     }
-    return Test([word = field->word, wanted = std::string(rest), equal = *comparison == "="](const CacheEntry& entry) {
+    return Test([word = field->word, wanted = meant, equal = *comparison == "="](const CacheEntry& entry) {
       return (word(entry) == wanted) == equal;
     });
   }

@@ -58,10 +58,18 @@ std::vector<CacheEntry> listed_as(const std::string& word, const std::vector<Cac
   std::copy_if(entries.begin(), entries.end(), std::back_inserter(out), [&](const CacheEntry& entry) {
     const Record& record = entry.record;
     const std::string place = entry.sealed ? directory.sealed_path(record.file) : directory.filling_path(record.file);
-    return word == label_of(entry) || word == record.virtual_path || word == record.file || path == place ||
-           path == record.model_path;
+    return word == record.virtual_path || word == record.file || path == place || path == record.model_path;
   });
-  return out;
+  if (!out.empty()) {
+    return out;
+  }
+  // A name with what `ls` cannot print is printed as others may be called: then it must be the only one.
+  std::copy_if(entries.begin(), entries.end(), std::back_inserter(out),
+               [&](const CacheEntry& entry) { return word == label_of(entry); });
+  const bool is_one = std::all_of(out.begin(), out.end(), [&](const CacheEntry& entry) {
+    return entry.record.virtual_path == out[0].record.virtual_path;
+  });
+  return is_one ? out : std::vector<CacheEntry>();
 }
 
 // What is cached of the one model below a folder that is no model itself. An error where there are several.
@@ -246,25 +254,21 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const std:
   return dropped;
 }
 
-template <typename Files>
-uint64_t bytes_of(const Files& files, uint64_t (*bytes)(const typename Files::value_type&)) {
-  uint64_t sum = 0;
-  for (const auto& file : files) {
-    sum += bytes(file);
-  }
-  return sum;
-}
-
 // How much the disk gets back, as far as that is known before.
 Result<uint64_t> bytes_to_drop(CommandContext& context, const Result<Matched>& matched,
                                const std::vector<MountPath>& places) {
+  uint64_t bytes = 0;
   if (matched) {
-    return bytes_of(
-        matched->entries, +[](const CacheEntry& entry) { return entry.disk_bytes; });
+    for (const CacheEntry& entry : matched->entries) {
+      bytes += entry.disk_bytes;
+    }
+    return bytes;
   }
   QCACHE_TRY_ASSIGN(const std::vector<Dropped> shown, remove_in_mount(context, places, true));
-  return bytes_of(
-      shown, +[](const Dropped& file) { return file.bytes; });
+  for (const Dropped& file : shown) {
+    bytes += file.bytes;
+  }
+  return bytes;
 }
 
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
@@ -277,7 +281,7 @@ Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
   }
   const std::vector<MountPath> places = place != nullptr ? places_meant(*names, *place) : std::vector<MountPath>();
   Result<Matched> matched = match(around, words, names);
-  if (!words.dry_run && !words.yes && !words.json) {
+  if (!words.dry_run && !words.yes) {
     QCACHE_TRY_ASSIGN(const uint64_t bytes, bytes_to_drop(context, matched, places));
     if (!confirm(context,
                  fmt::format("Drop {} of {}", format_size(bytes), printable(names ? names->text : words.names.model)),

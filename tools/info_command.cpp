@@ -215,8 +215,12 @@ Result<ExitCode> info_of_mount_path(const Surroundings& around, const InfoWords&
 }
 
 Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWords& words, const NamedFiles& names) {
-  QCACHE_TRY_ASSIGN(const std::string directory, around.cache_directory_of(names));
-  const auto store = open_cache(around.env(), directory);
+  const auto directory = around.cache_directory_of(names);
+  if (!directory) {
+    const auto* const named = std::get_if<ModelName>(&names.what);
+    return fail(named != nullptr ? around.unknown_model(named->name) : directory.error());
+  }
+  const auto store = open_cache(around.env(), *directory);
   std::vector<CacheEntry> entries;
   if (store) {
     QCACHE_TRY_ASSIGN(entries, (*store)->entries());

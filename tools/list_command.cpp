@@ -132,7 +132,13 @@ void add_list_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
       ->check(not_empty());
   command->add_option("--limit", words->limit, "Only the first N of them")
       ->option_text("N")
-      ->check(CLI::PositiveNumber.description(""));
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const bool is_count = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+            return std::string(is_count && text.find_first_not_of('0') != std::string::npos ? ""
+                                                                                            : "takes a number from 1");
+          },
+          ""));
   command->add_flag("-q,--quiet", words->quiet, "Only the paths, one a line, as 'qcache rm' takes them");
   add_cache_dir_option(*command, words->cache_dir);
   add_json_flag(*command, words->json);

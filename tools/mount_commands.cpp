@@ -116,7 +116,9 @@ Status unmount_if_it_answers(CommandContext& context, const std::string& mount_p
 void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
   auto words = std::make_shared<MountWords>();
-  command->add_option("MODELS... MOUNTPOINT", words->paths, "Folders of models, then where to mount")->expected(0, -1);
+  command->add_option("MODELS... MOUNTPOINT", words->paths, "Folders of models, then where to mount")
+      ->expected(0, -1)
+      ->check(not_empty());
   command
       ->add_option("--cache-dir", words->cache_dir,
                    "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)")

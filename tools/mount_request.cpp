@@ -8,15 +8,14 @@
 #include <charconv>
 #include <chrono>
 #include <filesystem>
-#include <future>
 #include <optional>
 #include <ostream>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "core/base/ask_in_time.h"
 #include "core/base/units.h"
 #include "core/model/model_finder.h"
 #include "core/model/text.h"
@@ -101,6 +100,12 @@ std::vector<std::string> split_roots(const std::string& spec) {
   return roots;
 }
 
+// What was parsed, or why not, with the option that it was for.
+template <typename T>
+Result<T> of_option(const std::string& name, Result<T> parsed) {
+  return parsed ? std::move(parsed) : fail(parsed.error().with_context("the option " + name));
+}
+
 Error unknown_option(const std::string& option, const std::string& name) {
   std::vector<std::string> known;
   known.reserve(kWithValue.size() + kFlags.size() + kPassedOn.size());
@@ -118,19 +123,17 @@ Error unknown_option(const std::string& option, const std::string& name) {
 // Folders that no model is shown of. Empty also where they do not answer soon: a mount does not wait for its models.
 std::vector<std::string> without_models(Env& env, const std::vector<std::string>& roots) {
   constexpr std::chrono::milliseconds kPatience{100};
-  std::packaged_task<std::vector<std::string>()> look([&env, roots] {
+  const auto found = ask_in_time(kPatience, [&env, roots] {
     std::vector<std::string> empty;
     for (const std::string& root : roots) {
-      const FoundModels found = find_models(env, {root});
-      if (found.models.empty() && found.problems.empty()) {
+      const FoundModels models = find_models(env, {root});
+      if (models.models.empty() && models.problems.empty()) {
         empty.push_back(root);
       }
     }
     return empty;
   });
-  auto found = look.get_future();
-  std::thread(std::move(look)).detach();
-  return found.wait_for(kPatience) == std::future_status::ready ? found.get() : std::vector<std::string>();
+  return found.value_or(std::vector<std::string>());
 }
 
 std::string says_without_models(const std::string& root) {
@@ -218,19 +221,19 @@ Status apply_mount_option(const std::string& option, MountRequest& request) {
     if (value == "never") {
       mount.engine.aging.max_age.reset();
     } else {
-      QCACHE_TRY_ASSIGN(mount.engine.aging.max_age, parse_duration(value));
+      QCACHE_TRY_ASSIGN(mount.engine.aging.max_age, of_option(name, parse_duration(value)));
     }
   } else if (name == "max_size") {
-    QCACHE_TRY_ASSIGN(mount.engine.aging.max_bytes, parse_size(value));
+    QCACHE_TRY_ASSIGN(mount.engine.aging.max_bytes, of_option(name, parse_size(value)));
   } else if (name == "aging_interval") {
-    QCACHE_TRY_ASSIGN(mount.engine.aging_interval, parse_duration(value));
+    QCACHE_TRY_ASSIGN(mount.engine.aging_interval, of_option(name, parse_duration(value)));
   } else if (name == "threads") {
     QCACHE_TRY_ASSIGN(mount.engine.threads, parse_count(value, "threads"));
     if (mount.engine.threads > kMostThreads) {
       return fail(ErrorKind::kInvalidArgument, fmt::format("threads takes {} at most, not '{}'", kMostThreads, value));
     }
   } else if (name == "linger") {
-    QCACHE_TRY_ASSIGN(mount.linger, parse_duration(value));
+    QCACHE_TRY_ASSIGN(mount.linger, of_option(name, parse_duration(value)));
   } else if (name == "max_read") {
     QCACHE_TRY_ASSIGN(mount.max_read, parse_count(value, "max_read"));
     if (mount.max_read < kLeastRead) {
@@ -327,7 +330,11 @@ Status perform_mount(CommandContext& context, MountRequest request) {
   }
   QCACHE_TRY(refuse_allow_other(env, request.options));
   LogOptions log{request.log_file, level};
-  const auto begin_log = [&log]() -> Status {
+  const auto begin_log = [&env, &log]() -> Status {
+    const std::string folder = std::filesystem::path(log.file).parent_path().string();
+    if (!log.file.empty() && !env.stat(folder)) {
+      return fail(ErrorKind::kIo, fmt::format("there is no folder {} for the log: make it first", folder));
+    }
     Status begun = start_logging(log);
     if (!begun) {
       begun.error().kind = ErrorKind::kIo;  // no fault of the cache directory's

@@ -56,10 +56,11 @@ std::string text_of(const NameWords& words) {
   return text;
 }
 
-Error no_such_path(const std::string& path) {
-  return Error{
-      ErrorKind::kNotFound, 0,
-      fmt::format("there is no {}: name a model, a file of a mount or a folder with weights", in_quotes(path))};
+Error no_such_path(Env& env, const std::string& path) {
+  const std::string name = in_quotes(path);
+  return Error{ErrorKind::kNotFound, 0,
+               env.stat(path) ? name + " is neither a model, nor a file of a mount, nor a cached one"
+                              : "there is no " + name + ": name a model, a file of a mount or a folder with weights"};
 }
 
 // Folders of the system, which nobody means to have looked through for models.
@@ -83,6 +84,10 @@ CachedFilePath cached_file_at(const std::filesystem::path& path) {
 Status add_names(NamedFiles& out, const std::vector<std::string>& names) {
   out.file = joined(names, 1);
   if (auto* place = std::get_if<MountPath>(&out.what)) {
+    if (place->names.empty() && !names.empty()) {
+      return fail(ErrorKind::kInvalidArgument,
+                  fmt::format("{0} is a mount and no model: name one, such as {0}/MODEL", place->mount.mount_point));
+    }
     place->names.insert(place->names.end(), names.begin(), names.end());
     return {};
   }
@@ -151,14 +156,14 @@ FilePattern NamedFiles::pattern() const {
       if (const auto known = parse_artifact_file(below)) {
         out.kind = known->kind;
         out.rank = rank_of(*known);
-      } else if (names.size() == kRankDepth) {
+      } else if (const auto of_folder = parse_rank(below)) {
         // A folder that a path leads to: what is its own.
-        out.rank = parse_rank(below);
+        out.rank = of_folder;
         if (!rank_alone) {
-          out.kind = out.rank.value_or(0) > 0 ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
+          out.kind = *of_folder > 0 ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
         }
       } else {
-        out.file = "";  // a folder's other files are not cached
+        out.file = "";  // nothing else is cached: a folder's other files, and names that the mount does not have
       }
     }
   }
@@ -246,20 +251,32 @@ std::string without_hub_prefix(const std::string& name) {
 }
 
 // Of the parts of a word that is no path: the model, and what follows. "org/name" is a model of the hub where mounts
-// show it, and where neither a model "org" is shown nor "name" is a dtype.
+// show that, unless they show a model "org" too and "name" is a dtype; and where nothing else can be meant.
 ModelName take_model(Env& env, const std::vector<RunningMount>& mounts, std::vector<std::string>& parts) {
   ModelName model{without_hub_prefix(parts[0])};
   size_t taken = 1;
   if (parts.size() > 1) {
     const std::string hub_name = parts[0] + "--" + parts[1];
+    const bool names_dtype = find_scheme(parts[1]) != nullptr;
     const bool first_is_model = is_shown(env, mounts, model.name);
-    if (!first_is_model && (is_shown(env, mounts, hub_name) || find_scheme(parts[1]) == nullptr)) {
+    const bool hub_is_model = is_shown(env, mounts, hub_name);
+    if (first_is_model ? hub_is_model && !names_dtype : hub_is_model || !names_dtype) {
       model.name = hub_name;
       taken = 2;
     }
   }
   parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(taken));
   return model;
+}
+
+// Whether "folder/name" is rather a path in a folder that is there than a model's name.
+bool leads_nowhere(Env& env, const std::vector<RunningMount>& mounts, const std::vector<std::string>& parts) {
+  if (parts.size() < 2 || find_scheme(parts[1]) != nullptr || is_shown(env, mounts, parts[0]) ||
+      is_shown(env, mounts, parts[0] + "--" + parts[1])) {
+    return false;
+  }
+  const auto stat = env.stat(parts[0]);
+  return stat && stat->is_directory();
 }
 
 Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mounts, bool cached) {
@@ -284,7 +301,7 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mount
   const std::filesystem::path path(words.model);
   if (is_artifact_file_name(path.filename().string())) {
     if (is_path && !stat) {
-      return fail(no_such_path(words.model));
+      return fail(no_such_path(env, words.model));
     }
     std::error_code ignored;
     out.what = stat ? cached_file_at(std::filesystem::absolute(path, ignored).lexically_normal())
@@ -293,11 +310,14 @@ Result<NamedFiles> resolve(Env& env, const NameWords& words, const Mounts& mount
     QCACHE_TRY_ASSIGN(out.what, cached ? folder_of_cached(env, words.model) : look_into_folder(env, words.model));
   } else if (words.model.starts_with('/') || words.model.starts_with("./") || words.model.starts_with("../")) {
     if (stat || !cached) {
-      return fail(no_such_path(words.model));
+      return fail(no_such_path(env, words.model));
     }
     out.what = missing_folder(words.model);
   } else {
     std::vector<std::string> parts = split_path(words.model);
+    if (!cached && leads_nowhere(env, mounts.running, parts)) {
+      return fail(no_such_path(env, words.model));
+    }
     if (parts.empty()) {
       return fail(ErrorKind::kInvalidArgument, "a model's name must not be empty");
     }

@@ -9,14 +9,12 @@
 #include <chrono>
 #include <climits>
 #include <fstream>
-#include <future>
 #include <memory>
 #include <string_view>
-#include <thread>
-#include <utility>
 
 #include <fmt/format.h>
 
+#include "core/base/ask_in_time.h"
 #include "core/base/mount_info.h"
 #include "tools/human_text.h"
 
@@ -99,10 +97,7 @@ std::vector<Holder> look_for_holders(const std::vector<std::string>& folders) {
 
 std::vector<Holder> find_holders(const std::vector<std::string>& folders) {
   constexpr std::chrono::seconds kPatience{2};
-  std::packaged_task<std::vector<Holder>()> look([folders] { return look_for_holders(folders); });
-  auto found = look.get_future();
-  std::thread(std::move(look)).detach();
-  return found.wait_for(kPatience) == std::future_status::ready ? found.get() : std::vector<Holder>();
+  return ask_in_time(kPatience, [folders] { return look_for_holders(folders); }).value_or(std::vector<Holder>());
 }
 
 std::string names_of(const std::vector<Holder>& holders) {

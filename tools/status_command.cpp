@@ -55,8 +55,10 @@ CacheStatus look_at_cache(Env& env, const std::string& directory, const std::vec
   const auto store = open_cache(env, directory);
   const auto entries = store ? (*store)->entries() : fail(store.error());
   if (!entries) {
+    const bool is_own = std::any_of(mounts.begin(), mounts.end(), [](const RunningMount& mount) { return mount.own; });
     out.problem = entries.error().kind == ErrorKind::kNotFound ? "not made yet, which the first mount does"
-                                                               : entries.error().message;
+                  : mounts.empty() || is_own                   ? entries.error().message
+                                                               : "of who has mounted it, who alone may look into it";
     return out;
   }
   const auto space = env.space(directory);
@@ -236,7 +238,7 @@ Result<ExitCode> status(CommandContext& context, const StatusWords& words) {
     std::erase_if(users, [&](const RunningMount& mount) { return mount.cache_directory != directory; });
     caches.push_back(look_at_cache(context.env, directory, users));
   }
-  const ExitCode exit = mounts.dead.empty() ? ExitCode::kOk : ExitCode::kMountFailed;
+  const ExitCode exit = mounts.dead.empty() && mounts.silent.empty() ? ExitCode::kOk : ExitCode::kMountFailed;
   if (words.json) {
     Json of_caches = Json::array();
     for (const CacheStatus& cache : caches) {
@@ -274,7 +276,8 @@ void add_status_command(CLI::App& app, CommandContext& context, ExitCode& exit) 
   command->add_option("MOUNTPOINT", words->mount_point, "Only this mount (default: all)")->check(not_empty());
   add_json_flag(*command, words->json);
   command->footer(
-      "Ends with exit code 6 where a mount is dead. Who makes and reads a file is told as far as you may look into "
+      "Ends with exit code 6 where a mount is dead or does not answer. Who makes and reads a file is told as far as "
+      "you may look into "
       "their processes.\n\nExample:\n  qcache status");
   command->callback(subcommand(context, exit, [&context, words] { return status(context, *words); }));
 }

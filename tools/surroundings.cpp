@@ -72,6 +72,7 @@ Result<std::string> Surroundings::cache_directory_of(const NamedFiles& names) co
   if (!place) {
     return cache_directory();
   }
+  QCACHE_TRY(refuse_to_guess(mounts_));
   const std::string& directory = place->mount.cache_directory;
   if (const auto chosen = directory_of_environment(); chosen && !is_same_folder(*chosen, directory)) {
     return fail(ErrorKind::kInvalidArgument,

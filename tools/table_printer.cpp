@@ -26,17 +26,26 @@ void TablePrinter::print(std::ostream& out, size_t columns) const {
     widths.push_back(width);
     titles.push_back(columns_[i].title);
   }
-  const size_t all = std::accumulate(widths.begin(), widths.end(), kGap * (widths.size() - 1));
-  const bool is_wide = all > columns;
+  const size_t rest = std::accumulate(widths.begin() + 1, widths.end(), kGap * (widths.size() - 1));
+  if (widths[0] + rest > columns) {
+    // The first column is as wide as its widest cell for which there is room; longer ones have lines of their own.
+    const size_t room = columns > rest ? columns - rest : 0;
+    widths[0] = display_width(titles[0]);
+    for (const auto& row : rows_) {
+      const size_t width = display_width(row[0]);
+      widths[0] = std::max(widths[0], width <= room ? width : 0);
+    }
+  }
   const auto print_row = [&](const std::vector<std::string>& cells) {
     std::string line;
-    if (is_wide) {
-      out << cells[0] << '\n';
-      line.append(kGap, ' ');
-    }
-    for (size_t i = is_wide ? 1 : 0; i < cells.size(); ++i) {
-      const std::string padding(widths[i] - display_width(cells[i]), ' ');
-      line += columns_[i].right ? padding + cells[i] : cells[i] + padding;
+    for (size_t i = 0; i < cells.size(); ++i) {
+      const size_t width = display_width(cells[i]);
+      if (width > widths[i]) {
+        out << cells[i] << '\n';
+      }
+      const std::string padding(widths[i] - (width > widths[i] ? 0 : width), ' ');
+      const std::string& text = width > widths[i] ? std::string() : cells[i];
+      line += columns_[i].right ? padding + text : text + padding;
       line.append(kGap, ' ');
     }
     line.erase(line.find_last_not_of(' ') + 1);

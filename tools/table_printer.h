@@ -18,8 +18,8 @@ class TablePrinter {
 
   /// REQUIRES: one cell per column. Cells are made printable here.
   void add_row(const std::vector<std::string>& cells);
-  /// The titles, then the rows. No line ends in spaces. Where that is wider than `columns`, the first cell of each row
-  /// stands in a line of its own above the others.
+  /// The titles, then the rows. No line ends in spaces. Where that is wider than `columns`, first cells for which
+  /// there is no room stand in lines of their own, above the others of their row.
   void print(std::ostream& out, size_t columns = kUnlimited) const;
 
  private:

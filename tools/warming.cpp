@@ -12,9 +12,12 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
+#include "core/base/units.h"
 #include "core/engine/artifact_name.h"
 #include "core/model/text.h"
+#include "tools/exit_code.h"
 #include "tools/interrupt_watch.h"
 #include "tools/mount_attributes.h"
 #include "tools/surroundings.h"
@@ -47,6 +50,7 @@ class MountTarget final : public WarmTarget {
   [[nodiscard]] const std::string& path() const override { return path_; }
 
   Status start() override {
+    QCACHE_TRY(refuse_what_would_not_stay());
     Status set = set_attribute(place_.full_path(), "warm", true);
     if (!set && set.error().kind == ErrorKind::kPermission) {
       // Whoever may read a file but not change its attributes makes it whole by having it open.
@@ -64,8 +68,13 @@ class MountTarget final : public WarmTarget {
 
   [[nodiscard]] Result<WarmState> look() override {
     const std::string file = place_.full_path();
-    QCACHE_TRY_ASSIGN(const auto state, get_attribute(file, "state"));
-    QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(file));
+    const auto state_or = get_attribute(file, "state");
+    const auto stat_or = env_.stat(file);
+    if (!state_or || !stat_or) {
+      return fail(lost(state_or ? stat_or.error() : state_or.error()));
+    }
+    const std::optional<std::string>& state = *state_or;
+    const FileStat& stat = *stat_or;
     if (!state) {
       return fail(
           ErrorKind::kInvalidArgument,
@@ -86,6 +95,35 @@ class MountTarget final : public WarmTarget {
   }
 
  private:
+  // Why the file can no longer be asked for.
+  [[nodiscard]] Error lost(Error error) const {
+    if (is_dead_mount(error)) {
+      return dead_mount(place_.mount.mount_point);
+    }
+    if (error.kind == ErrorKind::kNotFound && !env_.stat(place_.mount.mount_point + "/.qcache")) {
+      error.message =
+          fmt::format("the mount on {} was taken down; what is made stays, and the next warm goes on from there",
+                      place_.mount.mount_point);
+    }
+    return of_model(std::move(error));
+  }
+
+  // What is larger than all that the mount keeps would be dropped as soon as it is made.
+  [[nodiscard]] Status refuse_what_would_not_stay() const {
+    const auto status = nlohmann::json::parse(place_.mount.status, nullptr, false);
+    const auto limit = status.is_object() ? status.find("max_size") : status.end();
+    if (!status.is_object() || limit == status.end() || !limit->is_number_unsigned()) {
+      return {};
+    }
+    QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(place_.full_path()));
+    const auto most = limit->get<uint64_t>();
+    return stat.size_bytes <= most
+               ? Status()
+               : fail(ErrorKind::kNoSpace,
+                      fmt::format("it has {}, more than the {} that the mount on {} keeps in all (--max-size)",
+                                  format_size(stat.size_bytes), format_size(most), place_.mount.mount_point));
+  }
+
   // In the middle, where the tensors are: reading the head makes nothing, so it does not count as a wish for the rest.
   Status read_a_little() {
     constexpr uint64_t kPieceBytes = uint64_t{64} << 10U;  // no gap between tensors is as long
@@ -182,14 +220,17 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
       break;
     }
     if (state.state == ArtifactState::kFailed) {
-      return fail(is_full_disk(state.error) ? ErrorKind::kNoSpace : ErrorKind::kIo,
-                  fmt::format("cannot make {}: {}", target.path(), state.error));
+      target.stop();  // so that it can be dropped, which may be the way out
+      const bool is_full = is_full_disk(state.error);
+      return fail(is_full ? ErrorKind::kNoSpace : ErrorKind::kIo,
+                  fmt::format("cannot make {}: {}{}", target.path(), state.error,
+                              is_full ? "; drop files with 'qcache gc' or 'qcache rm', and warm it again" : ""));
     }
     const Clock::time_point now = Clock::now();
     if (state.progress > best) {
       best = state.progress;
       last_progress = now;
-    } else if (now - last_progress > kPatience) {
+    } else if (now - last_progress > (state.state == ArtifactState::kAbsent ? kLookInterval : kPatience)) {
       if (const Status started = target.start(); !started) {
         return cannot_make(started.error());
       }

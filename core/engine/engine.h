@@ -168,6 +168,7 @@ class Engine final : private FillingObserver {
   /// What went wrong lately, and which roots do not answer now.
   [[nodiscard]] std::vector<ErrorEntry> errors() const;
   [[nodiscard]] Store& store() { return *store_; }
+  [[nodiscard]] const AgingPolicy& aging() const { return options_.aging; }
   [[nodiscard]] const std::vector<std::string>& roots() const { return index_.roots(); }
   /// Where models may be read from.
   [[nodiscard]] const SourceFolders& folders() const { return index_.folders(); }
@@ -245,6 +246,9 @@ class Engine final : private FillingObserver {
   std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;           // maintenance thread only
   uint64_t made_at_size_check_ = 0;  // likewise
+  int64_t size_checked_ns_ = 0;      // likewise
+  int64_t size_check_took_ns_ = 0;   // likewise
+  bool over_size_ = false;           // likewise
   // What cached_ranks() has found, and until when that holds.
   std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
   uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;

@@ -21,6 +21,9 @@ constexpr int64_t kLingerMs = 10'000;
 // Of one whose plan takes megabytes. Longer than it takes from finding it to counting as its reader: one that is let go
 // in between would be filled and sealed by nobody.
 constexpr int64_t kLargeLingerMs = 300;
+// Of one whose warming was taken back: whoever has just stopped it, or heard that the disk is full, may want to drop
+// it.
+constexpr int64_t kCalledOffLingerMs = 1'000;
 constexpr std::chrono::seconds kAccessFlushInterval{1};
 constexpr std::chrono::seconds kSpaceCheckInterval{60};
 // How much of a long use is forgotten where this process is killed.
@@ -109,8 +112,8 @@ void Engine::run_maintenance() {
       if (now >= next_flush || open_files_.urgent()) {
         next_flush = now + kAccessFlushInterval;
         flush_accesses();
-        keep_to_size();
       }
+      keep_to_size();
       if (now >= next_space_check) {
         next_space_check = now + kSpaceCheckInterval;
         check_free_space();
@@ -139,7 +142,8 @@ void Engine::tick_artifacts() {
     to_seal.swap(seal_again_);
     for (auto it = live_.begin(); it != live_.end();) {
       const bool large = it->second->plan().group_count() > kManyTensors;
-      if (it->second->idle_ms() > (large ? kLargeLingerMs : kLingerMs)) {
+      const int64_t linger_ms = large ? kLargeLingerMs : it->second->is_called_off() ? kCalledOffLingerMs : kLingerMs;
+      if (it->second->idle_ms() > linger_ms) {
         any_large = any_large || large;
         idle.push_back(retire(it->second));
         it = live_.erase(it);
@@ -160,7 +164,7 @@ void Engine::tick_artifacts() {
   }
   for (const auto& artifact : artifacts) {
     // Removed by another process, or sealed by it: nobody will find what would be made from here on.
-    if (artifact->fills() && !artifact->filling().names_lead_here().value_or(true)) {
+    if ((artifact->fills() || !artifact->in_use()) && !artifact->filling().names_lead_here().value_or(true)) {
       artifact->drop();
       forget(artifact);
     }
@@ -195,18 +199,30 @@ void Engine::flush_accesses() {
 }
 
 void Engine::keep_to_size() {
+  constexpr int64_t kPauseNs = int64_t{10} * 1'000'000'000;
+  constexpr int64_t kShareOfTime = 20;
   const uint64_t made = stats_.bytes_quantized.load(std::memory_order_relaxed);
-  if (!options_.aging.max_bytes || options_.aging_interval.count() == 0 || made == made_at_size_check_) {
+  const int64_t now_ns = env_.monotonic_ns();
+  // Looking takes as long as there are files: a twentieth of the time at most is spent so.
+  const bool may_look = now_ns - size_checked_ns_ > kShareOfTime * size_check_took_ns_;
+  const bool is_due = (made != made_at_size_check_ && may_look) || (over_size_ && now_ns - size_checked_ns_ > kPauseNs);
+  if (!options_.aging.max_bytes || options_.aging_interval.count() == 0 || !is_due) {
     return;
   }
   made_at_size_check_ = made;
+  size_checked_ns_ = now_ns;
   const auto totals = store_->totals();
-  if (!totals || totals->disk_bytes <= *options_.aging.max_bytes) {
+  size_check_took_ns_ = env_.monotonic_ns() - now_ns;
+  over_size_ = totals && totals->disk_bytes > *options_.aging.max_bytes;
+  if (!over_size_) {
     return;
   }
-  if (const auto report = age(); !report) {
+  // What is in use stays, and is looked at again.
+  const auto report = age();
+  if (!report) {
     errors_.add("aging", report.error(), env_.now_ns());
   }
+  over_size_ = !report || report->kept_bytes > *options_.aging.max_bytes;
 }
 
 void Engine::check_free_space() {

@@ -527,6 +527,7 @@ void FillingArtifact::add_opener() {
     start_afresh();
   }
   readers_.add();
+  called_off_ = false;
 }
 
 void FillingArtifact::remove_opener() {
@@ -551,6 +552,7 @@ void FillingArtifact::remove_opener() {
 
 void FillingArtifact::set_warm(bool warm) {
   const MutexLock lock(mutex_);
+  called_off_ = !warm;
   warm_ = warm && !announced_;
   last_use_ = Clock::now();
   if (warm) {
@@ -639,6 +641,11 @@ int64_t FillingArtifact::idle_ms() const {
   }
   const auto idle = Clock::now() - last_use_;
   return std::chrono::duration_cast<std::chrono::milliseconds>(idle).count();
+}
+
+bool FillingArtifact::is_called_off() const {
+  const MutexLock lock(mutex_);
+  return called_off_;
 }
 
 std::optional<Error> FillingArtifact::failure() const {

@@ -81,6 +81,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
   /// Milliseconds since the last reader or warm request left; 0 while in use.
   [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
+  /// Whether its warming was taken back, and nobody has opened it since.
+  [[nodiscard]] bool is_called_off() const QCACHE_EXCLUDES(mutex_);
   /// The last failure: of a tile, until all that failed succeed, or of sealing; until a new reader or warm request
   /// starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
@@ -171,6 +173,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   ReadAhead read_ahead_ QCACHE_GUARDED_BY(mutex_);
   Readers readers_ QCACHE_GUARDED_BY(mutex_);
   bool warm_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool called_off_ QCACHE_GUARDED_BY(mutex_) = false;
   bool abandoned_ QCACHE_GUARDED_BY(mutex_) = false;
   bool dropped_ QCACHE_GUARDED_BY(mutex_) = false;
   bool announced_ QCACHE_GUARDED_BY(mutex_) = false;

@@ -134,7 +134,10 @@ def main():
                                   env=os.environ | {INSIDE: str(work)}).returncode
     work = pathlib.Path(os.environ[INSIDE])
     set_scene(work, command)
-    check(readme.read_text(), work)
+    try:
+        check(readme.read_text(), work)
+    finally:
+        subprocess.run(["qcache", "unmount", "--lazy", "/mnt/qcache"], stderr=subprocess.DEVNULL)
     print("all quick starts of the README work")
     return 0
 

@@ -123,6 +123,17 @@ TEST_F(MountCommands, ModelsAreNamedAsPeopleWriteThem) {
   EXPECT_TRUE(ends(said({"rm", "plian"}), exits::kNotFound, "nothing of 'plian' is cached"));
   EXPECT_TRUE(ends(said({"rm", "plian"}), exits::kNotFound, "did you mean plain?"));
   EXPECT_TRUE(ends(said({"rm", "plain", "itn8"}), exits::kNotFound, "there is no dtype 'itn8'; did you mean int8?"));
+  // What is not a name of a file names none.
+  EXPECT_EQ(said({"warm", "plain", "int8", "0/model.safetensors"}).status, 0);
+  for (const char* name : {"0.bin.tmp", "00.bin", "016", "0.BIN", " 0.bin", "-0.bin", "0/config.json"}) {
+    EXPECT_EQ(said({"rm", fs.path("plain/int8/") + name}).status, exits::kNotFound) << name;
+  }
+  EXPECT_TRUE(ends(said({"ls", "plain"}), 0, "plain/int8/0/model.safetensors"));
+  small_model(3).write(model("org"));
+  EXPECT_TRUE(ends(said({"warm", "org/name", "int8"}), 0, "org--name/int8/0/model.safetensors is complete"))
+      << "a model of the organisation's name hides none of the organisation's";
+  EXPECT_TRUE(ends(said({"warm", fs.path(), "int8"}), exits::kUsage, "is a mount and no model"));
+  EXPECT_TRUE(ends(said({"info", "/etc/passwd"}), exits::kNotFound, "is neither a model"));
   for (const char* place : {"/", "/usr", "/proc"}) {
     EXPECT_TRUE(ends(said({"rm", place}), exits::kUsage, "is no model")) << place;
     EXPECT_TRUE(ends(said({"info", place}), exits::kUsage, "is not looked through")) << place;
@@ -185,7 +196,29 @@ TEST_F(MountCommands, MaxSizeHoldsWhileFilesAreMade) {
   EXPECT_EQ(said({"warm", "m", "int8"}).status, 0);
   EXPECT_TRUE(eventually([&] { return listed(cache()).size() == 1; }, std::chrono::seconds(10)));
   EXPECT_EQ(listed(cache()), std::vector<std::string>{"m/fp8/0/model.safetensors"}) << "pinned ones stay";
+  EXPECT_TRUE(ends(said({"warm", "m", "fp32"}), exits::kCacheUnusable, "more than the 12M that the mount on"));
   EXPECT_EQ(fs.stop(), 0);
+}
+
+// What was stopped, or dropped, is let go of at once.
+TEST_F(MountCommands, WhatWasCalledOffCanBeDroppedAtOnce) {
+  huge_model(4).write(model("m"));
+  MountedFs& fs = mount();
+  Child warm([&] {
+    ::execl(MountedFs::program().c_str(), "qcache", "warm", "m", "fp32", nullptr);
+    return 99;
+  });
+  EXPECT_TRUE(eventually([&] { return !listed(cache()).empty(); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  warm.signal(SIGINT);
+  EXPECT_EQ(warm.wait(), 128 + SIGINT);
+  EXPECT_TRUE(eventually(
+      [&] {
+        return has(said({"gc", "--max-size", "1", "--dry-run"}).text, "m/fp32");
+      },
+      std::chrono::seconds(5)));
+  EXPECT_EQ(said({"rm", "m", "-y"}).status, 0);
+  EXPECT_TRUE(eventually([&] { return fs.status("files_filling") == 0; }, std::chrono::seconds(3)));
 }
 
 // A mount that is in use says by whom.
@@ -218,6 +251,9 @@ TEST_F(MountCommands, WhatAMountWouldHideIsRefused) {
   EXPECT_TRUE(ends(said({"mount", "--cache-dir", dir() / "new", models(), dir() / "full"}), exits::kMountFailed,
                    "is not empty"));
   EXPECT_FALSE(std::filesystem::exists(dir() / "new")) << "what is refused makes nothing";
+  make_directories(dir() / "free");
+  EXPECT_TRUE(ends(said({"mount", "--cache-dir", cache(), models(), dir() / "free", "--log-file", dir() / "no/log"}),
+                   exits::kMountFailed, "there is no folder"));
   EXPECT_TRUE(ends(mount_on(dir() / "full", {}), exits::kMountFailed, "is not empty"));
   EXPECT_TRUE(ends(mount_on(dir() / "full", {"-o", "nonempty"}), 0, ""));
   EXPECT_EQ(said({"unmount", dir() / "full"}).status, 0);

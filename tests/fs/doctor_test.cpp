@@ -75,7 +75,7 @@ TEST_F(MountDoctor, NamesBrokenSetUps) {
   make_directories(dir() / "small");
   const Said full = doctor(dir() / "small", after("mount -t tmpfs -o size=1M none " + place + "/small"));
   EXPECT_EQ(full.status, 1);
-  EXPECT_TRUE(says(full, {"problem space full:", "-> qcache gc --max-size"}));
+  EXPECT_TRUE(says(full, {"problem space full:", "-> choose a larger filesystem"}));
 
   const Said read_only = doctor(dir() / "small", after("mount -t tmpfs -o ro none " + place + "/small"));
   EXPECT_EQ(read_only.status, 1);
@@ -90,7 +90,7 @@ TEST_F(MountDoctor, NamesBrokenSetUps) {
   fs.kill9();
   const Said stale = doctor(cache());
   EXPECT_EQ(stale.status, 1);
-  EXPECT_TRUE(says(stale, {"problem mounts stale", "-> qcache unmount " + fs.path()}));
+  EXPECT_TRUE(says(stale, {"problem mounts a stale mount", "-> qcache unmount " + fs.path()}));
   EXPECT_EQ(run(dir(), {"unmount", fs.path()}).status, 0);
   EXPECT_TRUE(ends(doctor(cache()), 0, "none is dead"));
 

@@ -196,8 +196,8 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   }
   EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), exits::kInUse, "does not answer"));
-  EXPECT_TRUE(ends(run(dir(), {"status"}), 0, "does not answer"));
-  EXPECT_TRUE(ends(run(dir(), {"status", stopped.path()}), 0, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"status"}), exits::kMountFailed, "does not answer"));
+  EXPECT_TRUE(ends(run(dir(), {"status", stopped.path()}), exits::kMountFailed, "does not answer"));
   EXPECT_TRUE(ends(run(dir(), {"doctor", "--cache-dir", cache()}), 1, "does not answer"));
   for (const std::string& place : {stopped.path(), stopped.path() + '/'}) {
     EXPECT_TRUE(ends(run(dir(), {"mount", models(), place, "--cache-dir", cache()}), exits::kInUse, "already"));

@@ -112,29 +112,33 @@ TEST_F(CacheCommands, LsFitsEightyColumns) {
   const std::string name(50, 'n');
   runner_.write_model(name);
   runner_.warm(name, "int8");
+  runner_.write_model("short");
+  runner_.warm("short", "int8");
   const std::string out = runner_.run({"ls"}).out;
-  EXPECT_THAT(out, HasSubstr("\nPATH\n  STATE "));
-  EXPECT_THAT(out, HasSubstr('\n' + name + "/int8/0.bin\n  sealed "));
+  EXPECT_THAT(out, HasSubstr("\nPATH              STATE "));
+  EXPECT_THAT(out, HasSubstr("\nshort/int8/0.bin  sealed "));
+  EXPECT_THAT(out, HasSubstr('\n' + name + "/int8/0.bin\n                  sealed "));
 }
 
 TEST_F(CacheCommands, MuchIsDroppedOnlyWhenSomebodyAtTheTerminalSaysSo) {
   runner_.write_model("m");
   runner_.warm("m", "int8");
   runner_.ask_above(1000);
-  for (const std::vector<std::string>& words : {std::vector<std::string>{"rm", "m"}, {"gc", "--max-age", "0s"}}) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"rm", "m"}, {"gc", "--max-age", "0s"}, {"rm", "m", "--json"}}) {
     std::vector<std::string> all = words;
     all.insert(all.end(), {"--cache-dir", runner_.cache()});
     const Ran no = runner_.run_on_terminal(all, "n\n");
     EXPECT_EQ(no.exit, ExitCode::kFailure);
-    EXPECT_THAT(no.out, HasSubstr("? [y/N] "));
-    EXPECT_THAT(no.out, HasSubstr("Nothing was dropped"));
+    EXPECT_THAT(no.err, HasSubstr("? [y/N] "));
+    EXPECT_THAT(no.err, HasSubstr("Nothing was dropped"));
     EXPECT_EQ(runner_.run_on_terminal(all, "").exit, ExitCode::kFailure);
     EXPECT_EQ(listed_paths().size(), 1U);
   }
   EXPECT_EQ(runner_.run_on_terminal({"rm", "m", "--cache-dir", runner_.cache()}, "y\n").exit, ExitCode::kOk);
   EXPECT_EQ(listed_paths().size(), 0U);
   runner_.warm("m", "int8");
-  EXPECT_THAT(runner_.run_on_terminal({"rm", "m", "-y", "--cache-dir", runner_.cache()}).out, Not(HasSubstr("[y/N]")));
+  EXPECT_THAT(runner_.run_on_terminal({"rm", "m", "-y", "--cache-dir", runner_.cache()}).err, Not(HasSubstr("[y/N]")));
   runner_.warm("m", "int8");
   EXPECT_EQ(runner_.run({"rm", "m"}).exit, ExitCode::kOk) << "scripts are not asked";
 }

@@ -56,6 +56,7 @@ TEST(EntryQuery, FiltersByEveryField) {
   EXPECT_THAT(paths_after({{"dtype!=int8"}, "", {}}), ElementsAre(filling));
   EXPECT_THAT(paths_after({{"state=filling"}, "", {}}), ElementsAre(filling));
   EXPECT_THAT(paths_after({{"pinned=yes"}, "", {}}), ElementsAre(b));
+  EXPECT_THAT(paths_after({{"dtype=w8a8"}, "", {}}), ElementsAre(a, b)) << "other spellings count";
 }
 
 TEST(EntryQuery, SortsAndLimits) {
@@ -72,7 +73,8 @@ TEST(EntryQuery, SortsAndLimits) {
 
 TEST(EntryQuery, RefusesWhatItDoesNotUnderstand) {
   std::vector<CacheEntry> entries;
-  for (const char* filter : {"size", "size>", "size>much", "age>7d", ">1G", "accessed>7", "hits=x", "model>a", ""}) {
+  for (const char* filter : {"size", "size>", "size>much", "age>7d", ">1G", "accessed>7", "hits=x", "model>a",
+                             "state=foo", "pinned=true", ""}) {
     EXPECT_THAT(apply_query({{filter}, "", {}}, kNow, entries), fails_with(ErrorKind::kInvalidArgument, {})) << filter;
   }
   for (const char* sort : {"age", "size:up", ":asc", "size:"}) {
