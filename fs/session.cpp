@@ -325,9 +325,9 @@ Result<UniqueFd> prepare_mount_point(Env& env, MountOptions& options) {
                       options.engine.cache_directory, root));
     }
   }
-  QCACHE_TRY(refuse_to_hide(env, options, point));
   QCACHE_TRY_ASSIGN(UniqueFd claimed, claim(env, options.mount_point));
-  QCACHE_TRY(refuse_second_mount(env, options));  // nobody was quicker
+  QCACHE_TRY_ASSIGN(const MountPoint unchanged, refuse_second_mount(env, options));  // nobody was quicker
+  QCACHE_TRY(refuse_to_hide(env, options, unchanged));
   return claimed;
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 
 #include <fmt/format.h>
@@ -29,6 +30,9 @@ struct MountWords {
 };
 
 Result<MountRequest> to_request(const MountWords& words) {
+  if (std::find(words.paths.begin(), words.paths.end(), "") != words.paths.end()) {
+    return fail(ErrorKind::kInvalidArgument, "a folder of models, or where to mount them, must not be empty");
+  }
   if (words.paths.size() < 2) {
     return fail(ErrorKind::kInvalidArgument,
                 "name the folders of models and where to mount them: qcache mount MODELS... MOUNTPOINT");
@@ -116,9 +120,7 @@ Status unmount_if_it_answers(CommandContext& context, const std::string& mount_p
 void add_mount(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("mount", "Show the models below MODELS as quantized files in MOUNTPOINT");
   auto words = std::make_shared<MountWords>();
-  command->add_option("MODELS... MOUNTPOINT", words->paths, "Folders of models, then where to mount")
-      ->expected(0, -1)
-      ->check(not_empty());
+  command->add_option("MODELS... MOUNTPOINT", words->paths, "Folders of models, then where to mount")->expected(0, -1);
   command
       ->add_option("--cache-dir", words->cache_dir,
                    "Where quantized files are kept (default: $QWEN_CACHE, else ~/.cache/qwen_quantized)")

@@ -51,7 +51,7 @@ TEST(Command, WhatIsNoCommandIsToldFromTheNearestOne) {
       {{"mount", "--cach-dir", "x"}, "did you mean --cache-dir?"},
       {{"ls", "--sort"}, "--sort needs a value"},
       {{"ls", "--limit", "0"}, "takes a number from 1"},
-      {{"mount", "", "x"}, "not empty"},
+      {{"mount", "", "x"}, "must not be empty"},
       {{}, "See 'qcache --help'."},
       {{"mount"}, "qcache mount MODELS... MOUNTPOINT"},
       {{"mount", "models"}, "qcache mount MODELS... MOUNTPOINT"},
