@@ -200,7 +200,8 @@ TEST_F(MountCommands, MaxSizeHoldsWhileFilesAreMade) {
   EXPECT_EQ(fs.stop(), 0);
 }
 
-// What was stopped, or dropped, is let go of at once.
+// S112: Where the warming of a file is taken back, as Ctrl-C and a full disk do it, the file is let go of within
+// seconds, so that it can be dropped.
 TEST_F(MountCommands, WhatWasCalledOffCanBeDroppedAtOnce) {
   huge_model(4).write(model("m"));
   MountedFs& fs = mount();
