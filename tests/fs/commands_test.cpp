@@ -341,6 +341,14 @@ TEST_F(MountCommands, ColoursAreForTerminalsOnly) {
   EXPECT_FALSE(has(said({"doctor", "--cache-dir", cache()}).text, "\x1b["));
 }
 
+// Output that is lost is no success.
+TEST_F(MountCommands, LostOutputIsAFailure) {
+  for (const char* command : {"ls --json", "doctor", "--help"}) {
+    const std::string words = MountedFs::program() + " " + command;
+    EXPECT_EQ(run_program({"sh", "-c", words + " >/dev/full"}, dir() / "said"), 1) << command;
+  }
+}
+
 // A signal ends a command as a shell says it: 130 for SIGINT.
 TEST_F(MountCommands, ASignalEndsWarmWithItsNumber) {
   huge_model(4).write(model("m"));

@@ -196,6 +196,11 @@ TEST_F(MountTiming, CommandsDoNotWaitForAStoppedDaemon) {
     EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   }
   EXPECT_TRUE(ends(run(dir(), {"info", stopped.path(kInt8)}), exits::kInUse, "does not answer"));
+  // Which cache directory is meant nobody guesses where one mount does not tell its own.
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"rm", "m", "--dry-run"}, {"gc", "--dry-run"}}) {
+    EXPECT_TRUE(ends(run(dir(), words), exits::kInUse, "say which with --cache-dir")) << words[0];
+  }
   EXPECT_TRUE(ends(run(dir(), {"status"}), exits::kMountFailed, "does not answer"));
   EXPECT_TRUE(ends(run(dir(), {"status", stopped.path()}), exits::kMountFailed, "does not answer"));
   EXPECT_TRUE(ends(run(dir(), {"doctor", "--cache-dir", cache()}), 1, "does not answer"));
