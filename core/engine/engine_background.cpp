@@ -163,8 +163,10 @@ void Engine::tick_artifacts() {
     return_freed_memory();
   }
   for (const auto& artifact : artifacts) {
-    // Removed by another process, or sealed by it: nobody will find what would be made from here on.
-    if ((artifact->fills() || !artifact->in_use()) && !artifact->filling().names_lead_here().value_or(true)) {
+    // Removed by another process, or sealed by it: nobody will find what would be made from here on. (One that is
+    // complete may be between its two names, as it is being sealed.)
+    const bool may_be_gone = artifact->fills() || (!artifact->in_use() && !artifact->complete());
+    if (may_be_gone && !artifact->filling().names_lead_here().value_or(true)) {
       artifact->drop();
       forget(artifact);
     }
@@ -212,17 +214,16 @@ void Engine::keep_to_size() {
   made_at_size_check_ = made;
   size_checked_ns_ = now_ns;
   const auto totals = store_->totals();
-  size_check_took_ns_ = env_.monotonic_ns() - now_ns;
   over_size_ = totals && totals->disk_bytes > *options_.aging.max_bytes;
-  if (!over_size_) {
-    return;
+  if (over_size_) {
+    // What is in use stays, and is looked at again.
+    const auto report = age();
+    if (!report) {
+      errors_.add("aging", report.error(), env_.now_ns());
+    }
+    over_size_ = !report || report->kept_bytes > *options_.aging.max_bytes;
   }
-  // What is in use stays, and is looked at again.
-  const auto report = age();
-  if (!report) {
-    errors_.add("aging", report.error(), env_.now_ns());
-  }
-  over_size_ = !report || report->kept_bytes > *options_.aging.max_bytes;
+  size_check_took_ns_ = env_.monotonic_ns() - now_ns;
 }
 
 void Engine::check_free_space() {
