@@ -246,6 +246,7 @@ class Engine final : private FillingObserver {
   std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
   bool low_space_ = false;           // maintenance thread only
   uint64_t made_at_size_check_ = 0;  // likewise
+  bool size_may_grow_ = false;       // likewise
   int64_t size_checked_ns_ = 0;      // likewise
   int64_t size_check_took_ns_ = 0;   // likewise
   bool over_size_ = false;           // likewise

@@ -207,11 +207,13 @@ void Engine::keep_to_size() {
   const int64_t now_ns = env_.monotonic_ns();
   // Looking takes as long as there are files: a twentieth of the time at most is spent so.
   const bool may_look = now_ns - size_checked_ns_ > kShareOfTime * size_check_took_ns_;
-  const bool is_due = (made != made_at_size_check_ && may_look) || (over_size_ && now_ns - size_checked_ns_ > kPauseNs);
+  const bool changed = made != made_at_size_check_;
+  const bool is_due = ((changed || size_may_grow_) && may_look) || (over_size_ && now_ns - size_checked_ns_ > kPauseNs);
   if (!options_.aging.max_bytes || options_.aging_interval.count() == 0 || !is_due) {
     return;
   }
   made_at_size_check_ = made;
+  size_may_grow_ = changed;  // what is counted as made may be on its way to the disk: it is looked at once more
   size_checked_ns_ = now_ns;
   const auto totals = store_->totals();
   over_size_ = totals && totals->disk_bytes > *options_.aging.max_bytes;
