@@ -23,17 +23,16 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <spawn.h>
 
 #include "core/base/ask_in_time.h"
 #include "core/base/log.h"
 #include "core/base/units.h"
 #include "core/model/model_finder.h"
 #include "fs/end_signals.h"
+#include "fs/libfuse_words.h"
 #include "fs/mount_point.h"
 #include "fs/operations.h"
-
-extern char** environ;  // NOLINT(readability-redundant-declaration): not every libc header declares it
+#include "fs/spawned_program.h"
 
 namespace qcache {
 namespace {
@@ -80,112 +79,6 @@ std::string escaped(const std::string& value) {
   }
   return out;
 }
-
-struct Ended {
-  int status = 0;
-  std::string said;  // on standard error
-};
-
-Result<Ended> run_program(std::vector<std::string> words) {
-  std::vector<char*> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string& word : words) {
-    argv.push_back(word.data());
-  }
-  argv.push_back(nullptr);
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return fail(system_error(errno, "cannot run " + words[0]));
-  }
-  const UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDERR_FILENO);
-  pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  writer.reset();
-  if (error != 0) {
-    return fail(system_error(error, "cannot run " + words[0]));
-  }
-  Ended ended;
-  std::array<char, 512> piece{};
-  for (ssize_t got = 1; got > 0 || (got < 0 && errno == EINTR);) {
-    got = ::read(reader.get(), piece.data(), piece.size());
-    ended.said.append(piece.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  }
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0) {
-    if (errno != EINTR) {
-      return fail(system_error(errno, "cannot wait for " + words[0]));
-    }
-  }
-  ended.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-  return ended;
-}
-
-std::string one_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') {
-    text.pop_back();
-  }
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
-}
-
-/// What libfuse says: while a mount is set up, the reason for an error of ours; afterwards, lines of the log.
-class LibfuseWords {
- public:
-  LibfuseWords() {
-    said().clear();
-    setting_up() = true;
-    fuse_set_log_func(&hear);
-  }
-  ~LibfuseWords() { setting_up() = false; }
-  LibfuseWords(const LibfuseWords&) = delete;
-  LibfuseWords& operator=(const LibfuseWords&) = delete;
-
-  /// "" or ": " and what was said.
-  static std::string reason() {
-    constexpr std::string_view kPrefix = "fuse: ";
-    std::string reason;
-    for (const std::string& text : said()) {
-      const std::string line = one_line(text.starts_with(kPrefix) ? text.substr(kPrefix.size()) : text);
-      if (!line.empty() && reason.find(line) == std::string::npos) {
-        reason += (reason.empty() ? ": " : "; ") + line;
-      }
-    }
-    const bool lacks_helper = reason.find("call 'fusermount3': No such file") != std::string::npos;
-    return reason + (lacks_helper ? " (users mount by it: install the package fuse3)" : "");
-  }
-
- private:
-  // libfuse knows one function for all sessions.
-  static std::vector<std::string>& said() {
-    static std::vector<std::string> texts;
-    return texts;
-  }
-  static std::atomic<bool>& setting_up() {
-    static std::atomic<bool> value;
-    return value;
-  }
-  static void hear(fuse_log_level level, const char* format, va_list arguments) {
-    if (level >= FUSE_LOG_DEBUG) {
-      std::vfprintf(stderr, format, arguments);
-      return;
-    }
-    std::array<char, 1024> text{};
-    const int length = std::vsnprintf(text.data(), text.size(), format, arguments);
-    if (length <= 0) {
-      return;
-    }
-    if (setting_up()) {
-      said().emplace_back(text.data());
-    } else {
-      spdlog::log(level <= FUSE_LOG_ERR ? spdlog::level::err : spdlog::level::warn, "{}", one_line(text.data()));
-    }
-  }
-};
 
 /// An error that is no fault of the cache directory's: commands tell those by their kind.
 tl::unexpected<Error> not_mounted(Error error) {
@@ -364,7 +257,7 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
   }
   words.emplace_back("--");
   words.push_back(path);
-  const auto ended = run_program(std::move(words));
+  const auto ended = run_to_its_end(std::move(words));
   if (!ended) {
     return not_mounted(ended.error().with_context("cannot unmount " + path + " without fuse3 installed"));
   }
@@ -382,18 +275,29 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
 // thread of it waits for its own answer, that thread would wait for ever, and with it the kernel's end of the mount.
 bool answers(const std::string& mount_point, const OwnMount& own) {
   const std::string name = mount_point + "/.qcache";
-  const pid_t child = ::fork();
-  if (child == 0) {
-    // Only what is safe after a fork from a thread among others.
-    constexpr unsigned kAll = ~0U;
-    ::close_range(0, kAll, 0);
-    struct ::stat found {};
-    ::_exit(::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev) ? 0 : 1);
+  for (;;) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      // Only what is safe after a fork from a thread among others.
+      constexpr unsigned kAll = ~0U;
+      ::close_range(0, kAll, 0);
+      struct ::stat found {};
+      ::_exit(::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev) ? 0 : 1);
+    }
+    if (child < 0) {
+      struct ::stat found {};  // no memory or no process to be had: then it is asked from here
+      return ::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev);
+    }
+    int status = 0;
+    pid_t ended = 0;
+    do {
+      ended = ::waitpid(child, &status, 0);
+    } while (ended < 0 && errno == EINTR);
+    if (ended < 0 || WIFEXITED(status)) {
+      return ended == child && WEXITSTATUS(status) == 0;
+    }
+    // Somebody has ended it by a signal, which says nothing of the mount.
   }
-  int status = 1;
-  while (child > 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return child > 0 && status == 0;
 }
 
 /// Tells when the mount can be used, from a thread of its own, as the mount has to answer first.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <ostream>
 #include <system_error>
 
@@ -16,26 +17,6 @@ namespace {
 
 std::string where_in_use(const RunningMount& mount) {
   return fmt::format("{} ({})", printable(mount.cache_directory), printable(mount.mount_point));
-}
-
-// "/c1 (/mnt/a), /c2 (/mnt/b)": each directory once.
-std::string every_one_in_use(const std::vector<RunningMount>& mounts) {
-  std::string out;
-  std::vector<std::string> named;
-  for (const RunningMount& mount : mounts) {
-    if (std::find(named.begin(), named.end(), mount.cache_directory) == named.end()) {
-      named.push_back(mount.cache_directory);
-      out += (out.empty() ? "" : ", ") + where_in_use(mount);
-    }
-  }
-  return out;
-}
-
-// Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
-std::vector<RunningMount> own_mounts(const Mounts& mounts) {
-  std::vector<RunningMount> own = mounts.running;
-  std::erase_if(own, [](const RunningMount& mount) { return !mount.own; });
-  return own;
 }
 
 void tell_of_another(CommandContext& context, const std::string& directory, const std::vector<RunningMount>& others) {
@@ -72,6 +53,7 @@ bool is_same_folder(const std::string& a, const std::string& b) {
 
 Result<std::string> choose_cache_directory(CommandContext& context, const std::string& option, const Mounts& mounts) {
   std::string directory = option;
+  // Mounts of others are not asked: what root has mounted for everybody is not ours to drop.
   const std::vector<RunningMount> own = own_mounts(mounts);
   if (!option.empty()) {
     QCACHE_TRY(refuse_unusable_mount(directory, mounts));
@@ -88,13 +70,12 @@ Result<std::string> choose_cache_directory(CommandContext& context, const std::s
     return directory;
   }
   QCACHE_TRY(refuse_to_guess(mounts));
-  const auto other = std::find_if(own.begin(), own.end(), [&](const RunningMount& mount) {
-    return mount.cache_directory != own[0].cache_directory;
-  });
-  if (other != own.end()) {
+  if (const std::vector<RunningMount> each = one_of_each_cache(own); each.size() > 1) {
+    std::vector<std::string> places;
+    std::transform(each.begin(), each.end(), std::back_inserter(places), where_in_use);
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("your mounts use several cache directories, {}: say which with --cache-dir",
-                            every_one_in_use(own)));
+                            fmt::join(places, ", ")));
   }
   QCACHE_TRY(refuse_unusable_mount(own[0].cache_directory, mounts));
   return own[0].cache_directory;

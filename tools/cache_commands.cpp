@@ -15,6 +15,7 @@
 #include "tools/confirm.h"
 #include "tools/human_text.h"
 #include "tools/interrupt_watch.h"
+#include "tools/matched_files.h"
 #include "tools/progress_bar.h"
 #include "tools/surroundings.h"
 
@@ -244,20 +245,21 @@ Json to_json(const VerifyReport& report, const std::string& directory) {
 
 Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
   const Surroundings around(context, words.cache_dir);
-  NamedFiles names;
-  FilePattern pattern;
+  MatchedFiles files;
   if (!words.names.model.empty()) {
-    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, around.mounts()));
-    pattern = names.pattern();
+    QCACHE_TRY_ASSIGN(files, match(around, words.names));
+  } else {
+    QCACHE_TRY_ASSIGN(const std::string chosen, around.cache_directory());
+    QCACHE_TRY_ASSIGN(files.store, open_needed_cache(context.env, chosen));
+    QCACHE_TRY_ASSIGN(files.entries, files.store->entries());
   }
-  QCACHE_TRY_ASSIGN(const std::string chosen,
-                    names.text.empty() ? around.cache_directory() : around.cache_directory_of(names));
-  QCACHE_TRY_ASSIGN(const std::shared_ptr<Store> store, open_needed_cache(context.env, chosen));
-  QCACHE_TRY_ASSIGN(std::vector<CacheEntry> entries, store->entries());
-  std::erase_if(entries, [&](const CacheEntry& entry) { return !entry.sealed || !pattern.matches(entry); });
+  const std::shared_ptr<Store>& store = files.store;
+  std::vector<CacheEntry>& entries = files.entries;
+  std::erase_if(entries, [](const CacheEntry& entry) { return !entry.sealed; });
   const std::string& directory = store->directory().path();
-  if (entries.empty() && !names.text.empty()) {
-    return fail(ErrorKind::kNotFound, fmt::format("{} holds no complete file of {}", directory, in_quotes(names.text)));
+  if (entries.empty() && !words.names.model.empty()) {
+    return fail(ErrorKind::kNotFound,
+                fmt::format("{} holds no complete file of {}", directory, in_quotes(words.names.model)));
   }
   const auto style = words.json                ? ProgressBar::Style::kSilent
                      : context.out_is_terminal ? ProgressBar::Style::kTerminal
@@ -275,11 +277,7 @@ Result<ExitCode> verify(CommandContext& context, const VerifyWords& words) {
 void add_verify(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("verify", "Check complete cached files against their SHA-256");
   auto words = std::make_shared<VerifyWords>();
-  command->add_option("MODEL", words->names.model, "Only this model, or this file by its path (default: all)")
-      ->check(not_empty());
-  command->add_option("DTYPE", words->names.dtype, "Only this dtype of the model")->check(not_empty());
-  command->add_option("FILE", words->names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
-      ->check(not_empty());
+  add_name_options(*command, words->names, "Only this model, or this file by its path (default: all)");
   add_cache_dir_option(*command, words->cache_dir);
   command->add_flag("--repair", words->repair, "Drop bad files; the next read makes them again");
   add_json_flag(*command, words->json);

@@ -4,7 +4,6 @@
 #include <memory>
 #include <optional>
 #include <ostream>
-#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
@@ -13,14 +12,12 @@
 #include "core/engine/artifact_name.h"
 #include "core/engine/engine.h"
 #include "core/model/text.h"
-#include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/command.h"
 #include "tools/confirm.h"
 #include "tools/human_text.h"
+#include "tools/matched_files.h"
 #include "tools/mount_attributes.h"
-#include "tools/named_files.h"
-#include "tools/suggestion.h"
 #include "tools/surroundings.h"
 
 namespace qcache {
@@ -34,130 +31,14 @@ struct FileWords {
   bool json = false;
 };
 
-void add_name_options(CLI::App& command, FileWords& words) {
-  command
-      .add_option(
-          "MODEL", words.names.model,
-          "A model: its name in a mount, its id in the hub (org/name), or its folder; or a file, by its path in "
-          "a mount or in the cache, or as 'qcache ls' prints it")
+void add_words(CLI::App& command, FileWords& words) {
+  add_name_options(
+      command, words.names,
+      "A model: its name in a mount, its id in the hub (org/name), or its folder; or a file, by its path in "
+      "a mount or in the cache, or as 'qcache ls' prints it")
       ->required();
-  command.add_option("DTYPE", words.names.dtype, "Only this dtype of the model")->check(not_empty());
-  command.add_option("FILE", words.names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
-      ->check(not_empty());
   add_cache_dir_option(command, words.cache_dir);
   add_json_flag(command, words.json);
-}
-
-// The files that `ls` lists by this very word, or that lie there, or were made of the model in that folder. What is
-// cached can be named thus whatever has become of its model.
-std::vector<CacheEntry> listed_as(const std::string& word, const std::vector<CacheEntry>& entries,
-                                  const CacheDirectory& directory) {
-  std::error_code ignored;
-  const std::string path = std::filesystem::weakly_canonical(word, ignored).string();
-  std::vector<CacheEntry> out;
-  std::copy_if(entries.begin(), entries.end(), std::back_inserter(out), [&](const CacheEntry& entry) {
-    const Record& record = entry.record;
-    const std::string place = entry.sealed ? directory.sealed_path(record.file) : directory.filling_path(record.file);
-    return word == record.virtual_path || word == record.file || path == place || path == record.model_path;
-  });
-  if (!out.empty()) {
-    return out;
-  }
-  // A name with what `ls` cannot print is printed as others may be called: then it must be the only one.
-  std::copy_if(entries.begin(), entries.end(), std::back_inserter(out),
-               [&](const CacheEntry& entry) { return word == label_of(entry); });
-  const bool is_one = std::all_of(out.begin(), out.end(), [&](const CacheEntry& entry) {
-    return entry.record.virtual_path == out[0].record.virtual_path;
-  });
-  return is_one ? out : std::vector<CacheEntry>();
-}
-
-// What is cached of the one model below a folder that is no model itself. An error where there are several.
-Result<std::vector<CacheEntry>> below_folder(const std::string& word, const std::string& folder,
-                                             const std::vector<CacheEntry>& entries) {
-  std::vector<CacheEntry> out;
-  std::set<std::string> models;
-  for (const CacheEntry& entry : entries) {
-    if (!entry.record.model_path.empty() && lies_within(entry.record.model_path, folder)) {
-      models.insert(entry.record.model_path);
-      out.push_back(entry);
-    }
-  }
-  if (models.size() > 1) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("files of {} models in {} are cached: name the folder of one, such as {}", models.size(),
-                            in_quotes(word), in_quotes(*models.begin())));
-  }
-  return out;
-}
-
-// That nothing is cached of what the words name; with what may have been meant.
-Error nothing_cached(const NamedFiles& names, const std::vector<CacheEntry>& entries, const std::string& directory) {
-  if (names.dtype && find_scheme(*names.dtype) == nullptr) {
-    std::vector<std::string> dtypes;
-    for (const Scheme* const scheme : all_schemes()) {
-      dtypes.emplace_back(scheme->name());
-    }
-    return Error{ErrorKind::kNotFound, 0,
-                 fmt::format("there is no dtype {}{}", in_quotes(*names.dtype), did_you_mean(*names.dtype, dtypes))};
-  }
-  std::vector<std::string> models;
-  for (const CacheEntry& entry : entries) {
-    const auto path = parse_artifact_path(entry.record.virtual_path);
-    models.push_back(path ? path->model : "");
-  }
-  const auto* const named = std::get_if<ModelName>(&names.what);
-  const bool is_known = named == nullptr || std::find(models.begin(), models.end(), named->name) != models.end();
-  return Error{ErrorKind::kNotFound, 0,
-               fmt::format("nothing of {} is cached in {}{}", in_quotes(names.text), directory,
-                           is_known ? "" : did_you_mean(named->name, models))};
-}
-
-// The cached files that the words name, with the store that holds them.
-struct Matched {
-  std::shared_ptr<Store> store;
-  std::vector<CacheEntry> entries;  // at least one
-};
-
-// `names`: what the words were resolved to, or why they could not be.
-Result<Matched> match(const Surroundings& around, const FileWords& words, const Result<NamedFiles>& names) {
-  const auto directory = names ? around.cache_directory_of(*names) : around.cache_directory();
-  if (!directory) {
-    return fail(names ? directory.error() : names.error());
-  }
-  auto store = open_cache(around.env(), *directory);
-  if (!store) {
-    return fail(names ? store.error() : names.error());
-  }
-  Matched out;
-  out.store = std::move(*store);
-  QCACHE_TRY_ASSIGN(const std::vector<CacheEntry> all, out.store->entries());
-  if (names) {
-    const FilePattern pattern = names->pattern();
-    std::copy_if(all.begin(), all.end(), std::back_inserter(out.entries),
-                 [&](const CacheEntry& entry) { return pattern.matches(entry); });
-  }
-  if (out.entries.empty() && words.names.dtype.empty() && words.names.file.empty()) {
-    out.entries = listed_as(words.names.model, all, out.store->directory());
-    const auto* const folder = names ? std::get_if<FolderPath>(&names->what) : nullptr;
-    if (out.entries.empty() && folder != nullptr) {
-      QCACHE_TRY_ASSIGN(out.entries, below_folder(words.names.model, folder->path, all));
-    }
-  }
-  if (!out.entries.empty()) {
-    return out;
-  }
-  return fail(names ? nothing_cached(*names, all, out.store->directory().path()) : names.error());
-}
-
-// What was named, unless it lies in a mount that cannot be used: that is not looked for by any other way. The other
-// errors count where nothing is listed by these words either.
-Result<Result<NamedFiles>> resolve_words(const Surroundings& around, const FileWords& words) {
-  Result<NamedFiles> names = resolve_cached_names(around.env(), words.names, around.mounts());
-  if (!names && (names.error().kind == ErrorKind::kBusy || is_dead_mount(names.error()))) {
-    return fail(names.error());
-  }
-  return names;
 }
 
 // --- rm
@@ -255,7 +136,7 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const std:
 }
 
 // How much the disk gets back, as far as that is known before.
-Result<uint64_t> bytes_to_drop(CommandContext& context, const Result<Matched>& matched,
+Result<uint64_t> bytes_to_drop(CommandContext& context, const Result<MatchedFiles>& matched,
                                const std::vector<MountPath>& places) {
   uint64_t bytes = 0;
   if (matched) {
@@ -273,14 +154,14 @@ Result<uint64_t> bytes_to_drop(CommandContext& context, const Result<Matched>& m
 
 Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
   const Surroundings around(context, words.cache_dir);
-  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_words(around, words));
+  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_cached(around, words.names));
   const auto* place = names ? std::get_if<MountPath>(&names->what) : nullptr;
   if (place != nullptr && (place->names.empty() || place->names[0].starts_with('.'))) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("{} is not a model of the mount: name one", in_quotes(place->full_path())));
   }
   const std::vector<MountPath> places = place != nullptr ? places_meant(*names, *place) : std::vector<MountPath>();
-  Result<Matched> matched = match(around, words, names);
+  Result<MatchedFiles> matched = match(around, words.names, names);
   if (!words.dry_run && !words.yes) {
     QCACHE_TRY_ASSIGN(const uint64_t bytes, bytes_to_drop(context, matched, places));
     if (!confirm(context,
@@ -294,7 +175,7 @@ Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
   // directory is not ours to open there is no more to be done.
   if (place != nullptr && !(words.dry_run && matched)) {
     QCACHE_TRY_ASSIGN(dropped, remove_in_mount(context, places, words.dry_run));
-    matched = match(around, words, names);
+    matched = match(around, words.names, names);
   }
   if (!matched && dropped.empty()) {
     return fail(matched.error());
@@ -313,7 +194,7 @@ Result<ExitCode> remove(CommandContext& context, const FileWords& words) {
 void add_remove(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("rm", "Drop the cached files of a model, or one of them");
   auto words = std::make_shared<FileWords>();
-  add_name_options(*command, *words);
+  add_words(*command, *words);
   command->add_flag("--dry-run", words->dry_run, "Only say what would be dropped");
   command->add_flag("-y,--yes", words->yes, "Drop more than 10G without a question on the terminal");
   command->footer(
@@ -364,8 +245,8 @@ Status keep_current(Env& env, std::vector<CacheEntry>& entries, const std::strin
 
 Result<ExitCode> set_pinned(CommandContext& context, const FileWords& words, bool pinned) {
   const Surroundings around(context, words.cache_dir);
-  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_words(around, words));
-  QCACHE_TRY_ASSIGN(Matched matched, match(around, words, names));
+  QCACHE_TRY_ASSIGN(const Result<NamedFiles> names, resolve_cached(around, words.names));
+  QCACHE_TRY_ASSIGN(MatchedFiles matched, match(around, words.names, names));
   if (pinned) {
     QCACHE_TRY(keep_current(context.env, matched.entries, names ? names->text : words.names.model));
   } else {
@@ -395,7 +276,7 @@ void add_pin(CLI::App& app, CommandContext& context, ExitCode& exit, bool pinned
   CLI::App* command = pinned ? app.add_subcommand("pin", "Keep complete cached files whatever their age and size")
                              : app.add_subcommand("unpin", "Let pinned cached files be dropped by age and size again");
   auto words = std::make_shared<FileWords>();
-  add_name_options(*command, *words);
+  add_words(*command, *words);
   command->footer(fmt::format("Example:\n  qcache {} Qwen2.5-0.5B int8", pinned ? "pin" : "unpin"));
   command->callback(
       subcommand(context, exit, [&context, words, pinned] { return set_pinned(context, *words, pinned); }));

@@ -7,11 +7,11 @@
 #include <fmt/ostream.h>
 
 #include "core/base/units.h"
-#include "core/model/text.h"
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/entry_query.h"
 #include "tools/human_text.h"
+#include "tools/matched_files.h"
 #include "tools/progress_bar.h"
 #include "tools/surroundings.h"
 #include "tools/table_printer.h"
@@ -76,28 +76,22 @@ void print_json(std::ostream& out, const std::string& directory, const std::vect
 
 Result<ExitCode> list(CommandContext& context, ListWords words) {
   const Surroundings around(context, words.cache_dir);
-  NamedFiles names;
+  MatchedFiles files;
+  std::string directory;
   if (!words.names.model.empty()) {
-    QCACHE_TRY_ASSIGN(names, resolve_cached_names(context.env, words.names, around.mounts()));
-  }
-  QCACHE_TRY_ASSIGN(std::string directory,
-                    names.text.empty() ? around.cache_directory() : around.cache_directory_of(names));
-  std::shared_ptr<Store> store;
-  std::vector<CacheEntry> entries;
-  // A directory that nobody has made yet holds nothing.
-  const auto stat = context.env.stat(directory);
-  if (stat || stat.error().kind != ErrorKind::kNotFound) {
-    QCACHE_TRY_ASSIGN(store, open_cache(context.env, directory));
-    QCACHE_TRY_ASSIGN(entries, store->entries());
-    directory = store->directory().path();
-  }
-  if (!names.text.empty()) {
-    const FilePattern pattern = names.pattern();
-    std::erase_if(entries, [&](const CacheEntry& entry) { return !pattern.matches(entry); });
-    if (entries.empty()) {
-      return fail(ErrorKind::kNotFound, fmt::format("nothing of {} is cached in {}", in_quotes(names.text), directory));
+    QCACHE_TRY_ASSIGN(files, match(around, words.names));
+  } else {
+    QCACHE_TRY_ASSIGN(directory, around.cache_directory());
+    // A directory that nobody has made yet holds nothing.
+    const auto stat = context.env.stat(directory);
+    if (stat || stat.error().kind != ErrorKind::kNotFound) {
+      QCACHE_TRY_ASSIGN(files.store, open_cache(context.env, directory));
+      QCACHE_TRY_ASSIGN(files.entries, files.store->entries());
     }
   }
+  std::vector<CacheEntry>& entries = files.entries;
+  const std::shared_ptr<Store>& store = files.store;
+  directory = store ? store->directory().path() : directory;
   if (words.limit > 0) {
     words.query.limit = words.limit;
   }
@@ -117,10 +111,7 @@ Result<ExitCode> list(CommandContext& context, ListWords words) {
 void add_list_command(CLI::App& app, CommandContext& context, ExitCode& exit) {
   CLI::App* command = app.add_subcommand("ls", "List the cached files");
   auto words = std::make_shared<ListWords>();
-  command->add_option("MODEL", words->names.model, "Only files of this model (default: all)")->check(not_empty());
-  command->add_option("DTYPE", words->names.dtype, "Only this dtype of the model")->check(not_empty());
-  command->add_option("FILE", words->names.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")
-      ->check(not_empty());
+  add_name_options(*command, words->names, "Only files of this model (default: all)");
   command->add_option("--filter", words->query.filters, "Only files that are so, " + filter_help())
       ->option_text("TEST")
       ->allow_extra_args(false)

@@ -61,7 +61,7 @@ class StatesInMount final : public FileStates {
   StatesInMount(Env& env, const MountPath& model) : env_(env), folder_(model.full_path()) {}
 
   [[nodiscard]] FileState of(const SourceModel&, const ArtifactName& name) const override {
-    return at(folder_ + name.virtual_path().substr(name.model.size()));
+    return at(fmt::format("{}/{}/{}", folder_, name.scheme->name(), name.file()));
   }
 
   [[nodiscard]] std::vector<FileReport> ranks(const SourceModel& model, const Scheme& scheme) const override {
@@ -71,7 +71,7 @@ class StatesInMount final : public FileStates {
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
       ArtifactName file{model.name, &scheme, rank_of_file_name(name).value_or(parse_rank(name).value_or(0)),
                         name.ends_with(".bin") ? ArtifactKind::kCheckpoint : ArtifactKind::kAdapter, model.component};
-      const std::string below = file.virtual_path().substr(model.name.size() + scheme.name().size() + 2);
+      const std::string below = file.file();
       const auto stat = file.rank > 0 ? env_.stat(fmt::format("{}/{}", dtype, below)) : fail(ErrorKind::kNotFound, "");
       if (stat) {
         out.push_back({below, stat->size_bytes, at(fmt::format("{}/{}", dtype, below))});
@@ -123,8 +123,7 @@ class StatesInCache final : public FileStates {
         continue;
       }
       const ArtifactName name{model.name, &scheme, path->rank, path->kind, model.component};
-      out.push_back({name.virtual_path().substr(model.name.size() + scheme.name().size() + 2), entry.record.size_bytes,
-                     of(model, name)});
+      out.push_back({name.file(), entry.record.size_bytes, of(model, name)});
     }
     return out;
   }
@@ -150,8 +149,7 @@ Result<std::vector<FileReport>> files_of_rank_0(const std::shared_ptr<const Sour
       return;
     }
     const ArtifactName name{model->name, &scheme, 0, kind, model->component};
-    files.push_back({name.virtual_path().substr(model->name.size() + scheme.name().size() + 2), (*plan)->size_bytes(),
-                     states.of(*model, name)});
+    files.push_back({name.file(), (*plan)->size_bytes(), states.of(*model, name)});
   };
   if (plan_model_folder(*model, scheme, 0, "")) {
     add(ArtifactKind::kSafetensors, plan_safetensors(model, scheme));

@@ -95,6 +95,22 @@ Mounts find_mounts(CommandContext& context) {
   return ask(context, qcache_mounts(context));
 }
 
+std::vector<RunningMount> own_mounts(const Mounts& mounts) {
+  std::vector<RunningMount> own = mounts.running;
+  std::erase_if(own, [](const RunningMount& mount) { return !mount.own; });
+  return own;
+}
+
+std::vector<RunningMount> one_of_each_cache(const std::vector<RunningMount>& mounts) {
+  std::vector<RunningMount> out;
+  for (const RunningMount& mount : mounts) {
+    if (std::ranges::find(out, mount.cache_directory, &RunningMount::cache_directory) == out.end()) {
+      out.push_back(mount);
+    }
+  }
+  return out;
+}
+
 std::string MountPath::full_path() const {
   std::string path = mount.mount_point;
   for (const std::string& name : names) {

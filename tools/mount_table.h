@@ -31,6 +31,11 @@ struct Mounts {
   std::vector<std::string> closed;  ///< of those that let this user not look
 };
 
+/// Those that this user has mounted.
+[[nodiscard]] std::vector<RunningMount> own_mounts(const Mounts& mounts);
+/// The first mount of each cache directory.
+[[nodiscard]] std::vector<RunningMount> one_of_each_cache(const std::vector<RunningMount>& mounts);
+
 /// Those in the context's table (/proc/self/mountinfo). Warns of the silent ones.
 [[nodiscard]] Mounts find_mounts(CommandContext& context);
 

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "core/engine/artifact_name.h"
-#include "core/layout/adapter_folder.h"
 #include "core/model/model_finder.h"
+#include "core/model/pipeline.h"
 #include "core/model/text.h"
 #include "core/quant/scheme.h"
 #include "tools/cache_choice.h"
@@ -24,7 +25,6 @@ std::string canonical_dtype(const std::string& word) {
 
 constexpr std::string_view kHubPrefix = "models--";
 constexpr size_t kDtypeDepth = 2;  // of <model>/<dtype>
-constexpr size_t kRankDepth = 3;
 
 std::string joined(const std::vector<std::string>& names, size_t from) {
   return names.size() > from
@@ -32,15 +32,19 @@ std::string joined(const std::vector<std::string>& names, size_t from) {
              : "";
 }
 
-// What a rank's folder may hold of cached files, below it. The weights come before the adapter.
-std::vector<std::vector<std::string>> weights_of_folders() {
-  const std::string lora(AdapterFolder::kName);
-  const std::string component = "diffusion_pytorch_model.safetensors";
-  return {{"model.safetensors"},
-          {"transformer", component},
-          {"unet", component},
-          {lora, "adapter_model.safetensors"},
-          {lora, "pytorch_lora_weights.safetensors"}};
+// What a rank's folder may show of cached files, below the dtype. The weights come before the adapter.
+std::vector<std::pair<ArtifactKind, std::string>> files_of_folder(uint32_t rank) {
+  std::vector<std::string> components = {""};
+  components.insert(components.end(), kPipelineComponents.begin(), kPipelineComponents.end());
+  std::vector<std::pair<ArtifactKind, std::string>> out;
+  for (const ArtifactKind kind : {ArtifactKind::kSafetensors, ArtifactKind::kAdapter}) {
+    for (const std::string& component : components) {
+      out.emplace_back(kind, ArtifactName{"", nullptr, rank, kind, component}.file());
+    }
+  }
+  // All components have one adapter's name.
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
 }
 
 // Every rank's folder shows the weights of rank 0.
@@ -347,33 +351,51 @@ bool shows_weights_of_another_rank(const MountPath& file) {
 
 std::vector<MountPath> files_meant(Env& env, MountPath place) {
   std::vector<MountPath> out;
-  const auto add_of_folder = [&](const MountPath& folder, std::optional<ArtifactKind> kind) {
-    for (const std::vector<std::string>& names : weights_of_folders()) {
-      MountPath file = folder;
+  const auto add_of_folder = [&](uint32_t rank, std::optional<ArtifactKind> wanted) {
+    for (const auto& [kind, below] : files_of_folder(rank)) {
+      MountPath file{place.mount, {place.names[0], place.names[1]}};
+      const std::vector<std::string> names = split_path(below);
       file.names.insert(file.names.end(), names.begin(), names.end());
-      const auto named = parse_artifact_file(joined(file.names, kDtypeDepth));
-      if ((!kind || named->kind == *kind) && env.stat(file.full_path())) {
+      if ((!wanted || kind == *wanted) && env.stat(file.full_path())) {
         out.push_back(std::move(file));
       }
     }
   };
+  const std::string below = joined(place.names, kDtypeDepth);
   if (place.names.size() == kDtypeDepth) {
-    MountPath folder = place;
-    folder.names.emplace_back("0");
-    add_of_folder(folder, std::nullopt);
+    add_of_folder(0, std::nullopt);
     place.names.emplace_back("0.bin");
-  } else if (place.names.size() == kRankDepth && parse_rank(place.names.back())) {
-    add_of_folder(place, std::nullopt);
-  } else if (const auto named = parse_artifact_file(joined(place.names, kDtypeDepth));
+  } else if (const auto rank = parse_rank(below)) {
+    add_of_folder(*rank, std::nullopt);
+  } else if (const auto named = parse_artifact_file(below);
              named && named->kind != ArtifactKind::kCheckpoint && !env.stat(place.full_path())) {
-    MountPath folder = place;
-    folder.names.resize(kRankDepth);
-    add_of_folder(folder, named->kind);
+    add_of_folder(named->rank, named->kind);
   }
   if (out.empty()) {
     out.push_back(std::move(place));
   }
   return out;
+}
+
+Result<std::optional<MountPath>> the_one_meant(std::vector<MountPath> places, const std::string& text) {
+  if (std::any_of(places.begin(), places.end(), [](const MountPath& place) { return place.mount.own; })) {
+    std::erase_if(places, [](const MountPath& place) { return !place.mount.own; });
+  }
+  if (places.empty()) {
+    return std::optional<MountPath>();
+  }
+  const RunningMount& first = places[0].mount;
+  const auto other = std::find_if(places.begin(), places.end(), [&](const MountPath& place) {
+    return place.mount.cache_directory != first.cache_directory;
+  });
+  if (other != places.end()) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("the model {} is in mounts with different cache directories, {} ({}) and {} ({}): name it "
+                            "by its path in one, or say which with --cache-dir",
+                            in_quotes(text), first.mount_point, first.cache_directory, other->mount.mount_point,
+                            other->mount.cache_directory));
+  }
+  return std::optional(std::move(places[0]));
 }
 
 Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& names,
@@ -383,30 +405,17 @@ Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& name
     return std::optional(*place);
   }
   const auto* named = std::get_if<ModelName>(&names.what);
-  std::optional<MountPath> found;
   if (named == nullptr || named->name.starts_with('.')) {
-    return found;  // "." is in every mount, and no model
+    return std::optional<MountPath>();  // "." is in every mount, and no model
   }
-  std::vector<RunningMount> showing = mounts;
-  std::erase_if(showing, [&](const RunningMount& mount) {
+  std::vector<MountPath> showing;
+  for (const RunningMount& mount : mounts) {
     const bool counts = cache_directory.empty() || is_same_folder(mount.cache_directory, cache_directory);
-    return !counts || !env.stat(mount.mount_point + '/' + named->name);
-  });
-  if (std::any_of(showing.begin(), showing.end(), [](const RunningMount& mount) { return mount.own; })) {
-    std::erase_if(showing, [](const RunningMount& mount) { return !mount.own; });
-  }
-  for (const RunningMount& mount : showing) {
-    if (found && found->mount.cache_directory != mount.cache_directory) {
-      return fail(ErrorKind::kInvalidArgument,
-                  fmt::format("the model {0} is in mounts with different cache directories, {1} ({2}) and {3} ({4}): "
-                              "name it by its path in one, or say which with --cache-dir",
-                              in_quotes(named->name), found->mount.mount_point, found->mount.cache_directory,
-                              mount.mount_point, mount.cache_directory));
-    }
-    if (!found) {
-      found = MountPath{mount, {named->name}};
+    if (counts && env.stat(mount.mount_point + '/' + named->name)) {
+      showing.push_back({mount, {named->name}});
     }
   }
+  QCACHE_TRY_ASSIGN(std::optional<MountPath> found, the_one_meant(std::move(showing), named->name));
   if (found && names.dtype) {
     found->names.push_back(*names.dtype);
     const std::vector<std::string> below = split_path(names.file);

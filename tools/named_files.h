@@ -95,10 +95,12 @@ Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const 
 /// they are. Never empty.
 [[nodiscard]] std::vector<MountPath> files_meant(Env& env, MountPath place);
 
-/// Where a running mount shows what `names` names, one of this user's before those of others; none where no mount has a
-/// model called so. `cache_directory`: only
-/// mounts that use it count, all where it is empty. kInvalidArgument where mounts with different cache directories show
-/// it.
+/// Of the places where mounts show one model, called `text`, the one that is meant: in a mount of this user's before
+/// those of others. None of none; kInvalidArgument where their mounts have different cache directories.
+Result<std::optional<MountPath>> the_one_meant(std::vector<MountPath> places, const std::string& text);
+
+/// Where a running mount shows what `names` names; none where no mount has a model called so. `cache_directory`: only
+/// mounts that use it count, all where it is empty. Fails as the_one_meant().
 Result<std::optional<MountPath>> find_in_mounts(Env& env, const NamedFiles& names,
                                                 const std::vector<RunningMount>& mounts,
                                                 const std::string& cache_directory);

@@ -1,13 +1,17 @@
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 
 #include "core/base/units.h"
 #include "core/model/text.h"
+#include "fs/passthrough.h"
 #include "tools/cache_choice.h"
 #include "tools/cache_entries.h"
 #include "tools/exit_code.h"
@@ -85,23 +89,18 @@ CacheStatus look_at_cache(Env& env, const std::string& directory, const std::vec
   return out;
 }
 
-std::string passthrough_text(const std::string& state) {
-  if (state == "works") {
-    return "works: the kernel reads complete files by itself";
-  }
-  if (state == "untried") {
-    return "not tried yet: no complete file was opened";
-  }
-  if (state == "off") {
-    return "off (--no-passthrough)";
-  }
-  if (state == "not-permitted") {
-    return "no: only for mounts of root (CAP_SYS_ADMIN)";
-  }
-  if (state == "refused") {
-    return "no: the kernel refuses the cache's filesystem (overlayfs?)";
-  }
-  return state == "unsupported" ? "no: the kernel (Linux 6.9 has it) or the build has none" : "not known";
+// `word`: as a mount's status has it.
+std::string passthrough_text(std::string_view word) {
+  static constexpr std::array kTexts = {
+      std::pair(PassthroughState::kWorks, "works: the kernel reads complete files by itself"),
+      std::pair(PassthroughState::kUntried, "not tried yet: no complete file was opened"),
+      std::pair(PassthroughState::kOff, "off (--no-passthrough)"),
+      std::pair(PassthroughState::kNotPermitted, "no: only for mounts of root (CAP_SYS_ADMIN)"),
+      std::pair(PassthroughState::kRefused, "no: the kernel refuses the cache's filesystem (overlayfs?)"),
+      std::pair(PassthroughState::kUnsupported, "no: the kernel (Linux 6.9 has it) or the build has none")};
+  const auto* const known =
+      std::find_if(kTexts.begin(), kTexts.end(), [&](const auto& one) { return to_string(one.first) == word; });
+  return known == kTexts.end() ? "not known" : known->second;
 }
 
 void print_line(std::ostream& out, std::string_view label, const std::string& text) {
@@ -212,10 +211,8 @@ Result<Mounts> chosen_mounts(Mounts mounts, const std::string& mount_point) {
 // Those that mounts use, each once; without a mount the one that commands would use.
 std::vector<std::string> caches_of(CommandContext& context, const Mounts& mounts) {
   std::vector<std::string> out;
-  for (const RunningMount& mount : mounts.running) {
-    if (std::find(out.begin(), out.end(), mount.cache_directory) == out.end()) {
-      out.push_back(mount.cache_directory);
-    }
+  for (const RunningMount& mount : one_of_each_cache(mounts.running)) {
+    out.push_back(mount.cache_directory);
   }
   if (out.empty()) {
     if (const auto chosen = choose_cache_directory(context, "", mounts)) {
@@ -277,8 +274,7 @@ void add_status_command(CLI::App& app, CommandContext& context, ExitCode& exit) 
   add_json_flag(*command, words->json);
   command->footer(
       "Ends with exit code 6 where a mount is dead or does not answer. Who makes and reads a file is told as far as "
-      "you may look into "
-      "their processes.\n\nExample:\n  qcache status");
+      "you may look into their processes.\n\nExample:\n  qcache status");
   command->callback(subcommand(context, exit, [&context, words] { return status(context, *words); }));
 }
 

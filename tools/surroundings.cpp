@@ -1,6 +1,5 @@
 #include "tools/surroundings.h"
 
-#include <algorithm>
 #include <cstdlib>
 
 #include <fmt/format.h>
@@ -67,7 +66,7 @@ Result<std::string> Surroundings::cache_directory_of(const NamedFiles& names) co
   }
   QCACHE_TRY_ASSIGN(std::optional<MountPath> place, find_in_mounts(env(), names, mounts_.running, ""));
   if (const auto* folder = std::get_if<FolderPath>(&names.what); folder != nullptr && !folder->name.empty()) {
-    place = mount_showing(*folder);
+    QCACHE_TRY_ASSIGN(place, mount_showing(*folder));
   }
   if (!place) {
     return cache_directory();
@@ -87,10 +86,8 @@ std::vector<std::string> Surroundings::every_cache_directory() const {
     return {*one};
   }
   std::vector<std::string> all;
-  for (const RunningMount& mount : mounts_.running) {
-    if (mount.own && std::find(all.begin(), all.end(), mount.cache_directory) == all.end()) {
-      all.push_back(mount.cache_directory);
-    }
+  for (const RunningMount& mount : one_of_each_cache(own_mounts(mounts_))) {
+    all.push_back(mount.cache_directory);
   }
   return all;
 }
@@ -99,7 +96,8 @@ bool Surroundings::counts(const RunningMount& mount) const {
   return cache_dir_.empty() || is_same_folder(mount.cache_directory, cache_dir_);
 }
 
-std::optional<MountPath> Surroundings::mount_showing(const FolderPath& folder) const {
+Result<std::optional<MountPath>> Surroundings::mount_showing(const FolderPath& folder) const {
+  std::vector<MountPath> places;
   for (const RunningMount& mount : mounts_.running) {
     if (!counts(mount)) {
       continue;
@@ -108,11 +106,12 @@ std::optional<MountPath> Surroundings::mount_showing(const FolderPath& folder) c
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
       MountPath place{mount, {name}};
       if (name.ends_with(folder.name) && attribute_or_empty(place.full_path(), "source") == folder.path) {
-        return place;
+        places.push_back(std::move(place));
+        break;
       }
     }
   }
-  return std::nullopt;
+  return the_one_meant(std::move(places), folder.name);
 }
 
 Error Surroundings::unknown_model(const std::string& name, const RunningMount* place) const {
@@ -143,6 +142,13 @@ Error Surroundings::unknown_model(const std::string& name, const RunningMount* p
     message += fmt::format(" (the mount on {0} is dead: 'qcache unmount {0}' clears it)", printable(mounts_.dead[0]));
   }
   return Error{ErrorKind::kNotFound, 0, std::move(message)};
+}
+
+CLI::Option* add_name_options(CLI::App& command, NameWords& words, const std::string& model_help) {
+  CLI::Option* const model = command.add_option("MODEL", words.model, model_help)->check(not_empty());
+  command.add_option("DTYPE", words.dtype, "Only this dtype of the model")->check(not_empty());
+  command.add_option("FILE", words.file, "Only this rank or file: 16, 0.bin, 0/model.safetensors")->check(not_empty());
+  return model;
 }
 
 Error no_weights(const FolderPath& folder) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,8 @@ class Surroundings {
   [[nodiscard]] std::vector<std::string> every_cache_directory() const;
 
   /// The running mount's folder for a model's folder on disk. Only models called like the folder are asked: asking
-  /// reads their headers.
-  [[nodiscard]] std::optional<MountPath> mount_showing(const FolderPath& folder) const;
+  /// reads their headers. Fails as the_one_meant().
+  [[nodiscard]] Result<std::optional<MountPath>> mount_showing(const FolderPath& folder) const;
 
   /// That nobody knows a model of this name, or that `place`, where it is one, has none; with one that may be meant,
   /// and with mounts that are dead.
@@ -46,6 +47,9 @@ class Surroundings {
   const std::string cache_dir_;
   const Mounts mounts_;
 };
+
+/// Adds MODEL, DTYPE and FILE; returns MODEL, which is not required yet.
+CLI::Option* add_name_options(CLI::App& command, NameWords& words, const std::string& model_help);
 
 [[nodiscard]] Error no_weights(const FolderPath& folder);
 /// The error of reading a model, as one of the model: that its files may not be read says nothing of the cache

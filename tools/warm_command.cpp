@@ -281,7 +281,8 @@ Result<ExitCode> warm(CommandContext& context, const WarmWords& given) {
     return fail(around.unknown_model(named->name));
   }
   if (const auto* folder = std::get_if<FolderPath>(&names.what)) {
-    if (auto shown = around.mount_showing(*folder)) {
+    QCACHE_TRY_ASSIGN(auto shown, around.mount_showing(*folder));
+    if (shown) {
       for (const std::string& name : split_path(names.dtype.value_or("") + '/' + names.file)) {
         shown->names.push_back(name);
       }

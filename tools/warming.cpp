@@ -230,6 +230,11 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
     if (state.progress > best) {
       best = state.progress;
       last_progress = now;
+    } else if (state.state == ArtifactState::kAbsent && best >= 1) {
+      return fail(ErrorKind::kNoSpace,
+                  fmt::format("{} was complete and was dropped at once: by somebody, or because the mount's --max-size "
+                              "leaves no room beside what is pinned or in use",
+                              target.path()));
     } else if (now - last_progress > (state.state == ArtifactState::kAbsent ? kLookInterval : kPatience)) {
       if (const Status started = target.start(); !started) {
         return cannot_make(started.error());

@@ -21,9 +21,11 @@ constexpr std::string_view kPipelineAdapterPath = "/lora/pytorch_lora_weights.sa
 }  // namespace
 
 std::string ArtifactName::virtual_path() const {
-  const auto in_folder = [this](std::string_view below) {
-    return fmt::format("{}/{}/{}{}", model, scheme->name(), rank, below);
-  };
+  return fmt::format("{}/{}/{}", model, scheme->name(), file());
+}
+
+std::string ArtifactName::file() const {
+  const auto in_folder = [this](std::string_view below) { return fmt::format("{}{}", rank, below); };
   switch (kind) {
     case ArtifactKind::kSafetensors:
       return in_folder(component.empty() ? std::string(kWeightsPath)

@@ -29,10 +29,10 @@ struct ArtifactName {
   ArtifactKind kind = ArtifactKind::kCheckpoint;
   std::string component{};  ///< where the model is a pipeline, its subfolder with the weights; names the file only
 
-  /// `<model>/<dtype>/<rank>.bin`, `<model>/<dtype>/0/model.safetensors` or
-  /// `<model>/<dtype>/<rank>/lora/adapter_model.safetensors`; of a pipeline
-  /// `<model>/<dtype>/0/<component>/diffusion_pytorch_model.safetensors` and
-  /// `<model>/<dtype>/<rank>/lora/pytorch_lora_weights.safetensors`.
+  /// `<rank>.bin`, `0/model.safetensors` or `<rank>/lora/adapter_model.safetensors`; of a pipeline
+  /// `0/<component>/diffusion_pytorch_model.safetensors` and `<rank>/lora/pytorch_lora_weights.safetensors`.
+  [[nodiscard]] std::string file() const;
+  /// `<model>/<dtype>/<file>`.
   [[nodiscard]] std::string virtual_path() const;
 };
 
@@ -45,7 +45,7 @@ struct ArtifactPath {
 };
 [[nodiscard]] std::optional<ArtifactPath> parse_artifact_path(std::string_view path);
 
-/// Which file of a model and dtype `path` names, as an ArtifactName::virtual_path() does after `<model>/<dtype>/`.
+/// What an ArtifactName::file() names.
 struct ArtifactFile {
   uint32_t rank = 0;
   ArtifactKind kind = ArtifactKind::kCheckpoint;

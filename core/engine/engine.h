@@ -17,6 +17,7 @@
 #include "core/engine/model_index.h"
 #include "core/engine/open_files.h"
 #include "core/engine/plan_cache.h"
+#include "core/engine/size_watch.h"
 #include "core/engine/stats.h"
 #include "core/engine/workshop.h"
 #include "core/layout/model_folder.h"
@@ -244,12 +245,8 @@ class Engine final : private FillingObserver {
   std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
   // Those that another process was sealing when it was their turn.
   std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
-  bool low_space_ = false;           // maintenance thread only
-  uint64_t made_at_size_check_ = 0;  // likewise
-  bool size_may_grow_ = false;       // likewise
-  int64_t size_checked_ns_ = 0;      // likewise
-  int64_t size_check_took_ns_ = 0;   // likewise
-  bool over_size_ = false;           // likewise
+  bool low_space_ = false;  // maintenance thread only
+  SizeWatch size_watch_;    // likewise
   // What cached_ranks() has found, and until when that holds.
   std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
   uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;

@@ -201,31 +201,22 @@ void Engine::flush_accesses() {
 }
 
 void Engine::keep_to_size() {
-  constexpr int64_t kPauseNs = int64_t{10} * 1'000'000'000;
-  constexpr int64_t kShareOfTime = 20;
+  const std::optional<uint64_t>& most = options_.aging.max_bytes;
   const uint64_t made = stats_.bytes_quantized.load(std::memory_order_relaxed);
-  const int64_t now_ns = env_.monotonic_ns();
-  // Looking takes as long as there are files: a twentieth of the time at most is spent so.
-  const bool may_look = now_ns - size_checked_ns_ > kShareOfTime * size_check_took_ns_;
-  const bool changed = made != made_at_size_check_;
-  const bool is_due = ((changed || size_may_grow_) && may_look) || (over_size_ && now_ns - size_checked_ns_ > kPauseNs);
-  if (!options_.aging.max_bytes || options_.aging_interval.count() == 0 || !is_due) {
+  const int64_t begun_ns = env_.monotonic_ns();
+  if (!most || options_.aging_interval.count() == 0 || !size_watch_.due(made, begun_ns)) {
     return;
   }
-  made_at_size_check_ = made;
-  size_may_grow_ = changed;  // what is counted as made may be on its way to the disk: it is looked at once more
-  size_checked_ns_ = now_ns;
   const auto totals = store_->totals();
-  over_size_ = totals && totals->disk_bytes > *options_.aging.max_bytes;
-  if (over_size_) {
-    // What is in use stays, and is looked at again.
+  bool over = totals && totals->disk_bytes > *most;
+  if (over) {
     const auto report = age();
     if (!report) {
       errors_.add("aging", report.error(), env_.now_ns());
     }
-    over_size_ = !report || report->kept_bytes > *options_.aging.max_bytes;
+    over = !report || report->kept_bytes > *most;
   }
-  size_check_took_ns_ = env_.monotonic_ns() - now_ns;
+  size_watch_.looked(made, over, begun_ns, env_.monotonic_ns());
 }
 
 void Engine::check_free_space() {

@@ -13,13 +13,13 @@ std::string pipeline_component(const SourceFolders& folders, const std::string& 
   if (!listed("model_index.json")) {
     return {};
   }
-  for (const char* const component : {"transformer", "unet"}) {
+  for (const std::string_view component : kPipelineComponents) {
     if (!listed(component)) {
       continue;
     }
-    const auto inside = folders.list(folder + '/' + component);
+    const auto inside = folders.list(folder + '/' + std::string(component));
     if (inside && weight_signs(*inside) != WeightSigns::kNone) {
-      return component;
+      return std::string(component);
     }
   }
   return {};

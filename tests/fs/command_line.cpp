@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -20,6 +21,20 @@ Said run(const TempDir& dir, std::vector<std::string> words, std::vector<std::st
   launcher.insert(launcher.end(), words.begin(), words.end());
   const int status = run_program(launcher, file);
   return {status, std::filesystem::exists(file) ? read_file(file) : ""};
+}
+
+std::vector<std::string> after(const std::string& prepare, const std::vector<std::string>& launcher) {
+  std::vector<std::string> words = {"unshare", "--mount", "sh", "-c", prepare + " && exec \"$@\"", "sh"};
+  words.insert(words.end(), launcher.begin(), launcher.end());
+  return words;
+}
+
+std::string why_not_as_nobody(const TempDir& dir) {
+  std::vector<std::string> probe = kAsNobody;
+  probe.insert(probe.end(), {"test", "-x", MountedFs::program()});
+  const bool works =
+      ::geteuid() == 0 && ::chmod(dir.path().c_str(), 0755) == 0 && run_program(probe, dir / "said") == 0;
+  return works ? "" : "needs root, setpriv, and that others may run " + MountedFs::program();
 }
 
 testing::AssertionResult ends(const Said& said, int status, const std::string& word) {

@@ -28,6 +28,17 @@ struct Said {
 /// Runs the real `qcache WORDS...`, by `launcher` where one is given.
 Said run(const TempDir& dir, std::vector<std::string> words, std::vector<std::string> launcher = {});
 
+/// Words before a program that run it as user nobody.
+inline const std::vector<std::string> kAsNobody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
+
+/// Words before a program that run it in a mount namespace of its own, after the shell commands `prepare`, and as
+/// `launcher` does.
+[[nodiscard]] std::vector<std::string> after(const std::string& prepare, const std::vector<std::string>& launcher = {});
+
+/// Why nobody cannot run the program under test, and look into `dir`, which others may do from here on; empty where
+/// that works.
+[[nodiscard]] std::string why_not_as_nobody(const TempDir& dir);
+
 /// Whether it ended so, and said `word` somewhere.
 testing::AssertionResult ends(const Said& said, int status, const std::string& word);
 

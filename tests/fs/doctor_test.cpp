@@ -1,7 +1,4 @@
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include <filesystem>
 
 #include "tests/fs/command_line.h"
 #include "tests/fs/mount_test.h"
@@ -10,18 +7,6 @@ namespace qcache {
 namespace {
 
 using MountDoctor = MountTest;
-
-/// In a mount namespace of its own, after `prepare`.
-std::vector<std::string> after(const std::string& prepare) {
-  return {"unshare", "--mount", "sh", "-c", prepare + " && exec \"$@\"", "sh"};
-}
-
-std::vector<std::string> operator+(std::vector<std::string> words, const std::vector<std::string>& more) {
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
-
-const std::vector<std::string> kAsNobody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
 
 testing::AssertionResult says(const Said& said, const std::vector<std::string>& words) {
   // What is filled to lines is still one sentence.
@@ -43,11 +28,8 @@ testing::AssertionResult says(const Said& said, const std::vector<std::string>& 
 // `doctor` names what keeps qcache from working on this very machine, each with a fix. (That libfuse is too old is a
 // matter of the build: Doctor.NamesEveryBrokenSetUpWithAFix.)
 TEST_F(MountDoctor, NamesBrokenSetUps) {
-  std::vector<std::string> probe = kAsNobody;
-  probe.insert(probe.end(), {"test", "-x", MountedFs::program()});
-  ASSERT_EQ(::chmod(dir().path().c_str(), 0755), 0);
-  if (::geteuid() != 0 || run_program(probe, dir() / "said") != 0) {
-    GTEST_SKIP() << "needs root, setpriv, and that others may run " << MountedFs::program();
+  if (const std::string reason = why_not_as_nobody(dir()); !reason.empty()) {
+    GTEST_SKIP() << reason;
   }
   const std::string place = dir().path();
   const auto doctor = [&](const std::string& cache, const std::vector<std::string>& launcher = {}) {
@@ -60,9 +42,9 @@ TEST_F(MountDoctor, NamesBrokenSetUps) {
   EXPECT_EQ(no_device.status, 1);
   EXPECT_TRUE(says(no_device, {"problem /dev/fuse cannot be opened: No such file", "-> load the module"}));
 
-  const std::vector<std::string> without_helper = after("mount --bind /dev/null $(command -v fusermount3)");
-  EXPECT_TRUE(says(doctor(cache(), without_helper), {"note fusermount3 not found", "apt-get install fuse3"}));
-  EXPECT_TRUE(says(doctor(cache(), without_helper + kAsNobody), {"problem fusermount3 not found"}));
+  const std::string hide_helper = "mount --bind /dev/null $(command -v fusermount3)";
+  EXPECT_TRUE(says(doctor(cache(), after(hide_helper)), {"note fusermount3 not found", "apt-get install fuse3"}));
+  EXPECT_TRUE(says(doctor(cache(), after(hide_helper, kAsNobody)), {"problem fusermount3 not found"}));
 
   make_directories(dir() / "lower");
   make_directories(dir() / "upper");
@@ -96,10 +78,10 @@ TEST_F(MountDoctor, NamesBrokenSetUps) {
 
   write_file(dir() / "fuse.conf", "# user_allow_other\nmount_max = 1000\n");
   const std::string other_settings = "mount --bind " + place + "/fuse.conf /etc/fuse.conf";
-  EXPECT_TRUE(says(doctor(cache(), after(other_settings) + kAsNobody),
+  EXPECT_TRUE(says(doctor(cache(), after(other_settings, kAsNobody)),
                    {"warning allow_other users may not let others in", "no line user_allow_other"}));
   write_file(dir() / "fuse.conf", "# comment\n  user_allow_other  \n");
-  EXPECT_TRUE(says(doctor(cache(), after(other_settings) + kAsNobody), {"ok allow_other"}));
+  EXPECT_TRUE(says(doctor(cache(), after(other_settings, kAsNobody)), {"ok allow_other"}));
 
   const Sysctl limit("/proc/sys/fs/fuse/max_request_timeout");
   if (!limit.set("7200\n")) {
