@@ -63,6 +63,11 @@ def make_model(folder):
 
 def set_scene(work, command):
     """Gives the places that the README names to the test. REQUIRES: a mount namespace of our own."""
+    # Mounts of other tests stay where they were made: here, a command would ask which of them is meant.
+    for line in reversed(pathlib.Path("/proc/self/mounts").read_text().splitlines()):
+        _, place, kind = line.split(" ")[:3]
+        if kind == "fuse.qcache":
+            subprocess.run(["umount", "--lazy", place.encode().decode("unicode_escape")], check=True)
     for place in ("/mnt", "/srv", "/var/cache"):
         subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
     for name in ("bin", "sbin", "home"):
