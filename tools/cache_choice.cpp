@@ -37,13 +37,13 @@ std::optional<std::string> directory_of_environment() {
 }
 
 Status refuse_to_guess(const Mounts& mounts) {
-  if (mounts.silent.empty()) {
+  if (mounts.own_silent.empty()) {
     return {};
   }
   return fail(ErrorKind::kBusy,
               fmt::format("the mount on {} does not answer, so that nobody knows which cache directory "
                           "is meant: say which with --cache-dir",
-                          printable(mounts.silent[0])));
+                          printable(mounts.own_silent)));
 }
 
 bool is_same_folder(const std::string& a, const std::string& b) {

@@ -19,7 +19,7 @@ Result<std::string> choose_cache_directory(CommandContext& context, const std::s
 /// $QWEN_CACHE, where it is set.
 [[nodiscard]] std::optional<std::string> directory_of_environment();
 
-/// kBusy where a mount does not answer, which may use another cache directory than those that do.
+/// kBusy where a mount of this user's does not answer, which may use another cache directory than those that do.
 Status refuse_to_guess(const Mounts& mounts);
 
 /// Whether both texts lead to one folder, be it there or not.

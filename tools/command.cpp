@@ -87,8 +87,10 @@ std::string parse_failure(const CLI::App* app, const CLI::Error& error) {
     text = "name a command";
   } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
     text = text.substr(0, text.find(':')) + " needs a value";
-  } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && text.find(": -") != std::string::npos) {
-    const std::string word = text.substr(text.find(": -") + 2, text.find(' ', text.find(": -") + 2));
+  } else if (const size_t first = text.find(": -");
+             dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && first != std::string::npos) {
+    const std::string rest = text.substr(first + 2);
+    const std::string word = rest.substr(0, rest.find(' '));
     std::vector<std::string> options;
     for (const CLI::Option* const option : command->get_options()) {
       options.push_back(option->get_name());

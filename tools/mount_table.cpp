@@ -72,18 +72,20 @@ Mounts ask(CommandContext& context, const std::vector<MountEntry>& mounts) {
   }
   for (size_t i = 0; i < mounts.size(); ++i) {
     const std::string& mount_point = mounts[i].mount_point;
+    const bool is_own = mounts[i].user_id == ::geteuid();
     const std::optional<Result<std::string>>& text = answers->texts[i];
     if (!text) {
       context.err << fmt::format(
           "qcache: the mount on {} has not answered for {} s and is left out: is its daemon stopped?\n",
           in_quotes(mount_point), kPatience.count());
       out.silent.push_back(mount_point);
+      out.own_silent = is_own ? mount_point : out.own_silent;
     } else if (!*text && is_dead_mount(text->error())) {
       out.dead.push_back(mount_point);
     } else if (!*text && text->error().kind == ErrorKind::kPermission) {
       out.closed.push_back(mount_point);
     } else if (std::string directory = cache_directory_in(text->value_or("")); !directory.empty()) {
-      out.running.push_back({mount_point, std::move(directory), mounts[i].user_id == ::geteuid(), **text});
+      out.running.push_back({mount_point, std::move(directory), is_own, **text});
     }
   }
   return out;

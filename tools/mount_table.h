@@ -27,6 +27,7 @@ struct Mounts {
   /// The mount points of those that did not answer within a moment, because their daemon is stopped: whoever asks for
   /// anything in them waits without end.
   std::vector<std::string> silent;
+  std::string own_silent;           ///< one of them that this user has mounted; empty where there is none
   std::vector<std::string> dead;    ///< of those whose daemon is gone
   std::vector<std::string> closed;  ///< of those that let this user not look
 };

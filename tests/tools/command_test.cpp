@@ -48,6 +48,7 @@ TEST(Command, WhatIsNoCommandIsToldFromTheNearestOne) {
       {{"list"}, "did you mean ls?"},
       {{"ls", "--bogus"}, "See 'qcache ls --help'."},
       {{"ls", "--jsn"}, "unknown option '--jsn'; did you mean --json?"},
+      {{"ls", "--bogus", "--jsn"}, "'--jsn'; did you mean"},
       {{"mount", "--cach-dir", "x"}, "did you mean --cache-dir?"},
       {{"ls", "--sort"}, "--sort needs a value"},
       {{"ls", "--limit", "0"}, "takes a number from 1"},
