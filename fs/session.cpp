@@ -31,6 +31,7 @@
 #include "fs/end_signals.h"
 #include "fs/libfuse_words.h"
 #include "fs/mount_point.h"
+#include "fs/mount_probe.h"
 #include "fs/operations.h"
 #include "fs/spawned_program.h"
 
@@ -271,35 +272,6 @@ Status unmount_by_helper(const std::string& path, bool lazy) {
   return not_mounted("cannot unmount " + path + ": " + one_line(ended->said));
 }
 
-// Whether the mount answers. A process of its own asks, which holds nothing of ours: were this one killed while a
-// thread of it waits for its own answer, that thread would wait for ever, and with it the kernel's end of the mount.
-bool answers(const std::string& mount_point, const OwnMount& own) {
-  const std::string name = mount_point + "/.qcache";
-  for (;;) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      // Only what is safe after a fork from a thread among others.
-      constexpr unsigned kAll = ~0U;
-      ::close_range(0, kAll, 0);
-      struct ::stat found {};
-      ::_exit(::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev) ? 0 : 1);
-    }
-    if (child < 0) {
-      struct ::stat found {};  // no memory or no process to be had: then it is asked from here
-      return ::stat(name.c_str(), &found) == 0 && own.holds_device(found.st_dev);
-    }
-    int status = 0;
-    pid_t ended = 0;
-    do {
-      ended = ::waitpid(child, &status, 0);
-    } while (ended < 0 && errno == EINTR);
-    if (ended < 0 || WIFEXITED(status)) {
-      return ended == child && WEXITSTATUS(status) == 0;
-    }
-    // Somebody has ended it by a signal, which says nothing of the mount.
-  }
-}
-
 /// Tells when the mount can be used, from a thread of its own, as the mount has to answer first.
 class Announcer {
  public:
@@ -488,6 +460,7 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<St
   QCACHE_TRY_ASSIGN(UniqueFd claimed, prepare_mount_point(env, resolved));
   resolved.engine.mount_point = resolved.mount_point;
   QCACHE_TRY(on_prepared());
+  MountProbe probe(resolved.mount_point + "/.qcache");
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(env, resolved.engine));
   ControlFiles control(*engine, resolved.mount_point);
   Operations operations(*engine, control, resolved.passthrough, resolved.allow_other, resolved.max_read);
@@ -528,7 +501,8 @@ Status serve_mount(Env& env, const MountOptions& options, const std::function<St
   operations.connect(fuse_session_fd(session.get()));
   std::optional<Announcer> announcer(std::in_place, [&] {
     // It can be used when it has answered, and the kernel may refuse what was agreed on until then.
-    if (answers(resolved.mount_point, own)) {
+    const auto device = probe.device();
+    if (device && own.holds_device(*device)) {
       spdlog::info("mounted {} on {}", fmt::join(resolved.engine.roots, ", "), resolved.mount_point);
       on_ready();
     }
