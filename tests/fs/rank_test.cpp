@@ -21,8 +21,10 @@ const std::string kAdapter = "m/nf4/8/lora/adapter_model.safetensors";
 std::vector<pid_t> workers_of(pid_t parent) {
   std::vector<pid_t> out;
   std::error_code error;
-  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(parent) + "/task", error)) {
-    std::istringstream children(read_file(thread.path().string() + "/children"));
+  // Threads end while they are listed.
+  std::filesystem::directory_iterator thread("/proc/" + std::to_string(parent) + "/task", error);
+  for (; !error && thread != std::filesystem::directory_iterator(); thread.increment(error)) {
+    std::ifstream children(thread->path() / "children");
     for (pid_t child = 0; children >> child;) {
       // A daemon that has just mounted has another child for a moment, by which it looks into its mount.
       std::ifstream comm("/proc/" + std::to_string(child) + "/comm");
