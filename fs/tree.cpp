@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "core/base/digest.h"
-#include "core/layout/torch_zip.h"
+#include "core/layout/containers.h"
 
 namespace qcache {
 namespace {
@@ -67,31 +68,45 @@ NodeAttributes artifact_attributes(const std::string& path, const ArtifactInfo& 
   return out;
 }
 
-/// What qcache adds to one folder below `<rank>/`.
-struct AddedFiles {
-  std::string_view weights_file;
-  ArtifactKind weights = ArtifactKind::kSafetensors;
-  std::span<const FolderFile> files;
-};
-
-std::optional<AddedFiles> added_to(const ModelFolder& folder, std::string_view relative) {
-  if (folder.adapter && relative == AdapterFolder::kName) {
-    return AddedFiles{folder.adapter->weights_file, ArtifactKind::kAdapter, folder.adapter->files};
-  }
-  if (relative == folder.subfolder) {
-    return AddedFiles{folder.weights_file, ArtifactKind::kSafetensors, folder.files};
-  }
-  return std::nullopt;
+/// The folder that a path lies in, "" where that is `<rank>/` itself.
+std::string_view folder_of(std::string_view relative) {
+  const size_t slash = relative.rfind('/');
+  return slash == std::string_view::npos ? std::string_view() : relative.substr(0, slash);
 }
 
-const FolderFile* find_file(const AddedFiles& added, std::string_view name) {
-  const auto found = std::ranges::find(added.files, name, &FolderFile::name);
-  return found == added.files.end() ? nullptr : &*found;
+std::string_view name_in_folder(std::string_view relative) {
+  return relative.substr(relative.rfind('/') + 1);
 }
 
-/// Whether the path leads to the adapter's folder, which hides one of that name in the source's.
-bool is_adapter_folder(const ModelFolder& folder, std::string_view relative) {
-  return folder.adapter && relative == AdapterFolder::kName;
+const FolderFile* find_file(const ModelFolder& folder, std::string_view relative) {
+  const auto found = std::ranges::find(folder.files, relative, &FolderFile::name);
+  return found == folder.files.end() ? nullptr : &*found;
+}
+
+/// What a path below `<model>/<dtype>/` begins with.
+std::string first_name(const std::string& path) {
+  return path.substr(0, path.find('/'));
+}
+
+/// Whether the folder holds nothing of the source's.
+bool is_own_folder(const ModelFolder& folder, std::string_view relative) {
+  return std::ranges::find(folder.own_folders, relative) != folder.own_folders.end();
+}
+
+/// The cached files that stand in the folder `<rank>/`, with their paths below it.
+std::vector<std::pair<ArtifactName, std::string>> files_of_rank(const ArtifactName& folder,
+                                                                const std::string& component) {
+  std::vector<std::pair<ArtifactName, std::string>> out;
+  for (const Container* const container : all_containers()) {
+    if (container->stands_in_folder() && container->has_rank(folder.rank)) {
+      const std::string path = container->path_of(folder.rank, component);
+      ArtifactName name = folder;
+      name.container = container;
+      name.rank = container->rank_behind(folder.rank);
+      out.emplace_back(std::move(name), path.substr(path.find('/') + 1));
+    }
+  }
+  return out;
 }
 
 /// The files whose bytes the weights are made of.
@@ -165,8 +180,8 @@ std::optional<ArtifactName> Tree::foretold_load(const Node& folder, std::string_
     return std::nullopt;
   }
   ArtifactName weights = folder.artifact;
-  weights.kind = ArtifactKind::kSafetensors;
-  weights.rank = 0;  // all ranks share them
+  weights.container = &container_folder_weights();
+  weights.rank = weights.container->rank_behind(weights.rank);
   return weights;
 }
 
@@ -199,8 +214,9 @@ Result<ResolvedNode> Tree::lookup_dtype(const Node& model, const std::string& na
 
 Result<ResolvedNode> Tree::lookup_rank(const Node& dtype, const std::string& name) const {
   ArtifactName artifact = dtype.artifact;
-  if (const auto rank = rank_of_file_name(name)) {
-    artifact.rank = *rank;
+  if (const auto file = parse_container_path(name)) {
+    artifact.container = file->container;
+    artifact.rank = file->rank;
     return lookup_artifact(artifact);
   }
   if (const auto rank = parse_rank(name)) {
@@ -216,29 +232,26 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
                     engine_.folder(folder.artifact.model, *folder.artifact.scheme, folder.artifact.rank));
   const std::string path = folder.relative.empty() ? name : folder.relative + "/" + name;
-  if (const auto added = added_to(*planned, folder.relative)) {
-    if (name == added->weights_file) {
-      ArtifactName artifact = folder.artifact;
-      artifact.kind = added->weights;
-      artifact.rank = added->weights == ArtifactKind::kAdapter ? folder.artifact.rank : 0;
+  for (const auto& [artifact, below] : files_of_rank(folder.artifact, planned->component)) {
+    if (below == path) {
       QCACHE_TRY_ASSIGN(ResolvedNode found, lookup_artifact(artifact));
       found.node.shared = artifact.rank != folder.artifact.rank;
       return found;
     }
-    if (const FolderFile* file = find_file(*added, name)) {
-      QCACHE_TRY_ASSIGN(const std::string text,
-                        engine_.folder_text(folder.artifact.model, *folder.artifact.scheme, *file));
-      Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
-      node.relative = path;
-      node.size_bytes = text.size();
-      node.mtime_ns = control_.started_ns();
-      QCACHE_TRY_ASSIGN(node.access, access_of_model(folder.artifact.model));
-      node.key = generated_key(node.path, text, node.access);
-      const NodeAttributes found = attributes_when_opened(node);
-      return ResolvedNode{std::move(node), found};
-    }
   }
-  if (is_adapter_folder(*planned, folder.relative)) {
+  if (const FolderFile* file = find_file(*planned, path)) {
+    QCACHE_TRY_ASSIGN(const std::string text,
+                      engine_.folder_text(folder.artifact.model, *folder.artifact.scheme, *file));
+    Node node{NodeKind::kGenerated, folder.path + "/" + name, {}, folder.artifact};
+    node.relative = path;
+    node.size_bytes = text.size();
+    node.mtime_ns = control_.started_ns();
+    QCACHE_TRY_ASSIGN(node.access, access_of_model(folder.artifact.model));
+    node.key = generated_key(node.path, text, node.access);
+    const NodeAttributes found = attributes_when_opened(node);
+    return ResolvedNode{std::move(node), found};
+  }
+  if (is_own_folder(*planned, folder.relative)) {
     return fail(no_such("file", name));
   }
   const auto subfolder = [&]() {
@@ -246,7 +259,7 @@ Result<ResolvedNode> Tree::lookup_in_folder(const Node& folder, const std::strin
     node.relative = path;
     return resolved_folder(std::move(node));
   };
-  if (is_adapter_folder(*planned, path)) {
+  if (is_own_folder(*planned, path)) {
     return subfolder();
   }
   QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
@@ -311,9 +324,7 @@ Result<SourceFile> Tree::open_companion(const Node& node) const {
 Result<std::string> Tree::generated_text(const Node& node) const {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
                     engine_.folder(node.artifact.model, *node.artifact.scheme, node.artifact.rank));
-  const size_t slash = node.relative.rfind('/');
-  const auto added = added_to(*planned, slash == std::string::npos ? "" : node.relative.substr(0, slash));
-  const FolderFile* file = added ? find_file(*added, node.relative.substr(slash + 1)) : nullptr;
+  const FolderFile* const file = find_file(*planned, node.relative);
   if (file == nullptr) {
     return fail(no_such("file", node.relative));
   }
@@ -413,20 +424,23 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
       break;
     }
     case NodeKind::kDtype: {
-      std::map<std::pair<uint32_t, ArtifactKind>, std::string> ranks;  // those above 0, sorted
-      for (const ArtifactName& file : engine_.cached_ranks(folder.artifact.model, *folder.artifact.scheme)) {
-        const bool checkpoint = file.kind == ArtifactKind::kCheckpoint;
-        ranks[{file.rank, file.kind}] = fmt::format("{}{}", file.rank, checkpoint ? ".bin" : "");
-      }
       QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine_.model(folder.artifact.model));
-      if (!why_no_checkpoint(*source)) {
-        add("0.bin", false);
+      const auto folder_of_0 = engine_.folder(folder.artifact.model, *folder.artifact.scheme, 0);
+      std::map<uint32_t, std::set<std::string>> names;  // by rank
+      for (const Container* const container : all_containers()) {
+        const bool is_there = container->stands_in_folder() ? folder_of_0.has_value()
+                                                            : !container->why_absent(*source, *folder.artifact.scheme);
+        if (is_there) {
+          names[0].insert(first_name(container->path_of(0, "")));
+        }
       }
-      if (engine_.folder(folder.artifact.model, *folder.artifact.scheme, 0)) {
-        add("0", true);
+      for (const ArtifactName& file : engine_.cached_ranks(folder.artifact.model, *folder.artifact.scheme)) {
+        names[file.rank].insert(first_name(file.file()));
       }
-      for (const auto& [rank, name] : ranks) {
-        add(name, rank.second != ArtifactKind::kCheckpoint);
+      for (const auto& [rank, of_rank] : names) {
+        for (const std::string& name : of_rank) {
+          add(name, parse_rank(name).has_value());
+        }
       }
       break;
     }
@@ -434,21 +448,26 @@ Result<std::vector<Tree::Entry>> Tree::list(const Node& folder) const {
       std::map<std::string, bool> names;  // sorted; what qcache adds hides what the source has
       QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
                         engine_.folder(folder.artifact.model, *folder.artifact.scheme, folder.artifact.rank));
-      if (!is_adapter_folder(*planned, folder.relative)) {
+      if (!is_own_folder(*planned, folder.relative)) {
         QCACHE_TRY_ASSIGN(const CompanionFiles companions, engine_.companions(folder.artifact.model));
         QCACHE_TRY_ASSIGN(const std::vector<CompanionEntry> passed, companions.list(folder.relative));
         for (const CompanionEntry& entry : passed) {
           names[entry.name] = entry.directory;
         }
       }
-      if (const auto added = added_to(*planned, folder.relative)) {
-        names[std::string(added->weights_file)] = false;
-        for (const FolderFile& file : added->files) {
-          names[file.name] = false;
+      const auto add_below = [&](std::string_view path, bool directory) {
+        if (folder_of(path) == folder.relative) {
+          names[std::string(name_in_folder(path))] = directory;
         }
+      };
+      for (const auto& [artifact, path] : files_of_rank(folder.artifact, planned->component)) {
+        add_below(path, false);
       }
-      if (planned->adapter && folder.relative.empty()) {
-        names[std::string(AdapterFolder::kName)] = true;
+      for (const FolderFile& file : planned->files) {
+        add_below(file.name, false);
+      }
+      for (const std::string& path : planned->own_folders) {
+        add_below(path, true);
       }
       for (const auto& [name, directory] : names) {
         add(name, directory);
@@ -469,13 +488,15 @@ Status Tree::remove(const Node& node) const {
     case NodeKind::kCompanion:
       return {};  // holds nothing in the cache; refusing would make rm -r of a folder fail
     case NodeKind::kFolder: {
-      ArtifactName weights = node.artifact;
-      weights.kind = node.artifact.rank == 0 ? ArtifactKind::kSafetensors : ArtifactKind::kAdapter;
       QCACHE_TRY_ASSIGN(const std::shared_ptr<const ModelFolder> planned,
                         engine_.folder(node.artifact.model, *node.artifact.scheme, node.artifact.rank));
-      const auto added = added_to(*planned, node.relative);
-      const bool holds_weights = node.relative.empty() || (added && added->weights == weights.kind);
-      return holds_weights ? engine_.remove(weights) : Status();
+      for (const auto& [artifact, path] : files_of_rank(node.artifact, planned->component)) {
+        const bool below = node.relative.empty() || path.starts_with(node.relative + '/');
+        if (below && artifact.rank == node.artifact.rank) {
+          QCACHE_TRY(engine_.remove(artifact));
+        }
+      }
+      return {};
     }
     case NodeKind::kDtype:
     case NodeKind::kModel:

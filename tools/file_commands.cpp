@@ -115,12 +115,15 @@ Result<std::vector<Dropped>> remove_in_mount(CommandContext& context, const Moun
   return dropped;
 }
 
-// A mere rank means its `.bin` too, which stands beside its folder.
+// A mere rank means also the files of it that stand beside its folder.
 std::vector<MountPath> places_meant(const NamedFiles& names, const MountPath& place) {
   std::vector<MountPath> places = {place};
-  if (names.rank_alone) {
-    places.push_back(place);
-    places.back().names.back() += ".bin";
+  const auto rank = names.rank_alone ? parse_rank(place.names.back()) : std::nullopt;
+  for (const Container* const container : all_containers()) {
+    if (rank && !container->stands_in_folder()) {
+      places.push_back(place);
+      places.back().names.back() = container->path_of(*rank, "");
+    }
   }
   return places;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <iterator>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -12,8 +13,6 @@
 #include "core/engine/artifact_name.h"
 #include "core/engine/engine.h"
 #include "core/layout/model_folder.h"
-#include "core/layout/safetensors_layout.h"
-#include "core/layout/torch_zip.h"
 #include "core/quant/factors.h"
 #include "tools/human_text.h"
 #include "tools/mount_attributes.h"
@@ -69,12 +68,17 @@ class StatesInMount final : public FileStates {
     const std::string dtype = fmt::format("{}/{}", folder_, scheme.name());
     const auto names = env_.list(dtype);
     for (const std::string& name : names.value_or(std::vector<std::string>())) {
-      ArtifactName file{model.name, &scheme, rank_of_file_name(name).value_or(parse_rank(name).value_or(0)),
-                        name.ends_with(".bin") ? ArtifactKind::kCheckpoint : ArtifactKind::kAdapter, model.component};
-      const std::string below = file.file();
-      const auto stat = file.rank > 0 ? env_.stat(fmt::format("{}/{}", dtype, below)) : fail(ErrorKind::kNotFound, "");
-      if (stat) {
-        out.push_back({below, stat->size_bytes, at(fmt::format("{}/{}", dtype, below))});
+      const auto beside_folders = parse_container_path(name);
+      const uint32_t rank = beside_folders ? beside_folders->rank : parse_rank(name).value_or(0);
+      for (const Container* const container : all_containers()) {
+        const bool may_be_there =
+            beside_folders ? container == beside_folders->container : container->is_own_of_folder(rank);
+        const std::string below = container->path_of(rank, model.component);
+        const auto stat = rank > 0 && may_be_there ? env_.stat(fmt::format("{}/{}", dtype, below))
+                                                   : Result<FileStat>(fail(ErrorKind::kNotFound, ""));
+        if (stat) {
+          out.push_back({below, stat->size_bytes, at(fmt::format("{}/{}", dtype, below))});
+        }
       }
     }
     std::erase_if(out, [](const FileReport& file) { return file.state.state == "absent"; });
@@ -122,7 +126,7 @@ class StatesInCache final : public FileStates {
           base_file_name(entry.record.file) != base_file_name_of(*path, model.path)) {
         continue;
       }
-      const ArtifactName name{model.name, &scheme, path->rank, path->kind, model.component};
+      const ArtifactName name{model.name, &scheme, path->rank, path->container, model.component};
       out.push_back({name.file(), entry.record.size_bytes, of(model, name)});
     }
     return out;
@@ -138,25 +142,29 @@ class StatesUnknown final : public FileStates {
   [[nodiscard]] std::vector<FileReport> ranks(const SourceModel&, const Scheme&) const override { return {}; }
 };
 
-// The weights of the folder `0/` and `0.bin`, as far as there are such. An error where there is neither.
+// The files of rank 0 that there are, those of its folder first. An error where there is none.
 Result<std::vector<FileReport>> files_of_rank_0(const std::shared_ptr<const SourceModel>& model, const Scheme& scheme,
                                                 const FileStates& states) {
   std::vector<FileReport> files;
+  std::vector<FileReport> beside_folder;
   std::optional<Error> problem;
-  const auto add = [&](ArtifactKind kind, const Result<std::shared_ptr<const LayoutPlan>>& plan) {
+  const bool has_folder = plan_model_folder(*model, scheme, 0, "").has_value();
+  for (const Container* const container : all_containers()) {
+    const bool is_there =
+        container->has_rank(0) && (container->stands_in_folder() ? has_folder : !container->why_absent(*model, scheme));
+    if (!is_there) {
+      continue;
+    }
+    const auto plan = container->plan(model, scheme, 0);
     if (!plan) {
       problem = plan.error();
-      return;
+      continue;
     }
-    const ArtifactName name{model->name, &scheme, 0, kind, model->component};
-    files.push_back({name.file(), (*plan)->size_bytes(), states.of(*model, name)});
-  };
-  if (plan_model_folder(*model, scheme, 0, "")) {
-    add(ArtifactKind::kSafetensors, plan_safetensors(model, scheme));
+    const ArtifactName name{model->name, &scheme, 0, container, model->component};
+    (container->stands_in_folder() ? files : beside_folder)
+        .push_back({name.file(), (*plan)->size_bytes(), states.of(*model, name)});
   }
-  if (!why_no_checkpoint(*model)) {
-    add(ArtifactKind::kCheckpoint, plan_torch_zip(model, scheme));
-  }
+  std::ranges::move(beside_folder, std::back_inserter(files));
   return files.empty() && problem ? fail(*problem) : Result<std::vector<FileReport>>(std::move(files));
 }
 
@@ -179,30 +187,57 @@ std::vector<std::pair<std::string, std::string>> refusals_of(const ModelReport& 
 }
 
 bool is_checkpoint(const FileReport& file) {
-  return file.file == "0.bin";
+  return file.file == container_checkpoint().path_of(0, "");
 }
 
-bool is_folder(const FileReport& file) {
-  return file.file.starts_with("0/");
+// Of a file of rank 0, the column that tells its state: "FOLDER 0/", "0.bin"; empty for other ranks' files.
+std::string column_of(const std::string& file) {
+  const auto parsed = parse_container_path(file);
+  if (!parsed || parsed->rank != 0) {
+    return "";
+  }
+  return parsed->container->stands_in_folder() ? "FOLDER 0/" : file;
+}
+
+// A column for each that some dtype of some model may have, in the order of the containers, folders first.
+std::vector<std::string> file_columns() {
+  std::vector<std::string> columns;
+  for (const bool in_folder : {true, false}) {
+    for (const Container* const container : all_containers()) {
+      const std::string column = column_of(container->path_of(0, ""));
+      const bool is_new = std::find(columns.begin(), columns.end(), column) == columns.end();
+      if (container->has_rank(0) && container->stands_in_folder() == in_folder && is_new) {
+        columns.push_back(column);
+      }
+    }
+  }
+  return columns;
 }
 
 // A line for each dtype, then one for each file of another rank.
 void print_files(std::ostream& out, const ModelReport& report) {
-  TablePrinter table({{"DTYPE"}, {"SIZE", true}, {"RANKS", true}, {"FOLDER 0/"}, {"0.bin"}});
+  const std::vector<std::string> columns = file_columns();
+  std::vector<TablePrinter::Column> heading = {{"DTYPE"}, {"SIZE", true}, {"RANKS", true}};
+  for (const std::string& column : columns) {
+    heading.push_back({column});
+  }
+  TablePrinter table(std::move(heading));
   TablePrinter ranks({{"FILE"}, {"SIZE", true}, {"STATE"}});
   bool has_ranks = false;
   for (const DtypeReport& dtype : report.dtypes) {
-    const auto state_of = [&](const auto& is_it) {
-      const auto file = std::find_if(dtype.files.begin(), dtype.files.end(), is_it);
-      return file == dtype.files.end() ? std::string("-") : state_text(file->state);
-    };
     if (!dtype.files.empty()) {
-      table.add_row({dtype.dtype, format_size(dtype.files[0].size_bytes),
-                     fmt::format("0{}", dtype.largest_rank > 0 ? fmt::format("-{}", dtype.largest_rank) : ""),
-                     state_of(is_folder), state_of(is_checkpoint)});
+      std::vector<std::string> row = {
+          dtype.dtype, format_size(dtype.files[0].size_bytes),
+          fmt::format("0{}", dtype.largest_rank > 0 ? fmt::format("-{}", dtype.largest_rank) : "")};
+      for (const std::string& column : columns) {
+        const auto file = std::find_if(dtype.files.begin(), dtype.files.end(),
+                                       [&](const FileReport& one) { return column_of(one.file) == column; });
+        row.push_back(file == dtype.files.end() ? "-" : state_text(file->state));
+      }
+      table.add_row(std::move(row));
     }
     for (const FileReport& file : dtype.files) {
-      if (!is_folder(file) && !is_checkpoint(file)) {
+      if (column_of(file.file).empty()) {
         ranks.add_row({dtype.dtype + '/' + file.file, format_size(file.size_bytes), state_text(file.state)});
         has_ranks = true;
       }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -33,23 +34,20 @@ std::string joined(const std::vector<std::string>& names, size_t from) {
 }
 
 // What a rank's folder may show of cached files, below the dtype. The weights come before the adapter.
-std::vector<std::pair<ArtifactKind, std::string>> files_of_folder(uint32_t rank) {
-  std::vector<std::string> components = {""};
-  components.insert(components.end(), kPipelineComponents.begin(), kPipelineComponents.end());
-  std::vector<std::pair<ArtifactKind, std::string>> out;
-  for (const ArtifactKind kind : {ArtifactKind::kSafetensors, ArtifactKind::kAdapter}) {
-    for (const std::string& component : components) {
-      out.emplace_back(kind, ArtifactName{"", nullptr, rank, kind, component}.file());
+std::vector<std::pair<const Container*, std::string>> files_of_folder(uint32_t rank) {
+  std::vector<std::pair<const Container*, std::string>> out;
+  for (const Container* const container : all_containers()) {
+    if (!container->stands_in_folder()) {
+      continue;
+    }
+    out.emplace_back(container, container->path_of(rank, ""));
+    for (const std::string_view component : kPipelineComponents) {
+      out.emplace_back(container, container->path_of(rank, component));
     }
   }
   // All components have one adapter's name.
   out.erase(std::unique(out.begin(), out.end()), out.end());
   return out;
-}
-
-// Every rank's folder shows the weights of rank 0.
-uint32_t rank_of(const ArtifactFile& file) {
-  return file.kind == ArtifactKind::kSafetensors ? 0 : file.rank;
 }
 
 std::string text_of(const NameWords& words) {
@@ -101,10 +99,10 @@ Status add_names(NamedFiles& out, const std::vector<std::string>& names) {
   if (out.file.empty()) {
     return {};
   }
-  const auto file = parse_artifact_file(out.file);
-  out.rank = file ? rank_of(*file) : parse_rank(out.file);
+  const auto file = parse_container_path(out.file);
+  out.rank = file ? file->container->rank_behind(file->rank) : parse_rank(out.file);
   if (file) {
-    out.kind = file->kind;
+    out.container = file->container;
   } else if (!out.rank) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("{} is neither a rank, such as 16, nor a file, such as 0.bin or 0/model.safetensors",
@@ -131,7 +129,9 @@ bool FilePattern::matches(const CacheEntry& entry) const {
   if (model_path && !is_of(*model_path)) {
     return false;
   }
-  return (!dtype || *dtype == path->dtype) && (!rank || rank == path->rank) && (!kind || kind == path->kind) &&
+  const bool of_container =
+      containers.empty() || std::find(containers.begin(), containers.end(), path->container) != containers.end();
+  return (!dtype || *dtype == path->dtype) && (!rank || rank == path->rank) && of_container &&
          (!file || *file == record.file);
 }
 
@@ -139,7 +139,9 @@ FilePattern NamedFiles::pattern() const {
   FilePattern out;
   out.dtype = dtype;
   out.rank = rank;
-  out.kind = kind;
+  if (container != nullptr) {
+    out.containers = {container};
+  }
   out.shown = shown;
   if (const auto* named = std::get_if<ModelName>(&what)) {
     out.model = named->name;
@@ -157,14 +159,15 @@ FilePattern NamedFiles::pattern() const {
     }
     if (names.size() > kDtypeDepth) {
       const std::string below = joined(names, kDtypeDepth);
-      if (const auto known = parse_artifact_file(below)) {
-        out.kind = known->kind;
-        out.rank = rank_of(*known);
+      if (const auto known = parse_container_path(below)) {
+        out.containers = {known->container};
+        out.rank = known->container->rank_behind(known->rank);
       } else if (const auto of_folder = parse_rank(below)) {
         // A folder that a path leads to: what is its own.
         out.rank = of_folder;
         if (!rank_alone) {
-          out.kind = *of_folder > 0 ? ArtifactKind::kAdapter : ArtifactKind::kSafetensors;
+          std::ranges::copy_if(all_containers(), std::back_inserter(out.containers),
+                               [&](const Container* one) { return one->is_own_of_folder(*of_folder); });
         }
       } else {
         out.file = "";  // nothing else is cached: a folder's other files, and names that the mount does not have
@@ -345,31 +348,31 @@ Result<NamedFiles> resolve_cached_names(Env& env, const NameWords& words, const 
 }
 
 bool shows_weights_of_another_rank(const MountPath& file) {
-  const auto named = parse_artifact_file(joined(file.names, kDtypeDepth));
-  return named && named->kind == ArtifactKind::kSafetensors && named->rank != 0;
+  const auto named = parse_container_path(joined(file.names, kDtypeDepth));
+  return named && named->container->rank_behind(named->rank) != named->rank;
 }
 
 std::vector<MountPath> files_meant(Env& env, MountPath place) {
   std::vector<MountPath> out;
-  const auto add_of_folder = [&](uint32_t rank, std::optional<ArtifactKind> wanted) {
-    for (const auto& [kind, below] : files_of_folder(rank)) {
+  const auto add_of_folder = [&](uint32_t rank, const Container* wanted) {
+    for (const auto& [container, below] : files_of_folder(rank)) {
       MountPath file{place.mount, {place.names[0], place.names[1]}};
       const std::vector<std::string> names = split_path(below);
       file.names.insert(file.names.end(), names.begin(), names.end());
-      if ((!wanted || kind == *wanted) && env.stat(file.full_path())) {
+      if ((wanted == nullptr || container == wanted) && env.stat(file.full_path())) {
         out.push_back(std::move(file));
       }
     }
   };
   const std::string below = joined(place.names, kDtypeDepth);
   if (place.names.size() == kDtypeDepth) {
-    add_of_folder(0, std::nullopt);
-    place.names.emplace_back("0.bin");
+    add_of_folder(0, nullptr);
+    place.names.push_back(container_checkpoint().path_of(0, ""));
   } else if (const auto rank = parse_rank(below)) {
-    add_of_folder(*rank, std::nullopt);
-  } else if (const auto named = parse_artifact_file(below);
-             named && named->kind != ArtifactKind::kCheckpoint && !env.stat(place.full_path())) {
-    add_of_folder(named->rank, named->kind);
+    add_of_folder(*rank, nullptr);
+  } else if (const auto named = parse_container_path(below);
+             named && named->container->stands_in_folder() && !env.stat(place.full_path())) {
+    add_of_folder(named->rank, named->container);
   }
   if (out.empty()) {
     out.push_back(std::move(place));

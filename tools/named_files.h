@@ -12,14 +12,14 @@
 
 namespace qcache {
 
-/// Cached files by what they were made from. Parts that are not set match everything.
+/// Cached files by what they were made from. Parts that are not set, or empty, match everything.
 struct FilePattern {
   std::optional<std::string> model;       ///< its name in a mount, as it was when the file was made
   std::vector<std::string> shown;         ///< or one of these folders: what mounts show by that name now
   std::optional<std::string> model_path;  ///< its folder, links resolved
   std::optional<std::string> dtype;       ///< canonical name
   std::optional<uint32_t> rank;
-  std::optional<ArtifactKind> kind;
+  std::vector<const Container*> containers;
   std::optional<std::string> file;  ///< name in the cache directory
 
   [[nodiscard]] bool matches(const CacheEntry& entry) const;
@@ -50,12 +50,12 @@ struct ModelName {
 /// What the words of a command line name, as [MODEL [DTYPE [FILE]]] or PATH.
 struct NamedFiles {
   std::variant<ModelName, MountPath, CachedFilePath, FolderPath> what;
-  std::optional<std::string> dtype;  ///< canonical where it is a dtype of ours; part of a MountPath's names instead
-  std::string file;                  ///< as shown below the dtype: "16.bin", "0/model.safetensors"; likewise
-  std::optional<uint32_t> rank;      ///< of `file`; likewise
-  std::optional<ArtifactKind> kind;  ///< of `file`, where it tells a `.bin` from a folder's weights; likewise
-  bool rank_alone = false;           ///< the last word was a mere rank, which is all files of that rank
-  std::string text;                  ///< the words, for messages
+  std::optional<std::string> dtype;      ///< canonical where it is a dtype of ours; part of a MountPath's names instead
+  std::string file;                      ///< as shown below the dtype: "16.bin", "0/model.safetensors"; likewise
+  std::optional<uint32_t> rank;          ///< of `file`; likewise
+  const Container* container = nullptr;  ///< of `file`, where it tells a `.bin` from a folder's weights; likewise
+  bool rank_alone = false;               ///< the last word was a mere rank, which is all files of that rank
+  std::string text;                      ///< the words, for messages
   /// The folders (links resolved) that running mounts show by the model's name, where the words have one. What was made
   /// under another name, by another mount or before one, is theirs all the same.
   std::vector<std::string> shown;

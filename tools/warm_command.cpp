@@ -95,7 +95,8 @@ Error not_in_mount(const Surroundings& around, const MountPath& file, const std:
     return dtype_not_served(canonical, file.names[0], served, refusal_in(refused, canonical));
   }
   const std::string& name = file.names[2];
-  const auto rank = name.ends_with(".bin") ? rank_of_file_name(name) : parse_rank(name);
+  const auto beside_folders = parse_container_path(name);
+  const auto rank = beside_folders ? beside_folders->rank : parse_rank(name);
   if (rank.value_or(0) > 0) {
     const auto largest = largest_rank_in_mount(around, model, canonical);
     if (largest && *rank > *largest) {
@@ -151,21 +152,16 @@ Result<Targets> targets_in_mount(const Surroundings& around, const MountPath& pl
 // The files of a dtype that the words mean: the named one, or all that a rank's folder has of its own.
 std::vector<ArtifactName> files_in_engine(Engine& engine, const SourceModel& source, const Scheme& scheme,
                                           const NamedFiles& names) {
-  ArtifactName checkpoint{source.name, &scheme, names.rank.value_or(0), ArtifactKind::kCheckpoint, source.component};
-  ArtifactName weights = checkpoint;
-  weights.rank = 0;
-  weights.kind = ArtifactKind::kSafetensors;
-  ArtifactName adapter = checkpoint;
-  adapter.kind = ArtifactKind::kAdapter;
-  if (names.kind) {
-    return {*names.kind == ArtifactKind::kCheckpoint    ? checkpoint
-            : *names.kind == ArtifactKind::kSafetensors ? weights
-                                                        : adapter};
+  const uint32_t rank = names.rank.value_or(0);
+  const bool has_folder = engine.folder(source.name, scheme, 0).has_value();
+  std::vector<ArtifactName> files;
+  for (const Container* const container : all_containers()) {
+    const bool of_rank = container->has_rank(rank) && container->stands_in_folder() == has_folder;
+    if (names.container != nullptr ? container == names.container : of_rank) {
+      files.push_back({source.name, &scheme, container->rank_behind(rank), container, source.component});
+    }
   }
-  if (!engine.folder(source.name, scheme, 0)) {
-    return {checkpoint};
-  }
-  return checkpoint.rank == 0 ? std::vector{weights} : std::vector{weights, adapter};
+  return files;
 }
 
 Result<Targets> targets_in_engine(Engine& engine, const std::string& model, const NamedFiles& names, bool all) {

@@ -192,7 +192,7 @@ std::string label_of(const std::string& path) {
     return path;
   }
   const std::string file = path.substr(artifact->model.size() + artifact->dtype.size() + 2);
-  const bool is_folder = artifact->kind == ArtifactKind::kSafetensors && artifact->rank == 0;
+  const bool is_folder = artifact->container == &container_folder_weights() && artifact->rank == 0;
   return fmt::format("{} {}{}", artifact->model, artifact->dtype, is_folder ? "" : ' ' + file);
 }
 

@@ -1,7 +1,5 @@
 #include "core/engine/artifact_name.h"
 
-#include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include <fmt/format.h>
@@ -10,44 +8,8 @@
 #include "core/store/cache_directory.h"
 
 namespace qcache {
-namespace {
-
-// What follows the rank.
-constexpr std::string_view kWeightsPath = "/model.safetensors";
-constexpr std::string_view kAdapterPath = "/lora/adapter_model.safetensors";
-constexpr std::string_view kPipelineWeights = "/diffusion_pytorch_model.safetensors";  // after the component
-constexpr std::string_view kPipelineAdapterPath = "/lora/pytorch_lora_weights.safetensors";
-
-}  // namespace
-
 std::string ArtifactName::virtual_path() const {
   return fmt::format("{}/{}/{}", model, scheme->name(), file());
-}
-
-std::string ArtifactName::file() const {
-  const auto in_folder = [this](std::string_view below) { return fmt::format("{}{}", rank, below); };
-  switch (kind) {
-    case ArtifactKind::kSafetensors:
-      return in_folder(component.empty() ? std::string(kWeightsPath)
-                                         : fmt::format("/{}{}", component, kPipelineWeights));
-    case ArtifactKind::kAdapter:
-      return in_folder(component.empty() ? kAdapterPath : kPipelineAdapterPath);
-    case ArtifactKind::kCheckpoint:
-      break;
-  }
-  return in_folder(".bin");
-}
-
-std::string_view extension_of(ArtifactKind kind) {
-  switch (kind) {
-    case ArtifactKind::kSafetensors:
-      return ".safetensors";
-    case ArtifactKind::kAdapter:
-      return ".lora.safetensors";
-    case ArtifactKind::kCheckpoint:
-      break;
-  }
-  return ".bin";
 }
 
 std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
@@ -57,63 +19,20 @@ std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
   if (dtype_end == std::string_view::npos) {
     return std::nullopt;
   }
-  ArtifactPath out;
-  out.model = path.substr(0, model_end);
-  out.dtype = path.substr(model_end + 1, dtype_end - model_end - 1);
-  const std::optional<ArtifactFile> file = parse_artifact_file(path.substr(dtype_end + 1));
+  const auto file = parse_container_path(path.substr(dtype_end + 1));
   if (!file) {
     return std::nullopt;
   }
-  out.rank = file->rank;
-  out.kind = file->kind;
-  return out;
-}
-
-std::optional<ArtifactFile> parse_artifact_file(std::string_view path) {
-  const auto of_kind = [](std::optional<uint32_t> rank, ArtifactKind kind) {
-    return rank ? std::optional(ArtifactFile{*rank, kind}) : std::nullopt;
-  };
-  const size_t slash = path.find('/');
-  if (slash == std::string_view::npos) {
-    return of_kind(rank_of_file_name(path), ArtifactKind::kCheckpoint);
-  }
-  const std::string_view below = path.substr(slash);
-  const std::optional<uint32_t> rank = parse_rank(path.substr(0, slash));
-  if (below == kAdapterPath || below == kPipelineAdapterPath) {
-    return of_kind(rank, ArtifactKind::kAdapter);
-  }
-  const bool in_component = below.ends_with(kPipelineWeights) && below.find('/', 1) == below.rfind('/');
-  if (below == kWeightsPath || in_component) {
-    return of_kind(rank, ArtifactKind::kSafetensors);
-  }
-  return std::nullopt;
-}
-
-std::optional<uint32_t> rank_of_file_name(std::string_view name) {
-  constexpr std::string_view kExtension = ".bin";
-  if (!name.ends_with(kExtension)) {
-    return std::nullopt;
-  }
-  return parse_rank(name.substr(0, name.size() - kExtension.size()));
-}
-
-std::optional<uint32_t> parse_rank(std::string_view digits) {
-  const bool leading_zero = digits.size() > 1 && digits[0] == '0';
-  const bool all_digits = std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
-  uint32_t rank = 0;
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
-  if (digits.empty() || leading_zero || !all_digits || parsed.ec != std::errc() || rank > INT32_MAX) {
-    return std::nullopt;
-  }
-  return rank;
+  return ArtifactPath{std::string(path.substr(0, model_end)),
+                      std::string(path.substr(model_end + 1, dtype_end - model_end - 1)), file->rank, file->container};
 }
 
 std::string base_file_name_of(const ArtifactName& name, std::string_view model_path) {
-  return artifact_file_name(model_path, name.scheme->name(), name.rank, extension_of(name.kind));
+  return artifact_file_name(model_path, name.scheme->name(), name.rank, name.container->suffix);
 }
 
 std::string base_file_name_of(const ArtifactPath& path, std::string_view model_path) {
-  return artifact_file_name(model_path, path.dtype, path.rank, extension_of(path.kind));
+  return artifact_file_name(model_path, path.dtype, path.rank, path.container->suffix);
 }
 
 Sha256Digest method_of(const ArtifactName& name) {
@@ -121,7 +40,7 @@ Sha256Digest method_of(const ArtifactName& name) {
   constexpr uint32_t kLayoutVersion = 3;
   Sha256 hash;
   hash.update(fmt::format("qcache recipe\n{} {} {} {} {}\n", name.scheme->name(), name.scheme->version(), name.rank,
-                          extension_of(name.kind), kLayoutVersion));
+                          name.container->suffix, kLayoutVersion));
   if (name.rank > 0) {
     hash.update(fmt::format("factors {}\n", kFactorVersion));
   }
@@ -145,7 +64,7 @@ Result<bool> is_made_of(const Record& record, const SourceModel& model) {
                                                      "know",
                                                      record.virtual_path, record.dtype));
   }
-  return recipe_of(ArtifactName{path->model, scheme, record.rank, path->kind}, model) == record.recipe;
+  return recipe_of(ArtifactName{path->model, scheme, record.rank, path->container}, model) == record.recipe;
 }
 
 }  // namespace qcache

@@ -6,32 +6,23 @@
 #include <string_view>
 
 #include "core/base/digest.h"
+#include "core/layout/containers.h"
 #include "core/model/source_model.h"
 #include "core/quant/scheme.h"
 #include "core/store/record.h"
 
 namespace qcache {
 
-enum class ArtifactKind : uint8_t {
-  kCheckpoint,   ///< `<rank>.bin`, a torch zip checkpoint
-  kSafetensors,  ///< the weights of the folder `<rank>/`; the same file for every rank
-  kAdapter,      ///< the LoRA factors in the folder `<rank>/lora/`
-};
-
-/// What the names of such files in the cache directory end with.
-[[nodiscard]] std::string_view extension_of(ArtifactKind kind);
-
 /// Which file of the mount.
 struct ArtifactName {
   std::string model;
   const Scheme* scheme = nullptr;
-  uint32_t rank = 0;  ///< 0 for kSafetensors, above 0 for kAdapter
-  ArtifactKind kind = ArtifactKind::kCheckpoint;
+  uint32_t rank = 0;  ///< one that the container has a file of its own for
+  const Container* container = &container_checkpoint();
   std::string component{};  ///< where the model is a pipeline, its subfolder with the weights; names the file only
 
-  /// `<rank>.bin`, `0/model.safetensors` or `<rank>/lora/adapter_model.safetensors`; of a pipeline
-  /// `0/<component>/diffusion_pytorch_model.safetensors` and `<rank>/lora/pytorch_lora_weights.safetensors`.
-  [[nodiscard]] std::string file() const;
+  /// `<rank>.bin` and so on: Container::path_of().
+  [[nodiscard]] std::string file() const { return container->path_of(rank, component); }
   /// `<model>/<dtype>/<file>`.
   [[nodiscard]] std::string virtual_path() const;
 };
@@ -41,22 +32,9 @@ struct ArtifactPath {
   std::string model;
   std::string dtype;
   uint32_t rank = 0;
-  ArtifactKind kind = ArtifactKind::kCheckpoint;
+  const Container* container = nullptr;
 };
 [[nodiscard]] std::optional<ArtifactPath> parse_artifact_path(std::string_view path);
-
-/// What an ArtifactName::file() names.
-struct ArtifactFile {
-  uint32_t rank = 0;
-  ArtifactKind kind = ArtifactKind::kCheckpoint;
-};
-[[nodiscard]] std::optional<ArtifactFile> parse_artifact_file(std::string_view path);
-
-/// A decimal rank without leading zeros, below 2^31. None for anything else.
-[[nodiscard]] std::optional<uint32_t> parse_rank(std::string_view digits);
-
-/// The rank of "<rank>.bin": decimal without leading zeros, below 2^31. None for anything else.
-[[nodiscard]] std::optional<uint32_t> rank_of_file_name(std::string_view name);
 
 /// The file name in the cache directory that an artifact of the model in folder `model_path` goes by, whichever recipe
 /// makes it.

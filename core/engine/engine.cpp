@@ -160,16 +160,15 @@ std::vector<DtypeInfo> Engine::dtypes(const SourceModel& model) {
 
 Result<std::shared_ptr<const ModelFolder>> Engine::folder(const std::string& model_name, const Scheme& scheme,
                                                           uint32_t rank) {
-  const ArtifactName name{model_name, &scheme, rank, rank == 0 ? ArtifactKind::kSafetensors : ArtifactKind::kAdapter};
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
   const std::string base = options_.mount_point.empty()
                                ? ""
                                : fmt::format("{}/{}/{}/{}", options_.mount_point, model_name, scheme.name(), rank);
-  return plans_.folder(name, source, recipe_of(name, *source), base);
+  return plans_.folder(model_name, source, scheme, rank, base);
 }
 
 Result<std::string> Engine::folder_text(const std::string& model_name, const Scheme& scheme, const FolderFile& file) {
-  if (file.name != kDescriptionFile) {
+  if (!is_description(file)) {
     return file.text;
   }
   QCACHE_TRY_ASSIGN(const std::vector<TensorQuality> tensors, quality(model_name, scheme));
@@ -178,8 +177,11 @@ Result<std::string> Engine::folder_text(const std::string& model_name, const Sch
 
 Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name, const Scheme& scheme) {
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, model(model_name));
-  for (const ArtifactKind kind : {ArtifactKind::kSafetensors, ArtifactKind::kCheckpoint}) {
-    const ArtifactName name{model_name, &scheme, 0, kind};
+  for (const Container* const container : all_containers()) {
+    if (!container->holds_weights) {
+      continue;
+    }
+    const ArtifactName name{model_name, &scheme, 0, container};
     QCACHE_TRY_ASSIGN(const auto sealed,
                       store_->peek_sealed(base_file_name_of(name, source->path), recipe_of(name, *source)));
     if (sealed && sealed->trusted) {
@@ -279,7 +281,7 @@ std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, co
   }
   for (const CachedRank& cached : ranks_in_cache()) {
     if (cached.path.dtype == scheme.name() && base_file_name_of(cached.path, found->path) == cached.base) {
-      out.push_back(ArtifactName{model_name, &scheme, cached.path.rank, cached.path.kind});
+      out.push_back(ArtifactName{model_name, &scheme, cached.path.rank, cached.path.container});
     }
   }
   // A file that is just being sealed may have been seen neither as the one nor as the other.
@@ -287,7 +289,7 @@ std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, co
   for (const auto& [file, artifact] : live_) {
     const ArtifactName& name = artifact->name();
     if (name.rank > 0 && artifact->model_path() == found->path && name.scheme == &scheme && artifact->progress() > 0) {
-      out.push_back(ArtifactName{model_name, &scheme, name.rank, name.kind});
+      out.push_back(ArtifactName{model_name, &scheme, name.rank, name.container});
     }
   }
   return out;

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <vector>
+
+#include <fmt/format.h>
 
 #include "core/base/memory.h"
-#include "core/layout/safetensors_layout.h"
-#include "core/layout/torch_zip.h"
 
 namespace qcache {
 namespace {
@@ -23,46 +24,26 @@ auto make_alone(const Make& make) {
   return made;
 }
 
-Result<std::shared_ptr<const LayoutPlan>> make_plan(const ArtifactName& name,
-                                                    const std::shared_ptr<const SourceModel>& model) {
-  switch (name.kind) {
-    case ArtifactKind::kSafetensors:
-      return plan_safetensors(model, *name.scheme);
-    case ArtifactKind::kAdapter:
-      return plan_safetensors(model, *name.scheme,
-                              {.weights = false, .rank = name.rank, .factor_prefix = factor_prefix(*model)});
-    case ArtifactKind::kCheckpoint:
-      break;
-  }
-  TorchZipOptions options;
-  options.rank = name.rank;
-  return plan_torch_zip(model, *name.scheme, options);
-}
-
 /// About what a plan of a model that is not large takes, with the model and all groups.
 size_t bytes_of(const LayoutPlan& plan) {
   constexpr size_t kGroupBytes = 1200;
   return sizeof plan + plan.group_count() * kGroupBytes;
 }
 
-/// A folder's texts name the model as the mount does, which the recipe does not.
-Sha256Digest folder_key(const Sha256Digest& recipe, const std::string& model) {
+/// A folder's texts name the model as the mount does, which recipes do not.
+Sha256Digest folder_key(const std::vector<Sha256Digest>& recipes, uint32_t rank, const std::string& model) {
   Sha256 hash;
-  hash.update(std::as_bytes(std::span(recipe)));
-  hash.update(model);
+  for (const Sha256Digest& recipe : recipes) {
+    hash.update(std::as_bytes(std::span(recipe)));
+  }
+  hash.update(fmt::format("{} {}", rank, model));
   return hash.finish();
 }
 
 size_t bytes_of(const ModelFolder& folder) {
   size_t bytes = sizeof folder;
-  const auto add = [&](const std::vector<FolderFile>& files) {
-    for (const FolderFile& file : files) {
-      bytes += sizeof file + file.name.capacity() + file.text.capacity();
-    }
-  };
-  add(folder.files);
-  if (folder.adapter) {
-    add(folder.adapter->files);
+  for (const FolderFile& file : folder.files) {
+    bytes += sizeof file + file.name.capacity() + file.text.capacity();
   }
   return bytes;
 }
@@ -131,7 +112,8 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
       return known;
     }
   }
-  const auto planned = large ? make_alone([&] { return make_plan(name, model); }) : make_plan(name, model);
+  const auto make = [&] { return name.container->plan(model, *name.scheme, name.rank); };
+  const auto planned = large ? make_alone(make) : make();
   const MutexLock lock(mutex_);
   // Failures too: they follow from the headers as sizes do.
   keep_size(recipe, planned ? Result<uint64_t>((*planned)->size_bytes()) : fail(planned.error()));
@@ -145,19 +127,24 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
   return made;
 }
 
-Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName& name,
+Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const std::string& shown_name,
                                                              const std::shared_ptr<const SourceModel>& model,
-                                                             const Sha256Digest& recipe, const std::string& base_path) {
-  const Sha256Digest key = folder_key(recipe, name.model);
+                                                             const Scheme& scheme, uint32_t rank,
+                                                             const std::string& base_path) {
+  std::vector<ArtifactName> shown;  // in the folder
+  std::vector<Sha256Digest> recipes;
+  for (const Container* const container : all_containers()) {
+    if (container->stands_in_folder() && container->has_rank(rank)) {
+      shown.push_back({shown_name, &scheme, container->rank_behind(rank), container});
+      recipes.push_back(recipe_of(shown.back(), *model));
+    }
+  }
+  const Sha256Digest key = folder_key(recipes, rank, shown_name);
   if (auto known = find_folder(key)) {
     return known;
   }
-  ArtifactName weights = name;
-  weights.kind = ArtifactKind::kSafetensors;
-  weights.rank = 0;
-  QCACHE_TRY(size(weights, model, recipe_of(weights, *model)));
-  if (name.rank > 0) {
-    QCACHE_TRY(size(name, model, recipe));  // there is no folder of a rank that no weight has
+  for (size_t i = 0; i < shown.size(); ++i) {
+    QCACHE_TRY(size(shown[i], model, recipes[i]));  // there is no folder of a rank that no weight has
   }
   std::unique_lock<std::mutex> alone;
   const bool large = is_large(*model);
@@ -167,7 +154,7 @@ Result<std::shared_ptr<const ModelFolder>> PlanCache::folder(const ArtifactName&
       return known;
     }
   }
-  const auto make = [&] { return plan_model_folder(*model, *name.scheme, name.rank, base_path); };
+  const auto make = [&] { return plan_model_folder(*model, scheme, rank, base_path); };
   QCACHE_TRY_ASSIGN(ModelFolder planned, large ? make_alone(make) : make());
   auto made = std::make_shared<const ModelFolder>(std::move(planned));
   const MutexLock lock(mutex_);

@@ -26,11 +26,11 @@ class PlanCache {
   Result<std::shared_ptr<const LayoutPlan>> plan(const ArtifactName& name,
                                                  const std::shared_ptr<const SourceModel>& model,
                                                  const Sha256Digest& recipe) QCACHE_EXCLUDES(mutex_);
-  /// The folder of the weights, or above rank 0 of the adapter, that `name` is. `base_path` as for
-  /// plan_adapter_folder(), and always the same for a name.
-  Result<std::shared_ptr<const ModelFolder>> folder(const ArtifactName& name,
+  /// What qcache adds to the folder of `rank` of `model`, which is shown as `shown_name`. kNotFound where no weight has
+  /// that rank. `base_path` as for plan_adapter_folder(), and always the same for a name, scheme and rank.
+  Result<std::shared_ptr<const ModelFolder>> folder(const std::string& shown_name,
                                                     const std::shared_ptr<const SourceModel>& model,
-                                                    const Sha256Digest& recipe, const std::string& base_path)
+                                                    const Scheme& scheme, uint32_t rank, const std::string& base_path)
       QCACHE_EXCLUDES(mutex_);
   /// Exact size of the file in bytes.
   Result<uint64_t> size(const ArtifactName& name, const std::shared_ptr<const SourceModel>& model,

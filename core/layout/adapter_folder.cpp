@@ -51,9 +51,9 @@ std::string factor_prefix(const SourceModel& model) {
   return model.component.empty() ? "base_model.model." : model.component + '.';
 }
 
-AdapterFolder plan_adapter_folder(const StoredModel& stored, uint32_t rank, const std::string& base_path) {
+std::vector<FolderFile> plan_adapter_folder(const StoredModel& stored, uint32_t rank, const std::string& base_path) {
   if (!stored.model.component.empty()) {
-    return {"pytorch_lora_weights.safetensors", {}};
+    return {};
   }
   const ordered_json config = {
       {"peft_type", "LORA"},
@@ -76,8 +76,7 @@ AdapterFolder plan_adapter_folder(const StoredModel& stored, uint32_t rank, cons
       {"rank_pattern", ordered_json::object()},
       {"alpha_pattern", ordered_json::object()},
       {"revision", nullptr}};
-  return {"adapter_model.safetensors",
-          {{"adapter_config.json", config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n'}}};
+  return {{"adapter_config.json", config.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n'}};
 }
 
 }  // namespace qcache

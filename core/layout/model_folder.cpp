@@ -16,6 +16,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr std::string_view kDescriptionFile = "qcache.json";
+
 /// The largest mixtures of experts have 70,000 of 60 bytes. Loaders compare every name that a configuration lists with
 /// every module.
 constexpr size_t kMaxModules = 250'000;
@@ -119,20 +121,30 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
                     model.name, scheme.name(), reader == FolderReader::kDiffusers ? "diffusers" : "transformers"));
   }
   ModelFolder folder;
-  folder.subfolder = model.component;
-  folder.weights_file =
-      reader == FolderReader::kDiffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors";
-  folder.files = scheme.folder_files(stored);
+  folder.component = model.component;
+  const auto add = [&](const std::string& subfolder, std::vector<FolderFile> files) {
+    for (FolderFile& file : files) {
+      file.name = subfolder.empty() ? file.name : fmt::format("{}/{}", subfolder, file.name);
+      folder.files.push_back(std::move(file));
+    }
+  };
+  std::vector<FolderFile> beside_weights = scheme.folder_files(stored);
   if (!model.config_text.empty()) {
-    folder.files.push_back({"config.json", config_json(model, scheme, *quantization_config)});
+    beside_weights.push_back({"config.json", config_json(model, scheme, *quantization_config)});
   }
-  folder.files.push_back({std::string(kDescriptionFile), qcache_json(model, scheme, rank, stored)});
+  beside_weights.push_back({std::string(kDescriptionFile), qcache_json(model, scheme, rank, stored)});
+  add(model.component, std::move(beside_weights));
+  if (rank > 0) {
+    folder.own_folders.emplace_back(kAdapterFolder);
+    add(folder.own_folders.back(), plan_adapter_folder(stored, rank, base_path));
+  }
   std::sort(folder.files.begin(), folder.files.end(),
             [](const FolderFile& a, const FolderFile& b) { return a.name < b.name; });
-  if (rank > 0) {
-    folder.adapter = plan_adapter_folder(stored, rank, base_path);
-  }
   return folder;
+}
+
+bool is_description(const FolderFile& file) {
+  return file.name.substr(file.name.rfind('/') + 1) == kDescriptionFile;
 }
 
 }  // namespace qcache

@@ -10,17 +10,17 @@
 
 namespace qcache {
 
-/// The file of a folder that tells what made it.
-inline constexpr std::string_view kDescriptionFile = "qcache.json";
-
-/// What qcache itself puts into a model's folder for one dtype, beside the files that are passed through from the
-/// source: the name of the weights file, and small text files, sorted by name.
+/// What qcache itself puts into a model's folder `<rank>/` for one dtype, beside the files that are passed through from
+/// the source and those of containers: small text files.
 struct ModelFolder {
-  std::string subfolder;  ///< where all of it stands: a pipeline's component; else empty
-  std::string weights_file;
-  std::vector<FolderFile> files;
-  std::optional<AdapterFolder> adapter;  ///< where the rank is above 0
+  std::string component;          ///< SourceModel::component
+  std::vector<FolderFile> files;  ///< sorted by name, which is the path below `<rank>/`
+  /// Folders below `<rank>/` that hold nothing of the source's, and so hide what it has under their names.
+  std::vector<std::string> own_folders;
 };
+
+/// Whether `file` is the one that tells what made the folder.
+[[nodiscard]] bool is_description(const FolderFile& file);
 
 /// Plans the folder that transformers, or diffusers where `model` is a pipeline's component, loads when its weights are
 /// stored in `scheme`, which must serve the model. `rank` is that of the adapter, `base_path` as for

@@ -46,7 +46,7 @@ Result<CachedFilePlace> place_of(Env& env, const std::string& cache_path) {
   const size_t slash = path.find_last_of('/');
   CachedFilePlace place{slash == std::string::npos ? "." : path.substr(0, slash + 1), path.substr(slash + 1),
                         real.has_value()};
-  if (!is_artifact_file_name(place.file) || !place.file.ends_with(extension_of(ArtifactKind::kCheckpoint))) {
+  if (!is_artifact_file_name(place.file) || !place.file.ends_with(container_checkpoint().suffix)) {
     return fail(ErrorKind::kInvalidArgument,
                 cache_path + " is not the path of a cached model: get_quantized_model_cache_path() gives those");
   }

@@ -148,15 +148,6 @@ TEST(Readers, OneWhoNeverStopsReadingHoldsSealingBackForSoLongOnly) {
   EXPECT_FALSE(readers.hold_back_sealing(late, complete));
 }
 
-TEST(ArtifactName, RanksAreDecimalWithoutLeadingZeros) {
-  EXPECT_EQ(rank_of_file_name("0.bin"), 0U);
-  EXPECT_EQ(rank_of_file_name("16.bin"), 16U);
-  for (const char* name : {"", ".bin", "00.bin", "01.bin", "-1.bin", "+1.bin", "1.BIN", "1.bin.bin", "1", "a.bin",
-                           "1 .bin", "99999999999.bin", "2147483648.bin"}) {
-    EXPECT_FALSE(rank_of_file_name(name)) << name;
-  }
-}
-
 TEST(ErrorLog, CountsEqualFailuresAndKeepsTheNewestFirst) {
   ErrorLog log;
   const Error disk{ErrorKind::kIo, 5, "disk"};

@@ -90,11 +90,11 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
 
   /// The file as a reader gets it, and as it lies on disk when it is sealed.
   void produce(const std::shared_ptr<const SourceModel>& model, const std::shared_ptr<const LayoutPlan>& plan,
-               ArtifactKind kind, Bytes& delivered, Bytes& on_disk) {
-    const ArtifactName name{"m", GetParam(), 0, kind};
+               const Container* container, Bytes& delivered, Bytes& on_disk) {
+    const ArtifactName name{"m", GetParam(), 0, container};
     auto reader = SourceReader::open(env_, model, stats_);
     ASSERT_THAT(reader, is_ok());
-    const std::string file = artifact_file_name(model->path, name.scheme->name(), 0, extension_of(kind));
+    const std::string file = artifact_file_name(model->path, name.scheme->name(), 0, container->suffix);
     const FillingKey key{file, name.virtual_path(), {}, plan->size_bytes(), plan->tile_count()};
     FillingKey fresh = key;
     fresh.recipe[0] = static_cast<uint8_t>(++produced_);  // never the file before
@@ -118,8 +118,8 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
     ASSERT_EQ(*env_.read_at((*filling)->fd(), on_disk, 0), on_disk.size());
   }
 
-  static Result<std::vector<TensorInfo>> tensors_in(const Bytes& file, ArtifactKind kind) {
-    if (kind == ArtifactKind::kSafetensors) {
+  static Result<std::vector<TensorInfo>> tensors_in(const Bytes& file, const Container* container) {
+    if (container == &container_folder_weights()) {
       const auto header_bytes = load_le<uint64_t>(text_of(file), 0);
       return parse_safetensors_header(text_of(file).substr(8, header_bytes), file.size());
     }
@@ -128,8 +128,8 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
   }
 
   /// That the file holds what the scheme stores for the model's tensors, each encoded whole; and nothing else.
-  void expect_tensors(const SourceModel& model, const Bytes& file, ArtifactKind kind) {
-    const auto found = tensors_in(file, kind);
+  void expect_tensors(const SourceModel& model, const Bytes& file, const Container* container) {
+    const auto found = tensors_in(file, container);
     ASSERT_THAT(found, is_ok());
     std::map<std::string, const TensorInfo*> by_name;
     for (const TensorInfo& tensor : *found) {
@@ -180,16 +180,15 @@ TEST_P(ProducedFiles, AreAsPlanned) {
     SCOPED_TRACE(i);
     const auto model = random_model();
     ASSERT_EQ(why_not_served(*model, *GetParam()), std::nullopt);
-    for (const ArtifactKind kind : {ArtifactKind::kCheckpoint, ArtifactKind::kSafetensors}) {
-      const auto plan =
-          kind == ArtifactKind::kCheckpoint ? plan_torch_zip(model, *GetParam()) : plan_safetensors(model, *GetParam());
+    for (const Container* const container : {&container_checkpoint(), &container_folder_weights()}) {
+      const auto plan = container->plan(model, *GetParam(), 0);
       ASSERT_THAT(plan, is_ok());
       Bytes delivered;
       Bytes on_disk;
-      ASSERT_NO_FATAL_FAILURE(produce(model, *plan, kind, delivered, on_disk));
+      ASSERT_NO_FATAL_FAILURE(produce(model, *plan, container, delivered, on_disk));
       ASSERT_EQ(delivered.size(), (*plan)->size_bytes());
       ASSERT_EQ(on_disk, delivered);
-      ASSERT_NO_FATAL_FAILURE(expect_tensors(*model, delivered, kind));
+      ASSERT_NO_FATAL_FAILURE(expect_tensors(*model, delivered, container));
     }
   }
   const bool cast = GetParam()->name() == "bf16" || GetParam()->name() == "fp16" || GetParam()->name() == "fp32";

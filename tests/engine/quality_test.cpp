@@ -78,8 +78,8 @@ TEST_F(QualityTest, SealedFilesHaveFiguresInEveryScheme) {
   for (const Scheme* scheme : all_schemes()) {
     SCOPED_TRACE(scheme->name());
     const Encoding encoding = scheme->encoding(**model, scheme->choose(**model), weight);
-    for (const ArtifactKind kind : {ArtifactKind::kCheckpoint, ArtifactKind::kSafetensors}) {
-      const auto found = figures({"m", scheme, 0, kind});
+    for (const Container* const container : {&container_checkpoint(), &container_folder_weights()}) {
+      const auto found = figures({"m", scheme, 0, container});
       if (!encoding.quantized) {
         EXPECT_THAT(found, IsEmpty());
         continue;
@@ -97,7 +97,7 @@ TEST_F(QualityTest, SealedFilesHaveFiguresInEveryScheme) {
 TEST_F(QualityTest, TheDescriptionTellsThemOnceOneContainerIsSealed) {
   Engine& engine = start();
   EXPECT_FALSE(description("nf4").contains("sqnr_db"));
-  const auto found = figures({"m", find_scheme("nf4"), 0, ArtifactKind::kCheckpoint});
+  const auto found = figures({"m", find_scheme("nf4"), 0, &container_checkpoint()});
   ASSERT_EQ(found.size(), 1U);
   const auto told = description("nf4");
   EXPECT_NEAR(told.at("sqnr_db").at(kModule).get<double>(), *found[0].sqnr_db(), 0.005);
@@ -108,7 +108,7 @@ TEST_F(QualityTest, TheDescriptionTellsThemOnceOneContainerIsSealed) {
 
   ASSERT_THAT(engine.remove({"m", find_scheme("nf4"), 0}), is_ok());
   EXPECT_FALSE(description("nf4").contains("sqnr_db"));
-  EXPECT_EQ(figures({"m", find_scheme("nf4"), 0, ArtifactKind::kSafetensors}), found) << "the same weights";
+  EXPECT_EQ(figures({"m", find_scheme("nf4"), 0, &container_folder_weights()}), found) << "the same weights";
   EXPECT_EQ(description("nf4"), told);
 }
 

@@ -79,7 +79,7 @@ class RankTest : public EngineTest {
   }
 
   static ArtifactName adapter(std::string_view dtype, uint32_t rank) {
-    return ArtifactName{"m", find_scheme(dtype), rank, ArtifactKind::kAdapter};
+    return ArtifactName{"m", find_scheme(dtype), rank, &container_adapter()};
   }
   Result<std::vector<std::byte>> read_file_of(const ArtifactName& name) {
     QCACHE_TRY_ASSIGN(const OpenArtifact opened, engine_->open(name));
@@ -223,7 +223,7 @@ TEST_F(RankTest, OnlyRanksWithBytesAreListed) {
   ASSERT_FALSE(ranks.empty());
   for (const ArtifactName& rank : ranks) {
     EXPECT_EQ(rank.rank, 4U);
-    EXPECT_EQ(rank.kind, ArtifactKind::kAdapter);
+    EXPECT_EQ(rank.container, &container_adapter());
   }
   EXPECT_TRUE(engine.cached_ranks("m", *find_scheme("int8")).empty());
   ASSERT_TRUE(engine.remove(adapter("nf4", 4)));
