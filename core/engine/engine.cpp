@@ -92,8 +92,12 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       options_(std::move(options)),
       store_(std::move(store)),
       index_(env, options_.roots),
-      workshop_(options_.threads) {
-  maintenance_ = std::thread([this] { run_maintenance(); });
+      ranks_(env, *store_),
+      workshop_(options_.threads),
+      sealer_(env, *store_, workshop_.seal_pool(), *this),
+      maintenance_(env, errors_) {
+  add_tasks();
+  maintenance_.start();
 }
 
 Engine::~Engine() {
@@ -101,31 +105,20 @@ Engine::~Engine() {
 }
 
 void Engine::stop() {
-  std::vector<std::shared_ptr<FillingArtifact>> artifacts;
-  {
-    const MutexLock lock(mutex_);
-    if (stopping_) {
-      return;
-    }
-    stopping_ = true;
-    for (const auto& [file, artifact] : live_) {
-      artifacts.push_back(artifact);
-    }
-    for (const auto& retired : retired_) {
-      if (auto artifact = retired.lock()) {
-        artifacts.push_back(std::move(artifact));
-      }
-    }
+  if (stopped_.exchange(true)) {
+    return;
   }
-  wake_.notify_all();
-  for (const auto& artifact : artifacts) {
+  sealer_.stop();
+  for (const auto& artifact : live_.stop()) {
     artifact->abandon();
   }
   workshop_.stop();
-  maintenance_.join();
+  maintenance_.stop();
   renew_uses();
   open_files_.stop();
-  flush_accesses();
+  if (const Status flushed = flush_accesses(); !flushed) {
+    spdlog::warn("{}", flushed.error().message);
+  }
 }
 
 FoundModels Engine::models() {
@@ -225,7 +218,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     return fail(std::move(size).error());
   }
   info.size_bytes = *size;
-  auto artifact = live(info.file);
+  auto artifact = live_.find(info.file);
   if (artifact && artifact->recipe() != info.recipe) {
     artifact.reset();
   }
@@ -279,57 +272,19 @@ std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, co
   if (!found) {
     return out;
   }
-  for (const CachedRank& cached : ranks_in_cache()) {
+  for (const CachedRanks::File& cached : ranks_.all()) {
     if (cached.path.dtype == scheme.name() && base_file_name_of(cached.path, found->path) == cached.base) {
       out.push_back(ArtifactName{model_name, &scheme, cached.path.rank, cached.path.container});
     }
   }
   // A file that is just being sealed may have been seen neither as the one nor as the other.
-  const MutexLock lock(mutex_);
-  for (const auto& [file, artifact] : live_) {
+  for (const auto& artifact : live_.all()) {
     const ArtifactName& name = artifact->name();
     if (name.rank > 0 && artifact->model_path() == found->path && name.scheme == &scheme && artifact->progress() > 0) {
       out.push_back(ArtifactName{model_name, &scheme, name.rank, name.container});
     }
   }
   return out;
-}
-
-std::vector<Engine::CachedRank> Engine::ranks_in_cache() {
-  // Listing every dtype of every model must not read the whole catalog each time.
-  constexpr std::chrono::seconds kKept{1};
-  constexpr int kLooks = 3;  // more than one where files are sealed or dropped while we look
-  std::vector<CachedRank> ranks;
-  for (int looks = 0; looks < kLooks; ++looks) {
-    uint64_t changes = 0;
-    {
-      const MutexLock lock(mutex_);
-      if (std::chrono::steady_clock::now() < cached_ranks_until_) {
-        return cached_ranks_;
-      }
-      changes = rank_changes_;
-    }
-    ranks.clear();
-    const auto entries = store_->entries();
-    for (const CacheEntry& entry : entries.value_or(std::vector<CacheEntry>())) {
-      if (auto path = parse_artifact_path(entry.record.virtual_path); path && path->rank > 0) {
-        ranks.push_back({std::move(*path), base_file_name(entry.record.file)});
-      }
-    }
-    const MutexLock lock(mutex_);
-    if (changes == rank_changes_) {
-      cached_ranks_ = ranks;
-      cached_ranks_until_ = std::chrono::steady_clock::now() + kKept;
-      break;
-    }
-  }
-  return ranks;
-}
-
-void Engine::forget_cached_ranks() {
-  const MutexLock lock(mutex_);
-  cached_ranks_until_ = {};
-  ++rank_changes_;
 }
 
 namespace {
@@ -411,15 +366,7 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
   if (state == SealedState::kTrusted) {
     stats_.opens_sealed.fetch_add(1, std::memory_order_relaxed);
     spdlog::info("loaded {}: {}, complete and verified", name.virtual_path(), format_size(sealed.record.size_bytes));
-    std::shared_ptr<FillingArtifact> filled;  // its readers keep it; new ones need it no more
-    {
-      const MutexLock lock(mutex_);
-      if (const auto found = live_.find(base); found != live_.end()) {
-        filled = retire(found->second);
-        live_.erase(found);
-      }
-    }
-    let_go(std::move(filled));
+    let_go(live_.take(base));  // its readers keep it; new ones need it no more
     std::string file = sealed.record.file;
     return OpenArtifact(*this, std::move(file), std::make_shared<SealedArtifact>(std::move(sealed), env_, stats_),
                         nullptr);
@@ -443,10 +390,10 @@ Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, c
 Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& name,
                                                          const std::shared_ptr<const SourceModel>& model,
                                                          const std::string& base, const Sha256Digest& recipe) {
-  const auto usable = [&](const std::shared_ptr<FillingArtifact>& artifact) {
-    return artifact && artifact->recipe() == recipe && artifact->filling().is_current();
+  const auto usable = [&](const FillingArtifact& artifact) {
+    return artifact.recipe() == recipe && artifact.filling().is_current();
   };
-  if (auto known = live(base); usable(known)) {
+  if (auto known = live_.find(base); known && usable(*known)) {
     return known;
   }
   // Opened outside the lock: it waits for the directory lock. Two threads may both get here; the second finds the
@@ -461,36 +408,15 @@ Result<std::shared_ptr<FillingArtifact>> Engine::filling(const ArtifactName& nam
     return std::shared_ptr<FillingArtifact>();
   }
   FillingObserver& observer = *this;
-  auto fresh = std::make_shared<FillingArtifact>(std::move(shown), std::move(plan), std::move(reader), std::move(pair),
-                                                 env_, workshop_, stats_, observer);
+  const auto fresh = std::make_shared<FillingArtifact>(std::move(shown), std::move(plan), std::move(reader),
+                                                       std::move(pair), env_, workshop_, stats_, observer);
   if (name.rank > 0) {
-    forget_cached_ranks();
+    ranks_.changed();
   }
-  std::shared_ptr<FillingArtifact> old;
-  std::shared_ptr<FillingArtifact> chosen;
-  {
-    const MutexLock lock(mutex_);
-    if (stopping_) {
-      return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
-    }
-    std::shared_ptr<FillingArtifact>& slot = live_[base];
-    if (!usable(slot)) {
-      old = retire(slot);
-      slot = fresh;
-    }
-    chosen = slot;
-  }
-  let_go(std::move(old));
-  return chosen;
-}
-
-std::shared_ptr<FillingArtifact> Engine::retire(std::shared_ptr<FillingArtifact>& slot) {
-  std::shared_ptr<FillingArtifact> artifact = std::move(slot);
-  if (artifact) {
-    std::erase_if(retired_, [](const auto& retired) { return retired.expired(); });
-    retired_.push_back(artifact);
-  }
-  return artifact;
+  std::shared_ptr<FillingArtifact> replaced;
+  auto kept = live_.keep(base, fresh, usable, replaced);
+  let_go(std::move(replaced));
+  return kept;
 }
 
 void Engine::let_go(std::shared_ptr<const void> last) {
@@ -499,39 +425,22 @@ void Engine::let_go(std::shared_ptr<const void> last) {
   }
 }
 
-std::shared_ptr<FillingArtifact> Engine::live(const std::string& base) const {
-  const MutexLock lock(mutex_);
-  const auto found = live_.find(base);
-  return found == live_.end() ? nullptr : found->second;
-}
-
-void Engine::forget(const std::shared_ptr<FillingArtifact>& artifact) {
-  const MutexLock lock(mutex_);  // the caller's reference is not the last one
-  const auto found = live_.find(base_file_name(artifact->filling().key().file));
-  if (found != live_.end() && found->second == artifact) {
-    retire(found->second);
-    live_.erase(found);
-  }
-}
-
-void Engine::give_up(const std::string& base) {
-  if (auto artifact = live(base)) {
+Status Engine::drop_all(const std::string& base) {
+  if (auto artifact = live_.take(base)) {
     artifact->drop();
-    forget(artifact);
     let_go(std::move(artifact));
   }
+  std::vector<UniqueFd> held;
+  const auto freed = store_->drop_all(base, "removed by a user", held);
+  let_go(std::make_shared<std::vector<UniqueFd>>(std::move(held)));
+  return freed ? Status() : fail(freed.error());
 }
 
 Status Engine::remove(const ArtifactName& name) {
   QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(name.model));
-  const std::string base = base_file_name_of(name, found.path);
-  give_up(base);
-  std::vector<UniqueFd> held;
-  const auto freed = store_->drop_all(base, "removed by a user", held);
-  let_go(std::make_shared<std::vector<UniqueFd>>(std::move(held)));
-  QCACHE_TRY(freed);
+  QCACHE_TRY(drop_all(base_file_name_of(name, found.path)));
   if (name.rank > 0) {
-    forget_cached_ranks();
+    ranks_.changed();
   }
   return {};
 }
@@ -543,14 +452,10 @@ Status Engine::remove_all(const std::string& model_name, const Scheme* scheme) {
     const auto path = parse_artifact_path(entry.record.virtual_path);
     const std::string base = base_file_name(entry.record.file);
     if (path && (scheme == nullptr || path->dtype == scheme->name()) && base_file_name_of(*path, found.path) == base) {
-      give_up(base);
-      std::vector<UniqueFd> held;
-      const auto freed = store_->drop_all(base, "removed by a user", held);
-      let_go(std::make_shared<std::vector<UniqueFd>>(std::move(held)));
-      QCACHE_TRY(freed);
+      QCACHE_TRY(drop_all(base));
     }
   }
-  forget_cached_ranks();
+  ranks_.changed();
   return {};
 }
 
@@ -571,7 +476,7 @@ Status Engine::set_warm_now(const ArtifactName& name, bool warm, int64_t& settle
   settles_in_ns = 0;
   if (!warm) {
     QCACHE_TRY_ASSIGN(const FoundModel found, index_.locate_folder(name.model));
-    if (const auto artifact = live(base_file_name_of(name, found.path))) {
+    if (const auto artifact = live_.find(base_file_name_of(name, found.path))) {
       artifact->set_warm(false);
     }
     return {};
@@ -587,23 +492,31 @@ void Engine::on_failure(const std::shared_ptr<FillingArtifact>& artifact, const 
   errors_.add(artifact->name().virtual_path(), error, env_.now_ns());
   if (error.kind == ErrorKind::kSourceChanged) {
     // What was made so far is of a model that is gone: the next open starts from what is there now.
-    forget(artifact);
+    live_.forget(artifact);
   }
 }
 
 void Engine::on_complete(const std::shared_ptr<FillingArtifact>& artifact) {
-  {
-    const MutexLock lock(mutex_);
-    if (stopping_) {
-      return;
-    }
+  sealer_.add(artifact);
+}
+
+void Engine::on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) {
+  if (artifact->name().rank > 0) {
+    ranks_.changed();
   }
-  submit_seal(artifact);
+  if (outcome == SealOutcome::kDoneHere) {
+    stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
+  }
+  live_.forget(artifact);
+}
+
+void Engine::on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) {
+  errors_.add(artifact->name().virtual_path(), error, env_.now_ns());
 }
 
 void Engine::closed(const std::string& file, std::shared_ptr<const void> artifact) {
   if (open_files_.closed(file, env_.now_ns(), std::move(artifact))) {
-    wake_.notify_all();  // the maintenance thread writes it
+    maintenance_.wake();  // which writes it
   }
 }
 
@@ -617,7 +530,7 @@ std::vector<ErrorEntry> Engine::errors() const {
 }
 
 Result<AgingReport> Engine::age() {
-  flush_accesses();
+  QCACHE_TRY(flush_accesses());
   return apply_aging(*store_, options_.aging, false);
 }
 

@@ -1,22 +1,24 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
-#include <unordered_map>
 #include <vector>
 
-#include "core/base/mutex.h"
 #include "core/engine/artifact.h"
 #include "core/engine/artifact_name.h"
+#include "core/engine/cached_ranks.h"
 #include "core/engine/error_log.h"
 #include "core/engine/filling_artifact.h"
+#include "core/engine/live_files.h"
+#include "core/engine/maintenance.h"
 #include "core/engine/model_index.h"
 #include "core/engine/open_files.h"
 #include "core/engine/plan_cache.h"
+#include "core/engine/sealer.h"
 #include "core/engine/size_watch.h"
 #include "core/engine/stats.h"
 #include "core/engine/workshop.h"
@@ -98,12 +100,12 @@ class OpenArtifact {
 /// look through model folders, and wait for a file just written to settle: they take as long as those filesystems do
 /// (milliseconds on a local disk, 2 s more at most for settling), but never wait for quantization; reads are
 /// asynchronous. The engine must outlive every OpenArtifact. Start it after forking.
-class Engine final : private FillingObserver {
+class Engine final : private FillingObserver, private SealObserver {
  public:
   static Result<std::unique_ptr<Engine>> start(Env& env, EngineOptions options);
   /// Fails waiting reads with kInterrupted, ends all threads (a file being sealed is left for a later run), writes
   /// access times. What is complete by then can still be read. Idempotent; called by the destructor.
-  void stop() QCACHE_EXCLUDES(mutex_);
+  void stop();
   ~Engine() override;
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -192,39 +194,28 @@ class Engine final : private FillingObserver {
   /// Null as try_open().
   Result<std::shared_ptr<FillingArtifact>> filling(const ArtifactName& name,
                                                    const std::shared_ptr<const SourceModel>& model,
-                                                   const std::string& base, const Sha256Digest& recipe)
-      QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] std::shared_ptr<FillingArtifact> live(const std::string& base) const QCACHE_EXCLUDES(mutex_);
-  void forget(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
-  // Takes an artifact out of live_; its readers keep it. To be let_go() of without the lock.
-  std::shared_ptr<FillingArtifact> retire(std::shared_ptr<FillingArtifact>& slot) QCACHE_REQUIRES(mutex_);
+                                                   const std::string& base, const Sha256Digest& recipe);
   // Drops what may be the last reference, on a worker: closing a large file that was removed takes seconds.
-  void let_go(std::shared_ptr<const void> last) QCACHE_EXCLUDES(mutex_);
-  /// A file that goes by this name, or all, is about to be dropped.
-  void give_up(const std::string& base) QCACHE_EXCLUDES(mutex_);
+  void let_go(std::shared_ptr<const void> last);
+  /// Drops all that goes by this name. Readers keep their bytes.
+  Status drop_all(const std::string& base);
 
   void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
+  void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) override;
+  void on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
 
-  void submit_seal(const std::shared_ptr<FillingArtifact>& artifact);
-  void run_seal(const std::shared_ptr<FillingArtifact>& artifact) QCACHE_EXCLUDES(mutex_);
-  Status seal(const std::shared_ptr<FillingArtifact>& artifact);
-  void run_maintenance() QCACHE_EXCLUDES(mutex_);
-  void tick_artifacts() QCACHE_EXCLUDES(mutex_);
+  // What is due by the clock (engine_background.cpp).
+  void add_tasks();
+  void replace_stopped_workers();
+  void tick_artifacts();
   // Notes that open files are used, those that are being made included.
-  void renew_uses() QCACHE_EXCLUDES(mutex_);
-  void flush_accesses();
+  void renew_uses();
+  Status flush_accesses();
   void closed(const std::string& file, std::shared_ptr<const void> artifact);
-  void forget_cached_ranks() QCACHE_EXCLUDES(mutex_);
-  /// A file of a rank above 0. Its path may name the model as another mount does; `base` tells the folder.
-  struct CachedRank {
-    ArtifactPath path;
-    std::string base;
-  };
-  [[nodiscard]] std::vector<CachedRank> ranks_in_cache() QCACHE_EXCLUDES(mutex_);
-  void check_free_space();
   // Drops what is over the size limit while files are made, instead of when aging is next due.
-  void keep_to_size();
+  Status keep_to_size();
+  void check_free_space();
 
   Env& env_;
   const EngineOptions options_;
@@ -234,26 +225,14 @@ class Engine final : private FillingObserver {
   ModelIndex index_;
   PlanCache plans_;
   OpenFiles open_files_;
-
-  mutable Mutex mutex_;  // taken before a FillingArtifact's
-  CondVar wake_;
-  bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
-  // By the name that the file goes by (base_file_name()); of several recipes the latest. An artifact stays for a while
-  // after its last reader left: opening it again then costs no hashing.
-  std::unordered_map<std::string, std::shared_ptr<FillingArtifact>> live_ QCACHE_GUARDED_BY(mutex_);
-  // Those that are no longer in live_, for as long as somebody has them open.
-  std::vector<std::weak_ptr<FillingArtifact>> retired_ QCACHE_GUARDED_BY(mutex_);
-  // Those that another process was sealing when it was their turn.
-  std::vector<std::shared_ptr<FillingArtifact>> seal_again_ QCACHE_GUARDED_BY(mutex_);
+  LiveFiles live_;
+  CachedRanks ranks_;
   bool low_space_ = false;  // maintenance thread only
   SizeWatch size_watch_;    // likewise
-  // What cached_ranks() has found, and until when that holds.
-  std::vector<CachedRank> cached_ranks_ QCACHE_GUARDED_BY(mutex_);
-  uint64_t rank_changes_ QCACHE_GUARDED_BY(mutex_) = 0;
-  std::chrono::steady_clock::time_point cached_ranks_until_ QCACHE_GUARDED_BY(mutex_);
-
   Workshop workshop_;
-  std::thread maintenance_;
+  Sealer sealer_;
+  Maintenance maintenance_;
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace qcache

@@ -5,11 +5,10 @@
 #include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
+#include "core/engine/quality_probe.h"
 
 namespace qcache {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 PageBuffer& thread_read_buffer() {
   thread_local PageBuffer buffer;
@@ -17,38 +16,6 @@ PageBuffer& thread_read_buffer() {
 }
 
 }  // namespace
-
-/// One read that waits for tiles. Finishing happens once, by whoever comes first: the last tile, a failed tile, the
-/// reader's cancel, or abandon().
-class FillingArtifact::Waiter final : public PendingRead {
- public:
-  Waiter(std::shared_ptr<FillingArtifact> artifact, ByteRange range, ReadCallback callback)
-      : artifact_(std::move(artifact)), range_(range), callback_(std::move(callback)) {}
-
-  void cancel() override {
-    if (claim()) {
-      artifact_->forget(*this);
-      callback_(fail(ErrorKind::kInterrupted, "the read was interrupted"));
-    }
-  }
-
-  /// True for the one caller that may run the callback.
-  bool claim() { return !claimed_.exchange(true); }
-  [[nodiscard]] bool claimed() const { return claimed_; }
-  [[nodiscard]] ByteRange range() const { return range_; }
-  [[nodiscard]] const ReadCallback& callback() const { return callback_; }
-
-  // Guarded by the artifact's mutex until it is released.
-  uint32_t missing = 0;  // tiles
-  FromMemory memory;
-  Status kept;
-
- private:
-  const std::shared_ptr<FillingArtifact> artifact_;
-  const ByteRange range_;
-  const ReadCallback callback_;
-  std::atomic<bool> claimed_{false};
-};
 
 FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const LayoutPlan> plan,
                                  std::unique_ptr<SourceReader> source, std::shared_ptr<FillingFile> filling, Env& env,
@@ -63,41 +30,39 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       observer_(observer),
       surveys_(*plan_, *source_),
       maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers(), *filling_, stats_),
-      tiles_(plan_->tile_count(), TileState::kAbsent),
-      absent_(plan_->tile_count()),
-      last_use_(Clock::now()),
-      failed_(plan_->tile_count()) {}
+      assembly_(env_, *plan_, *filling_),
+      schedule_(plan_->tile_count(), now()) {}
 
 std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
   stats_.reads.fetch_add(1, std::memory_order_relaxed);
   last_read_ns_.store(env_.now_ns(), std::memory_order_relaxed);
   range = range.intersect(ByteRange{0, plan_->size_bytes()});
   const std::vector<TileSpan> needed = plan_->tiles_for(range);
-  std::shared_ptr<Waiter> waiter;
+  std::shared_ptr<WaitingRead> read;
   std::optional<Error> refused;
   bool answered = false;  // by what is kept in memory
   {
     const MutexLock lock(mutex_);
-    const std::vector<uint32_t> missing = missing_tiles(needed);
-    if (abandoned_ && !missing.empty()) {
+    const std::vector<uint32_t> missing = schedule_.missing(needed);
+    if (schedule_.is_abandoned() && !missing.empty()) {
       refused = Error{ErrorKind::kInterrupted, 0, "the filesystem is being unmounted"};
     } else if (intent == ReadIntent::kSpeculative && !missing.empty() && needs_whole_group(range)) {
       refused = Error{ErrorKind::kBusy, 0, "read-ahead across the end of a tensor that is not made yet"};
     } else if (!missing.empty()) {
-      waiter = std::make_shared<Waiter>(shared_from_this(), range, callback);
+      read = std::make_shared<WaitingRead>(
+          range, callback, [self = shared_from_this()](const WaitingRead& cancelled) { self->forget(cancelled); });
       try {
         for (const uint32_t tile : missing) {
           if (const auto unstored = unstored_.find(tile)) {
-            waiter->memory.keep(*plan_, range, tile, *unstored);
+            read->memory.keep(*plan_, range, tile, *unstored);
           } else {
             request(tile, Priority::kDemand);
-            waiters_.emplace(tile, waiter);
-            ++waiter->missing;
+            waiting_.add(tile, read);
           }
         }
-        answered = waiter->missing == 0;
+        answered = WaitingReads::has_all(*read);
       } catch (...) {
-        (void)waiter->claim();  // for the tiles that it is already queued for
+        (void)read->claim();  // for the tiles that it is already queued for
         throw;
       }
     }
@@ -107,59 +72,42 @@ std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent i
   }
   if (refused) {
     callback(fail(*refused));
-  } else if (!waiter) {
+  } else if (!read) {
     deliver(range, {}, callback);
   } else if (answered) {
-    deliver(range, waiter->memory, callback);
+    deliver(range, read->memory, callback);
     return nullptr;
   }
-  return waiter;
+  return read;
 }
 
 bool FillingArtifact::needs_whole_group(ByteRange range) const {
   const std::vector<Piece> pieces = plan_->locate(range);
   return std::any_of(pieces.begin(), pieces.end(), [&](const Piece& piece) QCACHE_REQUIRES(mutex_) {
-    return piece.kind == PieceKind::kTrailer && !missing_tiles({plan_->group(piece.group)->tiles}).empty();
+    return piece.kind == PieceKind::kTrailer && !schedule_.missing({plan_->group(piece.group)->tiles}).empty();
   });
 }
 
-std::vector<uint32_t> FillingArtifact::missing_tiles(const std::vector<TileSpan>& needed) const {
-  std::vector<uint32_t> missing;
-  for (const TileSpan& span : needed) {
-    for (uint32_t tile = span.first; tile < span.end; ++tile) {
-      if (tiles_[tile] != TileState::kReady) {
-        missing.push_back(tile);
-      }
-    }
-  }
-  return missing;
-}
-
 void FillingArtifact::start_read_ahead(const std::vector<TileSpan>& needed) {
-  if (needed.empty() || abandoned_) {
+  if (needed.empty()) {
     return;
   }
-  readers_.on_read(Clock::now());
-  if (fill_again_) {
-    return;  // no room: what nobody asked for would only drive out what somebody did
-  }
-  const TileSpan read{needed.front().first, needed.back().end};
-  const TileSpan ahead = read_ahead_.after_read(read, static_cast<uint32_t>(tiles_.size()));
+  const TileSpan ahead = schedule_.after_read(TileSpan{needed.front().first, needed.back().end}, now());
   for (uint32_t tile = ahead.first; tile < ahead.end; ++tile) {
-    if (tiles_[tile] == TileState::kAbsent && !try_request(tile, Priority::kReadAhead)) {
+    if (schedule_.is_absent(tile) && !try_request(tile, Priority::kReadAhead)) {
       return;
     }
   }
 }
 
 void FillingArtifact::request(uint32_t tile, Priority priority) {
-  if (tiles_[tile] != TileState::kAbsent && tiles_[tile] != TileState::kQueued) {
+  if (!schedule_.is_open(tile)) {
     return;
   }
   // First, as it may throw; the job waits for our lock.
   pool_for(tile).submit(
       priority, [self = shared_from_this(), tile, priority] { self->run_tile(tile, priority); }, source_->device());
-  set_state(tile, TileState::kQueued);
+  schedule_.queued(tile, priority);
 }
 
 bool FillingArtifact::try_request(uint32_t tile, Priority priority) {
@@ -176,40 +124,12 @@ WorkerPool& FillingArtifact::pool_for(uint32_t tile) const {
   return group->encoding.factored != nullptr ? workshop_.factor_pool() : workshop_.pool();
 }
 
-void FillingArtifact::set_state(uint32_t tile, TileState state) {
-  absent_ -= tiles_[tile] == TileState::kAbsent ? 1U : 0U;
-  ready_ -= tiles_[tile] == TileState::kReady ? 1U : 0U;
-  tiles_[tile] = state;
-  absent_ += state == TileState::kAbsent ? 1U : 0U;
-  ready_ += state == TileState::kReady ? 1U : 0U;
-}
-
-bool FillingArtifact::still_wanted(uint32_t tile, Priority priority) const {
-  if (abandoned_) {
-    return false;
-  }
-  if (waiters_.contains(tile) || fill_wanted()) {
-    return true;
-  }
-  return priority == Priority::kReadAhead && readers_.any();
-}
-
-bool FillingArtifact::fill_wanted() const {
-  if (abandoned_ || dropped_ || (failure_ && !(fill_again_ && Clock::now() >= *fill_again_))) {
-    return false;
-  }
-  return warm_ || readers_.want_the_rest(Clock::now());
-}
-
 void FillingArtifact::pump_fill() {
-  while (fill_in_flight_ < workshop_.pool().thread_count() && absent_ > 0 && fill_wanted()) {
-    while (tiles_[fill_cursor_] != TileState::kAbsent) {
-      fill_cursor_ = (fill_cursor_ + 1) % static_cast<uint32_t>(tiles_.size());
-    }
-    if (!try_request(fill_cursor_, Priority::kFill)) {
+  const Time at = now();
+  while (const auto tile = schedule_.next_to_fill(workshop_.pool().thread_count(), at)) {
+    if (!try_request(*tile, Priority::kFill)) {
       return;  // the next tick tries again
     }
-    ++fill_in_flight_;
   }
 }
 
@@ -217,62 +137,51 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   TileMaker::Proof proof = TileMaker::Proof::kChecksum;
   {
     const MutexLock lock(mutex_);
-    const bool mine = tiles_[tile] == TileState::kQueued;
-    const bool wanted = mine && still_wanted(tile, priority);
-    if (wanted) {
-      set_state(tile, TileState::kMaking);
-      if (priority == Priority::kFill && !readers_.expected(Clock::now())) {
-        proof = TileMaker::Proof::kChecksumAndDigest;  // nobody waits for it, and all cores work on it
-      }
-    } else {
-      if (mine) {
-        set_state(tile, TileState::kAbsent);
-      }
-      if (priority == Priority::kFill) {
-        --fill_in_flight_;
-        pump_fill();
-      }
+    if (!schedule_.begin(tile, priority, waiting_.any_for(tile), now())) {
+      pump_fill();
       return;
+    }
+    if (priority == Priority::kFill && !schedule_.readers().expected(now())) {
+      proof = TileMaker::Proof::kChecksumAndDigest;  // nobody waits for it, and all cores work on it
     }
   }
   const auto made = contain_exceptions("cannot make a tile", [&] { return maker_.ensure(tile, proof); });
   const bool unstored = made && *made;
   const Error* const error = !made ? &made.error() : unstored ? &(*made)->why : nullptr;
-  Waiters released;
+  WaitingReads::ByTile released;
   bool complete = false;
   bool news = false;
   {
     const MutexLock lock(mutex_);
-    set_state(tile, error == nullptr ? TileState::kReady : TileState::kAbsent);
-    if (error != nullptr) {
-      news = note_failure(tile, *error, unstored);
+    if (error == nullptr) {
+      schedule_.made(tile, priority);
     } else {
-      note_success(tile);
+      news = schedule_.failed(tile, priority, *error, unstored, now());
     }
     if (unstored) {
       unstored_.add(tile, *made);
     } else {
       unstored_.erase(tile);
     }
-    if (priority == Priority::kFill) {
-      --fill_in_flight_;
+    released = waiting_.release(*plan_, tile, made);
+    if (!released.empty() && !schedule_.readers().any() && !schedule_.is_warming()) {
+      schedule_.used(now());
     }
-    released = release_waiters(tile, made);
-    complete = announce_due();
+    complete = is_news_that_complete();
     pump_fill();
   }
   if (news) {
     observer_.on_failure(shared_from_this(), *error);  // first, so that whoever sees a read fail finds the reason
   }
-  for (const auto& [waited_for, waiter] : released) {
-    if (!waiter->claim()) {
+  for (const auto& [waited_for, read] : released) {
+    if (!read->claim()) {
       continue;
     }
-    if (made && waiter->kept) {
-      deliver(waiter->range(), waiter->memory, waiter->callback());
+    if (made && read->kept) {
+      deliver(read->range(), read->memory, read->callback());
     } else {
       stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
-      waiter->callback()(fail(made ? waiter->kept.error() : made.error()));
+      read->callback()(fail(made ? read->kept.error() : made.error()));
     }
   }
   if (complete) {
@@ -280,101 +189,27 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   }
 }
 
-bool FillingArtifact::note_failure(uint32_t tile, const Error& error, bool unstored) {
-  const bool known = unstored && failure_ && failure_->message == error.message;
-  failure_ = error;
-  failures_ += failed_[tile] ? 0U : 1U;
-  failed_[tile] = true;
-  warm_ = false;
-  const Clock::time_point now = Clock::now();
-  if (!unstored) {
-    fill_again_.reset();
-  } else if (!fill_again_) {
-    fill_again_ = now + fill_pause_;
-  } else if (now >= *fill_again_) {
-    fill_pause_ = std::min(2 * fill_pause_, kLongestFillPause);
-    fill_again_ = now + fill_pause_;
-  }
-  return !known;
-}
-
-void FillingArtifact::note_success(uint32_t tile) {
-  if (failed_[tile]) {
-    failed_[tile] = false;
-    if (--failures_ == 0) {
-      forget_failures();
-    }
-  }
-}
-
-void FillingArtifact::forget_failures() {
-  failed_.assign(failed_.size(), false);
-  failures_ = 0;
-  failure_.reset();
-  fill_again_.reset();
-  fill_pause_ = kFirstFillPause;
-}
-
-FillingArtifact::Waiters FillingArtifact::release_waiters(uint32_t tile,
-                                                          const Result<std::shared_ptr<const UnstoredTile>>& made) {
-  Waiters released;
-  const auto [begin, end] = waiters_.equal_range(tile);
-  for (auto it = begin; it != end;) {
-    const auto waiting = it++;
-    Waiter& waiter = *waiting->second;
-    if (made && *made) {
-      waiter.kept = contain_exceptions("cannot keep what could not be stored", [&]() -> Status {
-        waiter.memory.keep(*plan_, waiter.range(), tile, **made);
-        return {};
-      });
-    }
-    if (!made || !waiter.kept || --waiter.missing == 0) {
-      released.insert(waiters_.extract(waiting));
-    } else {
-      waiters_.erase(waiting);
-    }
-  }
-  if (!released.empty() && !readers_.any() && !warm_) {
-    last_use_ = Clock::now();
-  }
-  return released;
-}
-
-bool FillingArtifact::announce_due() {
-  if (announced_ || abandoned_ || dropped_ || ready_ != tiles_.size()) {
+bool FillingArtifact::is_news_that_complete() {
+  if (told_complete_ || schedule_.is_abandoned() || schedule_.is_dropped() || !schedule_.all_ready()) {
     return false;
   }
-  const Clock::time_point now = Clock::now();
-  if (seal_failure_ && now < seal_again_) {
-    return false;
-  }
-  complete_since_ = complete_since_.value_or(now);
-  if (!warm_ && readers_.hold_back_sealing(now, *complete_since_)) {
-    return false;
-  }
-  announced_ = true;
-  warm_ = false;
+  told_complete_ = true;
+  seal_at_once_ = schedule_.is_warming();
+  schedule_.end_warming(now());
   return true;
 }
 
-void FillingArtifact::forget(const Waiter& waiter) {
-  std::vector<std::shared_ptr<Waiter>> dropped;  // released after the lock: each may be the last owner of this
+void FillingArtifact::forget(const WaitingRead& read) {
+  WaitingReads::Reads dropped;  // released after the lock
   const MutexLock lock(mutex_);
-  for (auto it = waiters_.begin(); it != waiters_.end();) {
-    if (it->second.get() == &waiter) {
-      dropped.push_back(std::move(it->second));
-      it = waiters_.erase(it);
-    } else {
-      ++it;
-    }
-  }
+  dropped = waiting_.forget(read);
 }
 
 void FillingArtifact::deliver(ByteRange range, const FromMemory& memory, const ReadCallback& callback) const {
   PageBuffer& buffer = thread_read_buffer();
   const Status read = contain_exceptions("cannot read " + name_.virtual_path(), [&] {
     buffer.resize(range.size);
-    return assemble(range, memory, buffer);
+    return assembly_.read(range, memory, buffer);
   });
   if (!read) {
     stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
@@ -382,73 +217,6 @@ void FillingArtifact::deliver(ByteRange range, const FromMemory& memory, const R
   } else {
     callback(std::span<const std::byte>(buffer));
   }
-}
-
-Status FillingArtifact::assemble(ByteRange range, const FromMemory& memory, std::span<std::byte> out) const {
-  QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_->fd(), out, range.offset));
-  if (got != out.size()) {
-    return fail(ErrorKind::kCorrupt,
-                "the cached file of " + name_.virtual_path() + " was cut short: remove it (rm) and read again");
-  }
-  memory.overlay(range, out);
-  plan_->render_static(range, out);
-  for (const Piece& piece : plan_->locate(range)) {
-    if (piece.kind == PieceKind::kTrailer) {
-      QCACHE_TRY_ASSIGN(const std::vector<std::byte> bytes, trailer(piece, memory));
-      std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<ptrdiff_t>(piece.range.offset - range.offset));
-    }
-  }
-  return {};
-}
-
-Result<std::vector<std::byte>> FillingArtifact::trailer(const Piece& piece, const FromMemory& memory) const {
-  QCACHE_TRY_ASSIGN(const uint32_t crc, stored_crc(piece.group, piece.stored, memory));
-  const std::vector<std::byte> whole = plan_->trailer(piece.group, piece.stored, crc);
-  const auto begin = whole.begin() + static_cast<ptrdiff_t>(piece.stored_offset);
-  return std::vector<std::byte>(begin, begin + static_cast<ptrdiff_t>(piece.range.size));
-}
-
-Result<uint32_t> FillingArtifact::stored_crc(uint32_t group, uint32_t stored, const FromMemory& memory) const {
-  uint32_t crc = 0;
-  const std::shared_ptr<const Group> planned = plan_->group(group);
-  for (uint32_t index = planned->tiles.first; index < planned->tiles.end; ++index) {
-    const TileMark* const unstored = memory.mark_of(index);
-    const std::optional<TileMark> mark = unstored != nullptr ? *unstored : filling_->mark_of(index);
-    if (!mark || !mark->crc) {
-      // Another process found the tile's bytes wrong after we had verified them: the disk changed under us.
-      return fail(ErrorKind::kCorrupt,
-                  "the cached file of " + name_.virtual_path() + " changed on disk while it was read: read it again");
-    }
-    uint64_t bytes = 0;
-    for (const ByteRange& range : plan_->tile_file_ranges(plan_->tile(index), stored)) {
-      bytes += range.size;
-    }
-    crc = crc32_combine(crc, mark->crc->at(stored), bytes);
-  }
-  const StoredTensor& tensor = planned->encoding.stored[stored];
-  if (tensor.order != UnitOrder::kFolded) {
-    return crc;
-  }
-  // Each tile's bytes lie in two places, and their CRCs cannot be put together. Such tensors are small.
-  return crc_of_file(ByteRange{planned->data_offsets[stored], tensor.size_bytes()}, memory);
-}
-
-Result<uint32_t> FillingArtifact::crc_of_file(ByteRange range, const FromMemory& memory) const {
-  constexpr uint64_t kReadBytes = uint64_t{1} << 20;
-  PageBuffer buffer(std::min(kReadBytes, range.size));
-  uint32_t crc = 0;
-  while (!range.empty()) {
-    const std::span<std::byte> part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), range.size));
-    QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_->fd(), part, range.offset));
-    if (got != part.size()) {
-      return fail(ErrorKind::kCorrupt,
-                  "the cached file of " + name_.virtual_path() + " became shorter while it was read: read it again");
-    }
-    memory.overlay(ByteRange{range.offset, got}, part);
-    crc = crc32(crc, part);
-    range = ByteRange{range.offset + got, range.size - got};
-  }
-  return crc;
 }
 
 Record FillingArtifact::record_draft() const {
@@ -466,26 +234,6 @@ Record FillingArtifact::record_draft() const {
   return draft;
 }
 
-Status FillingArtifact::write_static_bytes() {
-  constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
-  std::vector<std::byte> buffer;
-  for (uint64_t offset = 0; offset < size_bytes(); offset += kWindowBytes) {
-    const ByteRange window = ByteRange{offset, kWindowBytes}.intersect(ByteRange{0, size_bytes()});
-    for (const Piece& piece : plan_->locate(window)) {
-      if (piece.kind == PieceKind::kStatic) {
-        buffer.resize(piece.range.size);
-        plan_->render_static(piece.range, buffer);
-      } else if (piece.kind == PieceKind::kTrailer) {
-        QCACHE_TRY_ASSIGN(buffer, trailer(piece, {}));
-      } else {
-        continue;
-      }
-      QCACHE_TRY(env_.write_at(filling_->fd(), buffer, piece.range.offset));
-    }
-  }
-  return {};
-}
-
 Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
   for (uint32_t tile = 0; tile < plan_->tile_count(); ++tile) {
     if (keep_going && !keep_going()) {
@@ -493,8 +241,8 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
     }
     if (Status added = maker_.add_digest(tile); !added) {
       const MutexLock lock(mutex_);
-      set_state(tile, TileState::kAbsent);  // whoever wants it next has it made
-      complete_since_.reset();
+      schedule_.lost(tile);  // whoever wants it next has it made
+      told_complete_ = false;
       return added;
     }
   }
@@ -505,7 +253,7 @@ Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoin
   filling_->expect_reading_through();
   Status completed = add_digests(keep_going);
   if (completed) {
-    completed = write_static_bytes();
+    completed = assembly_.write_static_bytes();
   }
   if (!completed) {
     return fail(completed.error().with_context("cannot complete the cached file"));
@@ -523,74 +271,64 @@ Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoin
 
 void FillingArtifact::add_opener() {
   const MutexLock lock(mutex_);
-  if (!readers_.any()) {
+  if (!schedule_.readers().any()) {
     start_afresh();
   }
-  readers_.add();
-  called_off_ = false;
+  schedule_.add_reader();
 }
 
 void FillingArtifact::remove_opener() {
-  bool complete = false;
   bool last = false;
   {
     const MutexLock lock(mutex_);
-    readers_.remove();
-    if (!readers_.any()) {
-      last_use_ = Clock::now();
-      complete = announce_due();
-      last = true;
-    }
+    schedule_.remove_reader(now());
+    last = !schedule_.readers().any();
   }
   if (last) {
     filling_->note_use();
   }
-  if (complete) {
+}
+
+void FillingArtifact::set_warm(bool warm) {
+  bool again = false;
+  {
+    const MutexLock lock(mutex_);
+    again = warm && told_complete_;
+    schedule_.set_warm(warm && !again, now());  // a complete file needs no more making
+    seal_at_once_ = again;
+    if (warm) {
+      start_afresh();
+    }
+    pump_fill();
+  }
+  if (again) {
     observer_.on_complete(shared_from_this());
   }
 }
 
-void FillingArtifact::set_warm(bool warm) {
-  const MutexLock lock(mutex_);
-  called_off_ = !warm;
-  warm_ = warm && !announced_;
-  last_use_ = Clock::now();
-  if (warm) {
-    start_afresh();
-  }
-  pump_fill();
-}
-
 void FillingArtifact::start_afresh() {
   unstored_.clear();  // there may be room by now
-  forget_failures();
   seal_failure_.reset();
-  seal_pause_ = kFirstSealPause;
 }
 
-void FillingArtifact::sealing_failed(const Error& error) {
+void FillingArtifact::note_seal_failure(const Error& error) {
   const MutexLock lock(mutex_);
   seal_failure_ = error;
-  seal_again_ = Clock::now() + seal_pause_;
-  seal_pause_ = std::min(2 * seal_pause_, kLongestSealPause);
-  announced_ = false;
 }
 
 void FillingArtifact::drop() {
   const MutexLock lock(mutex_);
-  dropped_ = true;
-  warm_ = false;
+  schedule_.drop();
 }
 
 bool FillingArtifact::dropped() const {
   const MutexLock lock(mutex_);
-  return dropped_;
+  return schedule_.is_dropped();
 }
 
 void FillingArtifact::expect_reader() {
   const MutexLock lock(mutex_);
-  readers_.expect(Clock::now());
-  last_use_ = Clock::now();
+  schedule_.expect_reader(now());
   pump_fill();
 }
 
@@ -598,9 +336,9 @@ void FillingArtifact::tick() {
   bool complete = false;
   {
     const MutexLock lock(mutex_);
-    complete = announce_due();
+    complete = is_news_that_complete();
     pump_fill();
-    if (!readers_.read_since(Clock::now() - kUnstoredKept)) {
+    if (!schedule_.readers().read_since(now() - kUnstoredKept)) {
       unstored_.clear();
     }
   }
@@ -616,53 +354,52 @@ double FillingArtifact::progress() const {
 
 bool FillingArtifact::in_use() const {
   const MutexLock lock(mutex_);
-  return readers_.any() || warm_ || !waiters_.empty();
-}
-
-bool FillingArtifact::warming() const {
-  const MutexLock lock(mutex_);
-  return warm_;
+  return schedule_.readers().any() || schedule_.is_warming() || waiting_.any();
 }
 
 bool FillingArtifact::fills() const {
   const MutexLock lock(mutex_);
-  return ready_ != tiles_.size() && fill_wanted();
+  return !schedule_.all_ready() && schedule_.wants_fill(now());
 }
 
 bool FillingArtifact::complete() const {
   const MutexLock lock(mutex_);
-  return ready_ == tiles_.size();
+  return schedule_.all_ready();
+}
+
+bool FillingArtifact::holds_back_sealing(Time complete_since) const {
+  const MutexLock lock(mutex_);
+  return !seal_at_once_ && schedule_.readers().hold_back_sealing(now(), complete_since);
 }
 
 int64_t FillingArtifact::idle_ms() const {
   const MutexLock lock(mutex_);
-  if (readers_.any() || warm_ || !waiters_.empty()) {
+  if (schedule_.readers().any() || schedule_.is_warming() || waiting_.any()) {
     return 0;
   }
-  const auto idle = Clock::now() - last_use_;
-  return std::chrono::duration_cast<std::chrono::milliseconds>(idle).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now() - schedule_.last_use()).count();
 }
 
 bool FillingArtifact::is_called_off() const {
   const MutexLock lock(mutex_);
-  return called_off_;
+  return schedule_.is_called_off();
 }
 
 std::optional<Error> FillingArtifact::failure() const {
   const MutexLock lock(mutex_);
-  return failure_ ? failure_ : seal_failure_;
+  return schedule_.failure() ? schedule_.failure() : seal_failure_;
 }
 
 void FillingArtifact::abandon() {
-  Waiters waiting;
+  WaitingReads::ByTile waiting;
   {
     const MutexLock lock(mutex_);
-    abandoned_ = true;
-    waiting.swap(waiters_);
+    schedule_.abandon();
+    waiting = waiting_.take_all();
   }
-  for (const auto& [tile, waiter] : waiting) {
-    if (waiter->claim()) {
-      waiter->callback()(fail(ErrorKind::kInterrupted, "the filesystem is being unmounted"));
+  for (const auto& [tile, read] : waiting) {
+    if (read->claim()) {
+      read->callback()(fail(ErrorKind::kInterrupted, "the filesystem is being unmounted"));
     }
   }
 }

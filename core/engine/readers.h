@@ -14,7 +14,7 @@ namespace qcache {
 /// seconds, leaves it alone while it reads.
 class Readers {
  public:
-  using Time = std::chrono::steady_clock::time_point;
+  using Time = std::chrono::nanoseconds;  ///< as Env::monotonic_ns() has it
 
   /// From the first read, and whoever has the file open still will want the rest.
   static constexpr std::chrono::seconds kStays{2};

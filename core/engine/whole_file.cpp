@@ -8,6 +8,7 @@
 #include "core/base/mutex.h"
 #include "core/engine/filling_artifact.h"
 #include "core/engine/plan_cache.h"
+#include "core/engine/sealer.h"
 
 namespace qcache {
 namespace {
@@ -48,17 +49,13 @@ class FillEnd final : public FillingObserver {
 
 /// Nothing where another process has sealed or dropped it meanwhile.
 Result<std::optional<Record>> seal(Store& store, FillingArtifact& artifact) {
-  FillingFile& filling = artifact.filling();
+  std::optional<Record> record;
   for (;;) {
-    const bool ours = filling.try_lock_seal();
-    QCACHE_TRY_ASSIGN(const bool current, filling.names_lead_here());
-    if (!current) {
-      return std::optional<Record>();
+    QCACHE_TRY_ASSIGN(const SealOutcome outcome, try_to_seal(store, artifact, {}, &record));
+    if (outcome != SealOutcome::kBusyElsewhere) {
+      return record;
     }
-    if (ours) {
-      return artifact.seal(store);
-    }
-    std::this_thread::sleep_for(kSealRetry);  // should its owner die, it is our turn
+    std::this_thread::sleep_for(kSealRetry);
   }
 }
 

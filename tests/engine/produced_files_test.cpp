@@ -113,7 +113,7 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
     });
     ASSERT_THAT(done.get_future().get(), is_ok());
     ASSERT_TRUE(artifact->complete());
-    ASSERT_THAT(artifact->write_static_bytes(), is_ok());
+    ASSERT_THAT(Assembly(env_, *plan, **filling).write_static_bytes(), is_ok());
     on_disk.resize(env_.stat((*filling)->fd())->size_bytes);
     ASSERT_EQ(*env_.read_at((*filling)->fd(), on_disk, 0), on_disk.size());
   }
