@@ -82,8 +82,8 @@ std::optional<std::string> why_not_served(const SourceModel& model, const Scheme
   if (auto refusal = scheme.refusal(model)) {
     return refusal;
   }
-  if (!model.component.empty() &&
-      !scheme.quantization_config(StoredModel{model, scheme.choose(model), {}, {}}, FolderReader::kDiffusers)) {
+  if (!model.component.empty() && !scheme.loaders().quantization_config(
+                                      StoredModel{model, scheme.choose(model), {}, {}}, FolderReader::kDiffusers)) {
     return fmt::format("{} cannot serve a diffusers pipeline: diffusers does not load this format", scheme.name());
   }
   return std::nullopt;
@@ -100,7 +100,8 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
     modules += module.empty() ? 0U : 1U;
     module_bytes += module.size();
   }
-  const bool names_modules = scheme.quantization_config(stored, reader) != "" || !scheme.folder_files(stored).empty();
+  const LoaderFamily& loaders = scheme.loaders();
+  const bool names_modules = loaders.quantization_config(stored, reader) != "" || !loaders.files(stored).empty();
   if (names_modules && (modules > kMaxModules || module_bytes > kMaxModuleBytes)) {
     return fail(
         ErrorKind::kUnsupported,
@@ -112,7 +113,7 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
   if (names_modules) {
     list_modules(scheme, stored);
   }
-  const std::optional<std::string> quantization_config = scheme.quantization_config(stored, reader);
+  const std::optional<std::string> quantization_config = loaders.quantization_config(stored, reader);
   if (!quantization_config) {
     return fail(
         ErrorKind::kUnsupported,
@@ -128,7 +129,7 @@ Result<ModelFolder> plan_model_folder(const SourceModel& model, const Scheme& sc
       folder.files.push_back(std::move(file));
     }
   };
-  std::vector<FolderFile> beside_weights = scheme.folder_files(stored);
+  std::vector<FolderFile> beside_weights = loaders.files(stored);
   if (!model.config_text.empty()) {
     beside_weights.push_back({"config.json", config_json(model, scheme, *quantization_config)});
   }

@@ -1,7 +1,6 @@
 #include "core/quant/bnb_4bit.h"
 
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/tensor_selection.h"
 
@@ -38,10 +37,6 @@ Encoding Bnb4BitScheme::encoding(const SourceModel& model, const ModelChoices& /
                                        constant_bytes(DType::kF32, traits_.values)),
                        stored_constant(tensor.name + ".quant_state.bitsandbytes__" + std::string(traits_.name),
                                        DType::kU8, {state.size()}, state)});
-}
-
-std::optional<std::string> Bnb4BitScheme::quantization_config(const StoredModel& stored, FolderReader reader) const {
-  return bitsandbytes_config(stored, reader, scale_dtype(dense_dtype(stored.model)), {.quant_type = traits_.name});
 }
 
 }  // namespace qcache

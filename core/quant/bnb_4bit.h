@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/quant/loaders/bitsandbytes.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -31,7 +32,7 @@ class Bnb4BitScheme final : public Scheme {
     EncodeFunction encode = nullptr;
     DecodeFunction decode = nullptr;
   };
-  explicit Bnb4BitScheme(const Traits& traits) : traits_(traits) {}
+  explicit Bnb4BitScheme(const Traits& traits) : traits_(traits), loaders_({.quant_type = traits.name}) {}
 
   [[nodiscard]] std::string_view name() const override { return traits_.name; }
   [[nodiscard]] std::span<const std::string_view> aliases() const override { return traits_.aliases; }
@@ -39,11 +40,11 @@ class Bnb4BitScheme final : public Scheme {
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const override;
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& choices,
                                   const TensorInfo& tensor) const override;
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override;
+  [[nodiscard]] const LoaderFamily& loaders() const override { return loaders_; }
 
  private:
   const Traits traits_;
+  const BitsAndBytesLoaders loaders_;
 };
 
 }  // namespace qcache

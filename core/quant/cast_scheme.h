@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/quant/encodings.h"
+#include "core/quant/loaders/dense.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -28,9 +29,9 @@ class CastScheme final : public Scheme {
     return cast_encoding(tensor, target_);
   }
   [[nodiscard]] DType dense_dtype(const SourceModel& /*model*/) const override { return target_; }
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& /*stored*/,
-                                                               FolderReader /*reader*/) const override {
-    return "";
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const DenseLoaders kLoaders;
+    return kLoaders;
   }
 
  private:

@@ -2,7 +2,6 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/group_size.h"
 #include "core/quant/kernels.h"
 #include "core/quant/quantizer.h"
@@ -37,15 +36,6 @@ Encoding PackedIntScheme::encoding(const SourceModel& model, const ModelChoices&
        stored_constant(tensor.name + "_shape", DType::kI64, {2}, constant_int64s({rows, columns}))});
   out.group_elements = group;
   return out;
-}
-
-std::optional<std::string> PackedIntScheme::quantization_config(const StoredModel& stored, FolderReader reader) const {
-  return compressed_tensors_config(stored, reader,
-                                   {.format = "pack-quantized",
-                                    .bits = bits_,
-                                    .type = "int",
-                                    .strategy = "group",
-                                    .group_elements = stored.choices.group_elements});
 }
 
 }  // namespace qcache

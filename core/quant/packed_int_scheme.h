@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/quant/loaders/compressed_tensors.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -10,7 +11,10 @@ class PackedIntScheme final : public Scheme {
  public:
   /// `bits` is 4 or 8. The views must live for ever.
   PackedIntScheme(std::string_view name, std::span<const std::string_view> aliases, uint32_t bits)
-      : name_(name), aliases_(aliases), bits_(bits) {}
+      : name_(name),
+        aliases_(aliases),
+        bits_(bits),
+        loaders_({.format = "pack-quantized", .bits = bits, .type = "int", .strategy = "group"}) {}
 
   [[nodiscard]] std::string_view name() const override { return name_; }
   [[nodiscard]] std::span<const std::string_view> aliases() const override { return aliases_; }
@@ -19,13 +23,13 @@ class PackedIntScheme final : public Scheme {
   [[nodiscard]] ModelChoices choose(const SourceModel& model) const override;
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& choices,
                                   const TensorInfo& tensor) const override;
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override;
+  [[nodiscard]] const LoaderFamily& loaders() const override { return loaders_; }
 
  private:
   std::string_view name_;
   std::span<const std::string_view> aliases_;
   uint32_t bits_;
+  const CompressedTensorsLoaders loaders_;
 };
 
 }  // namespace qcache

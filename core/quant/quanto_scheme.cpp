@@ -3,7 +3,6 @@
 #include <array>
 #include <utility>
 
-#include "core/quant/folder_config.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/tensor_selection.h"
 
@@ -36,14 +35,6 @@ void QuantoScheme::add_activation_scales(const TensorInfo& weight, std::vector<S
   for (const char* const suffix : {".input_scale", ".output_scale"}) {
     stored.push_back(stored_constant(module + suffix, dtype, {}, constant_bytes(dtype, one)));
   }
-}
-
-std::optional<std::string> QuantoScheme::quantization_config(const StoredModel& stored, FolderReader reader) const {
-  return quanto_config(stored, reader, traits_.diffusers_dtype);
-}
-
-std::vector<FolderFile> QuantoScheme::folder_files(const StoredModel& stored) const {
-  return quanto_files(stored, traits_.qtype);
 }
 
 }  // namespace qcache

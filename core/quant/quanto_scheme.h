@@ -8,6 +8,7 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
+#include "core/quant/loaders/quanto.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -28,7 +29,7 @@ class QuantoScheme : public Scheme {
     EncodeFunction encode = nullptr;
     DecodeFunction decode = nullptr;
   };
-  explicit QuantoScheme(const Traits& traits) : traits_(traits) {}
+  explicit QuantoScheme(const Traits& traits) : traits_(traits), loaders_(traits.qtype, traits.diffusers_dtype) {}
 
   [[nodiscard]] std::string_view name() const final { return traits_.name; }
   [[nodiscard]] std::span<const std::string_view> aliases() const final { return traits_.aliases; }
@@ -36,9 +37,7 @@ class QuantoScheme : public Scheme {
   [[nodiscard]] std::optional<std::string> refusal(const SourceModel& model) const final;
   [[nodiscard]] Encoding encoding(const SourceModel& model, const ModelChoices& choices,
                                   const TensorInfo& tensor) const override;
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const final;
-  [[nodiscard]] std::vector<FolderFile> folder_files(const StoredModel& stored) const final;
+  [[nodiscard]] const LoaderFamily& loaders() const final { return loaders_; }
 
  protected:
   [[nodiscard]] const Traits& traits() const { return traits_; }
@@ -47,6 +46,7 @@ class QuantoScheme : public Scheme {
 
  private:
   const Traits traits_;
+  const QuantoLoaders loaders_;
 };
 
 }  // namespace qcache

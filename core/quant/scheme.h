@@ -5,38 +5,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "core/model/source_model.h"
 #include "core/quant/encoding.h"
+#include "core/quant/loader_family.h"
 
 namespace qcache {
-
-/// What a scheme decides once for a whole model.
-struct ModelChoices {
-  uint64_t group_elements = 0;  ///< elements per scale along a row, in group-wise schemes; 0 elsewhere
-};
-
-/// The libraries that read a model folder, as far as its config.json must differ for them.
-enum class FolderReader : uint8_t {
-  kTransformers,  ///< transformers, vLLM, SGLang, sentence-transformers
-  kDiffusers,     ///< one component of a diffusers pipeline
-};
-
-/// A planned model, as far as its config must tell of it.
-struct StoredModel {
-  const SourceModel& model;
-  ModelChoices choices;
-  std::vector<std::string> quantized_modules;  ///< in the model's order
-  /// Linear modules that stay dense, and output heads without a tensor that share the embedding's.
-  std::vector<std::string> dense_modules;
-};
-
-/// A small text file that stands in the folder beside the weights.
-struct FolderFile {
-  std::string name;
-  std::string text;
-};
 
 /// One `<dtype>` of the mount: the rules by which a model's tensors become stored bytes.
 ///
@@ -62,12 +36,8 @@ class Scheme {
 
   /// The dtype that a model in this scheme computes in, and its folder's config.json names.
   [[nodiscard]] virtual DType dense_dtype(const SourceModel& model) const { return model.model_dtype(); }
-  /// The `quantization_config` that makes `reader` load the stored model: a JSON object, or empty where it needs
-  /// none. Nothing where the reader cannot load it at all.
-  [[nodiscard]] virtual std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                                       FolderReader reader) const = 0;
-  /// What else the folder holds.
-  [[nodiscard]] virtual std::vector<FolderFile> folder_files(const StoredModel& /*stored*/) const { return {}; }
+  /// Who loads what the scheme stores.
+  [[nodiscard]] virtual const LoaderFamily& loaders() const = 0;
 };
 
 /// All schemes, in the order they are listed.

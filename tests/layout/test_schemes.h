@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/model/source_model.h"
+#include "core/quant/loaders/dense.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -29,15 +30,13 @@ class TestScheme final : public Scheme {
                                   const TensorInfo& tensor) const override {
     return encode_(tensor);
   }
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& /*stored*/,
-                                                               FolderReader /*reader*/) const override {
-    return "";
-  }
+  [[nodiscard]] const LoaderFamily& loaders() const override { return loaders_; }
 
  private:
   std::string name_;
   Encode encode_;
   std::optional<std::string> refusal_;
+  DenseLoaders loaders_;
 };
 
 /// A model of these tensors (their `data` is set as if one file held them in order).

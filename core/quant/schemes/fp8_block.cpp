@@ -2,8 +2,8 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
+#include "core/quant/loaders/fp8_block.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
 #include "core/quant/tensor_selection.h"
@@ -41,9 +41,9 @@ class Fp8BlockScheme final : public Scheme {
     return out;
   }
 
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override {
-    return fp8_block_config(stored, reader);
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const Fp8BlockLoaders kLoaders;
+    return kLoaders;
   }
 
  private:

@@ -2,8 +2,8 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
+#include "core/quant/loaders/compressed_tensors.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
 #include "core/quant/tensor_selection.h"
@@ -39,11 +39,10 @@ class Int8Scheme final : public Scheme {
          stored_per_row(tensor, tensor.name + "_scale", scale_dtype(tensor.dtype), {tensor.shape[0], 1})});
   }
 
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override {
-    return compressed_tensors_config(
-        stored, reader,
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const CompressedTensorsLoaders kLoaders(
         {.format = "int-quantized", .bits = 8, .type = "int", .strategy = "channel", .activations = true});
+    return kLoaders;
   }
 
  private:

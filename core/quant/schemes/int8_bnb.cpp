@@ -2,8 +2,8 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
+#include "core/quant/loaders/bitsandbytes.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
 #include "core/quant/tensor_selection.h"
@@ -35,9 +35,9 @@ class Int8BnbScheme final : public Scheme {
                          stored_constant(module + ".weight_format", DType::kU8, {}, std::string(1, '\0'))});
   }
 
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override {
-    return bitsandbytes_config(stored, reader, scale_dtype(dense_dtype(stored.model)), {});
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const BitsAndBytesLoaders kLoaders(BitsAndBytesLoaders::Weights{});
+    return kLoaders;
   }
 
  private:

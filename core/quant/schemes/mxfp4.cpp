@@ -2,9 +2,9 @@
 
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/group_size.h"
 #include "core/quant/kernels.h"
+#include "core/quant/loaders/compressed_tensors.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
 #include "core/quant/tensor_selection.h"
@@ -42,15 +42,14 @@ class Mxfp4Scheme final : public Scheme {
     return out;
   }
 
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override {
-    return compressed_tensors_config(stored, reader,
-                                     {.format = "mxfp4-pack-quantized",
-                                      .bits = 4,
-                                      .type = "float",
-                                      .strategy = "group",
-                                      .group_elements = kMxfp4GroupElements,
-                                      .scale_dtype = "torch.uint8"});
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const CompressedTensorsLoaders kLoaders({.format = "mxfp4-pack-quantized",
+                                                    .bits = 4,
+                                                    .type = "float",
+                                                    .strategy = "group",
+                                                    .group_elements = kMxfp4GroupElements,
+                                                    .scale_dtype = "torch.uint8"});
+    return kLoaders;
   }
 
   // The loader decompresses to bf16 whatever the model's own type is, so the rest of the model has to be bf16 too.

@@ -7,8 +7,8 @@
 #include "core/quant/bnb_4bit.h"
 #include "core/quant/decode.h"
 #include "core/quant/encodings.h"
-#include "core/quant/folder_config.h"
 #include "core/quant/kernels.h"
+#include "core/quant/loaders/bitsandbytes.h"
 #include "core/quant/quantizer.h"
 #include "core/quant/schemes.h"
 #include "core/quant/tensor_selection.h"
@@ -75,10 +75,9 @@ class Nf4DqScheme final : public Scheme {
     return out;
   }
 
-  [[nodiscard]] std::optional<std::string> quantization_config(const StoredModel& stored,
-                                                               FolderReader reader) const override {
-    return bitsandbytes_config(stored, reader, scale_dtype(dense_dtype(stored.model)),
-                               {.quant_type = "nf4", .double_quant = true});
+  [[nodiscard]] const LoaderFamily& loaders() const override {
+    static const BitsAndBytesLoaders kLoaders({.quant_type = "nf4", .double_quant = true});
+    return kLoaders;
   }
 
  private:

@@ -1,7 +1,6 @@
-#include "core/quant/folder_config.h"
+#include <gmock/gmock.h>
 
 #include "core/quant/scheme.h"
-#include "gmock/gmock.h"
 #include "tests/quant/encode_tensor.h"
 
 // The texts themselves; tests/frameworks loads models with them.
@@ -19,14 +18,14 @@ SourceModel model_in(DType dtype) {
 
 std::optional<std::string> config(const char* scheme, FolderReader reader, const SourceModel& model = {}) {
   const Scheme* found = find_scheme(scheme);
-  return found->quantization_config({.model = model,
-                                     .choices = found->choose(model),
-                                     .quantized_modules = {"layers.0.q_proj", "layers.0.\"\xff"},
-                                     .dense_modules = {"lm_head"}},
-                                    reader);
+  return found->loaders().quantization_config({.model = model,
+                                               .choices = found->choose(model),
+                                               .quantized_modules = {"layers.0.q_proj", "layers.0.\"\xff"},
+                                               .dense_modules = {"lm_head"}},
+                                              reader);
 }
 
-TEST(FolderConfig, CastsNeedNone) {
+TEST(LoaderFamilies, CastsNeedNone) {
   for (const char* scheme : {"bf16", "fp16", "fp32"}) {
     EXPECT_EQ(config(scheme, FolderReader::kTransformers), "");
     EXPECT_EQ(config(scheme, FolderReader::kDiffusers), "");
@@ -35,7 +34,7 @@ TEST(FolderConfig, CastsNeedNone) {
   EXPECT_EQ(find_scheme("int8")->dense_dtype(model_in(DType::kBF16)), DType::kBF16);
 }
 
-TEST(FolderConfig, CompressedTensorsHasOneGroupForAllLinearModules) {
+TEST(LoaderFamilies, CompressedTensorsHasOneGroupForAllLinearModules) {
   const std::string channel =
       R"("symmetric":true,"strategy":"channel","dynamic":false,"group_size":null,"block_structure":null,)"
       R"("actorder":null,"observer":"minmax","observer_kwargs":{}})";
@@ -56,7 +55,7 @@ TEST(FolderConfig, CompressedTensorsHasOneGroupForAllLinearModules) {
   EXPECT_EQ(config("fp8", FolderReader::kDiffusers), std::nullopt);
 }
 
-TEST(FolderConfig, BitsandbytesComputesInTheModelsDtype) {
+TEST(LoaderFamilies, BitsandbytesComputesInTheModelsDtype) {
   for (const FolderReader reader : {FolderReader::kTransformers, FolderReader::kDiffusers}) {
     EXPECT_EQ(config("nf4", reader, model_in(DType::kF16)),
               R"({"quant_method":"bitsandbytes","load_in_4bit":true,"load_in_8bit":false,"_load_in_4bit":true,)"
@@ -67,12 +66,12 @@ TEST(FolderConfig, BitsandbytesComputesInTheModelsDtype) {
   }
 }
 
-TEST(FolderConfig, QuantoHasAMapOfModulesAndAConfigForDiffusersOnly) {
+TEST(LoaderFamilies, QuantoHasAMapOfModulesAndAConfigForDiffusersOnly) {
   EXPECT_EQ(config("qfloat8", FolderReader::kTransformers), "");
   EXPECT_EQ(config("qfloat8", FolderReader::kDiffusers),
             R"({"quant_method":"quanto","weights_dtype":"float8","modules_to_not_convert":["lm_head"]})");
   const SourceModel model;
-  const auto files = find_scheme("qfloat8")->folder_files(
+  const auto files = find_scheme("qfloat8")->loaders().files(
       {.model = model, .choices = {}, .quantized_modules = {"a", "b"}, .dense_modules = {}});
   ASSERT_THAT(files, ElementsAre(Field(&FolderFile::name, "quanto_qmap.json")));
   EXPECT_EQ(files[0].text, R"({
