@@ -2,17 +2,20 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <memory>
 #include <string_view>
+#include <thread>
 
 namespace qcache {
 namespace {
@@ -29,6 +32,7 @@ FileStat from_stat(const struct ::stat& st) {
   out.inode = st.st_ino;
   out.size_bytes = static_cast<uint64_t>(st.st_size);
   out.allocated_bytes = static_cast<uint64_t>(st.st_blocks) * 512;
+  out.links = st.st_nlink;
   out.mtime_ns = to_ns(st.st_mtim);
   out.ctime_ns = to_ns(st.st_ctim);
   out.mode = st.st_mode;
@@ -67,6 +71,25 @@ Error fd_error(std::string_view verb, int fd) {
   const std::string name = name_of(fd);
   errno = saved;
   return path_error(verb, name);
+}
+
+// The two calls that return what others leave in errno.
+Status from_returned(int error, std::string_view verb, int fd) {
+  if (error != 0) {
+    errno = error;
+    return fail(fd_error(verb, fd));
+  }
+  return {};
+}
+
+// The lock `type` (F_RDLCK, F_WRLCK, F_UNLCK) on the byte at `offset`.
+struct ::flock byte_lock(short type, uint64_t offset) {
+  struct ::flock range {};
+  range.l_type = type;
+  range.l_whence = SEEK_SET;
+  range.l_start = static_cast<off_t>(offset);
+  range.l_len = 1;
+  return range;
 }
 
 class PosixEnv final : public Env {
@@ -123,6 +146,18 @@ class PosixEnv final : public Env {
     return {};
   }
 
+  Status allocate(int fd, uint64_t size_bytes) override {
+    return from_returned(::posix_fallocate(fd, 0, static_cast<off_t>(size_bytes)), "allocate blocks for", fd);
+  }
+
+  Status punch_hole(int fd, ByteRange range) override {
+    if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
+                    static_cast<off_t>(range.size)) != 0) {
+      return fail(fd_error("punch a hole into", fd));
+    }
+    return {};
+  }
+
   Status sync(int fd) override {
     if (::fdatasync(fd) != 0) {
       return fail(fd_error("sync", fd));
@@ -134,6 +169,32 @@ class PosixEnv final : public Env {
     QCACHE_TRY_ASSIGN(const UniqueFd fd, open(path, O_RDONLY | O_DIRECTORY, 0));
     if (::fsync(fd.get()) != 0) {
       return fail(path_error("sync directory", path));
+    }
+    return {};
+  }
+
+  Status start_writeback(int fd) override {
+    if (::sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) != 0) {
+      return fail(fd_error("begin to write", fd));
+    }
+    return {};
+  }
+
+  Status advise(int fd, ReadPattern pattern) override {
+    const int advice = pattern == ReadPattern::kRandom ? POSIX_FADV_RANDOM : POSIX_FADV_NORMAL;
+    return from_returned(::posix_fadvise(fd, 0, 0, advice), "tell how to read", fd);
+  }
+
+  Status change_mode(int fd, mode_t mode) override {
+    if (::fchmod(fd, mode) != 0) {
+      return fail(fd_error("change the permissions of", fd));
+    }
+    return {};
+  }
+
+  Status touch(int fd) override {
+    if (::futimens(fd, nullptr) != 0) {
+      return fail(fd_error("set the times of", fd));
     }
     return {};
   }
@@ -233,8 +294,50 @@ class PosixEnv final : public Env {
     return SpaceInfo{uint64_t{st.f_blocks} * st.f_frsize, uint64_t{st.f_bavail} * st.f_frsize};
   }
 
+  Result<bool> try_lock(int fd, LockKind kind) override {
+    const int operation = kind == LockKind::kShared ? LOCK_SH : LOCK_EX;
+    while (::flock(fd, operation | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) {
+        return false;
+      }
+      if (errno != EINTR) {
+        return fail(fd_error("lock", fd));
+      }
+    }
+    return true;
+  }
+
+  Status unlock(int fd) override {
+    if (::flock(fd, LOCK_UN) != 0) {
+      return fail(fd_error("unlock", fd));
+    }
+    return {};
+  }
+
+  Result<bool> try_lock_byte(int fd, uint64_t offset, LockKind kind) override {
+    struct ::flock range = byte_lock(kind == LockKind::kShared ? F_RDLCK : F_WRLCK, offset);
+    while (::fcntl(fd, F_OFD_SETLK, &range) != 0) {
+      if (errno == EAGAIN || errno == EACCES) {
+        return false;
+      }
+      if (errno != EINTR) {
+        return fail(fd_error("lock a byte of", fd));
+      }
+    }
+    return true;
+  }
+
+  Status unlock_byte(int fd, uint64_t offset) override {
+    struct ::flock range = byte_lock(F_UNLCK, offset);
+    if (::fcntl(fd, F_OFD_SETLK, &range) != 0) {
+      return fail(fd_error("unlock a byte of", fd));
+    }
+    return {};
+  }
+
   int64_t now_ns() override { return read_clock(CLOCK_REALTIME); }
   int64_t monotonic_ns() override { return read_clock(CLOCK_MONOTONIC); }
+  void sleep(int64_t ns) override { std::this_thread::sleep_for(std::chrono::nanoseconds(ns)); }
 
  private:
   static int64_t read_clock(clockid_t clock) {

@@ -7,8 +7,6 @@
 
 #include "core/engine/tile_maker.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <chrono>
 #include <optional>
@@ -87,14 +85,12 @@ Status unless_served_unmarked(Status marked, TileMaker::Proof proof) {
 
 /// A tile's lock, where it is to be had.
 class TileLock {
-  using Clock = std::chrono::steady_clock;
-
  public:
-  TileLock(FillingFile& filling, uint32_t tile)
-      : filling_(filling), tile_(tile), locked_(filling.lock_tile(tile, kTileLockPatience)) {}
+  TileLock(Env& env, FillingFile& filling, uint32_t tile)
+      : env_(env), filling_(filling), tile_(tile), locked_(filling.lock_tile(tile, kTileLockPatience)) {}
 
   /// Whether no other process can have lost its patience and be making the tile as well.
-  [[nodiscard]] bool ours_alone() const { return locked_ && Clock::now() - since_ < kTileLockPatience / 2; }
+  [[nodiscard]] bool ours_alone() const { return locked_ && env_.monotonic_ns() - since_ns_ < kOursAloneNs; }
 
   ~TileLock() {
     if (locked_) {
@@ -105,10 +101,13 @@ class TileLock {
   TileLock& operator=(const TileLock&) = delete;
 
  private:
+  static constexpr int64_t kOursAloneNs = std::chrono::nanoseconds(kTileLockPatience / 2).count();
+
+  Env& env_;
   FillingFile& filling_;
   const uint32_t tile_;
   const bool locked_;
-  const Clock::time_point since_ = Clock::now();
+  const int64_t since_ns_ = env_.monotonic_ns();
 };
 
 }  // namespace
@@ -131,7 +130,7 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::ensure(uint32_t index, Pr
   if (made_before) {
     return nullptr;
   }
-  const TileLock lock(filling_, index);
+  const TileLock lock(env_, filling_, index);
   // Another process may have made it while we waited for the lock.
   QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
   if (made_meanwhile) {
@@ -284,8 +283,7 @@ Result<uint64_t> TileMaker::write(const Tile& tile) const {
 void TileMaker::punch(const Tile& tile) const {
   for (uint32_t i = 0; i < thread_buffers().stored.size(); ++i) {
     for (const ByteRange& range : plan_.tile_file_ranges(tile, i)) {
-      (void)::fallocate(filling_.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
-                        static_cast<off_t>(range.size));
+      (void)env_.punch_hole(filling_.fd(), range);
     }
   }
 }
@@ -297,6 +295,9 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, cons
   const Result<uint64_t> written = write(tile);
   auto& buffers = thread_buffers();
   const TileMark mark = mark_for(buffers.stored, proof == Proof::kChecksumAndDigest);
+  if (written) {
+    env_.reached("tile written");
+  }
   const Status stored = written ? filling_.mark(index, mark) : Status(fail(written.error()));
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
   if (!stored) {

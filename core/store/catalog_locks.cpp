@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "core/base/env.h"
 #include "core/store/backoff.h"
-#include "core/store/file_lock.h"
 
 namespace qcache {
 namespace {
@@ -32,7 +32,7 @@ Result<bool> CatalogLocks::try_read(uint64_t snapshot) {
     return false;
   }
   if (side.readers == 0) {
-    QCACHE_TRY_ASSIGN(const bool taken, try_lock_byte(fd_, kSides + snapshot % 2, ByteLock::kShared));
+    QCACHE_TRY_ASSIGN(const bool taken, Env::posix().try_lock_byte(fd_, kSides + snapshot % 2, LockKind::kShared));
     if (!taken) {
       return false;
     }
@@ -45,7 +45,7 @@ void CatalogLocks::end_read(uint64_t snapshot) {
   const MutexLock lock(mutex_);
   Side& side = sides_.at(snapshot % 2);
   if (--side.readers == 0) {
-    unlock_byte(fd_, kSides + snapshot % 2);
+    (void)Env::posix().unlock_byte(fd_, kSides + snapshot % 2);
     if (side.replacing) {
       changed_.notify_all();
     }
@@ -53,9 +53,9 @@ void CatalogLocks::end_read(uint64_t snapshot) {
 }
 
 Status CatalogLocks::wait_for_byte(uint64_t byte, Clock::time_point deadline) const {
-  Backoff backoff(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()));
+  Backoff backoff(Env::posix(), deadline - Clock::now());
   for (;;) {
-    QCACHE_TRY_ASSIGN(const bool taken, try_lock_byte(fd_, byte));
+    QCACHE_TRY_ASSIGN(const bool taken, Env::posix().try_lock_byte(fd_, byte, LockKind::kExclusive));
     if (taken) {
       return {};
     }
@@ -80,7 +80,7 @@ Status CatalogLocks::begin_write() {
   Status begun = wait_for_byte(kNextWriter, deadline);
   if (begun.has_value()) {
     begun = wait_for_byte(kWriter, deadline);
-    unlock_byte(fd_, kNextWriter);
+    (void)Env::posix().unlock_byte(fd_, kNextWriter);
   }
   if (!begun.has_value()) {
     end_write();
@@ -89,7 +89,7 @@ Status CatalogLocks::begin_write() {
 }
 
 void CatalogLocks::end_write() {
-  unlock_byte(fd_, kWriter);
+  (void)Env::posix().unlock_byte(fd_, kWriter);
   const MutexLock lock(mutex_);
   writing_ = false;
   changed_.notify_all();
@@ -122,7 +122,7 @@ Status CatalogLocks::begin_replacing(uint64_t snapshot) {
 
 void CatalogLocks::end_replacing(uint64_t snapshot) {
   const MutexLock lock(mutex_);
-  unlock_byte(fd_, kSides + snapshot % 2);
+  (void)Env::posix().unlock_byte(fd_, kSides + snapshot % 2);
   sides_.at(snapshot % 2).replacing = false;
 }
 

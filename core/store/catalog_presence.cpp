@@ -6,7 +6,6 @@
 
 #include "core/base/env.h"
 #include "core/store/backoff.h"
-#include "core/store/file_lock.h"
 #include "core/store/named_file.h"
 
 namespace qcache {
@@ -21,10 +20,10 @@ constexpr std::chrono::milliseconds kOpenPatience{30'000};
 Result<CatalogPresence> CatalogPresence::enter(const std::string& directory) {
   Env& env = Env::posix();
   const std::string path = directory + "/users";
-  Backoff backoff(kOpenPatience);
+  Backoff backoff(env, kOpenPatience);
   for (;;) {
     QCACHE_TRY_ASSIGN(UniqueFd fd, open_named(env, path, O_RDWR | O_CREAT, 0600));
-    QCACHE_TRY_ASSIGN(const bool locked, try_lock_byte(fd.get(), kTurn));
+    QCACHE_TRY_ASSIGN(const bool locked, env.try_lock_byte(fd.get(), kTurn, LockKind::kExclusive));
     if (locked) {
       // The directory may have been moved aside between the two calls.
       QCACHE_TRY_ASSIGN(const bool current, leads_to(env, path, fd.get()));
@@ -40,12 +39,12 @@ Result<CatalogPresence> CatalogPresence::enter(const std::string& directory) {
 }
 
 Result<bool> CatalogPresence::alone() {
-  return try_lock_byte(fd_.get(), kUse, ByteLock::kExclusive);
+  return Env::posix().try_lock_byte(fd_.get(), kUse, LockKind::kExclusive);
 }
 
 Status CatalogPresence::settle() {
-  QCACHE_TRY_ASSIGN(const bool settled, try_lock_byte(fd_.get(), kUse, ByteLock::kShared));
-  unlock_byte(fd_.get(), kTurn);
+  QCACHE_TRY_ASSIGN(const bool settled, Env::posix().try_lock_byte(fd_.get(), kUse, LockKind::kShared));
+  (void)Env::posix().unlock_byte(fd_.get(), kTurn);
   if (!settled) {
     return fail(ErrorKind::kInternal, "the catalog is held exclusively by a process whose turn it is not");
   }

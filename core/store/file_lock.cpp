@@ -1,9 +1,7 @@
 #include "core/store/file_lock.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 
-#include <cerrno>
 #include <chrono>
 
 #include "core/store/backoff.h"
@@ -16,31 +14,12 @@ namespace {
 constexpr std::chrono::milliseconds kLeasePatience{50};
 constexpr std::chrono::milliseconds kDirectoryPatience{30'000};
 
-Result<bool> try_flock(int fd, int operation) {
-  while (::flock(fd, operation | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) {
-      return false;
-    }
-    if (errno != EINTR) {
-      return fail(system_error(errno, "cannot lock a cached file"));
-    }
-  }
-  return true;
-}
-
-// Closing alone would not do while a child process that is just being started has the descriptor too.
-void unlock_file(const UniqueFd& fd) {
-  if (fd.valid()) {
-    ::flock(fd.get(), LOCK_UN);
-  }
-}
-
 }  // namespace
 
-Result<bool> try_lease(int fd) {
-  Backoff backoff(kLeasePatience);
+Result<bool> try_lease(Env& env, int fd) {
+  Backoff backoff(env, kLeasePatience);
   for (;;) {
-    QCACHE_TRY_ASSIGN(const bool taken, try_flock(fd, LOCK_SH));
+    QCACHE_TRY_ASSIGN(const bool taken, env.try_lock(fd, LockKind::kShared));
     if (taken || !backoff.pause()) {
       return taken;
     }
@@ -50,7 +29,7 @@ Result<bool> try_lease(int fd) {
 Result<std::optional<RemovalLock>> RemovalLock::try_acquire(Env& env, const std::string& path) {
   auto fd = open_named(env, path, O_RDONLY);
   if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
-    return RemovalLock(UniqueFd());
+    return RemovalLock(env, UniqueFd());
   }
   if (!fd.has_value() && fd.error().kind == ErrorKind::kPermission) {
     return std::optional<RemovalLock>();
@@ -58,16 +37,18 @@ Result<std::optional<RemovalLock>> RemovalLock::try_acquire(Env& env, const std:
   if (!fd.has_value()) {
     return fail(std::move(fd).error());
   }
-  QCACHE_TRY_ASSIGN(const bool taken, try_flock(fd->get(), LOCK_EX));
-  return taken ? std::optional(RemovalLock(std::move(*fd))) : std::nullopt;
+  QCACHE_TRY_ASSIGN(const bool taken, env.try_lock(fd->get(), LockKind::kExclusive));
+  return taken ? std::optional(RemovalLock(env, std::move(*fd))) : std::nullopt;
 }
 
 RemovalLock::~RemovalLock() {
-  unlock_file(fd_);
+  if (fd_.valid()) {
+    (void)env_.unlock(fd_.get());
+  }
 }
 
 Result<DirectoryLock> DirectoryLock::acquire(Env& env, const std::string& lock_path) {
-  Backoff backoff(kDirectoryPatience);
+  Backoff backoff(env, kDirectoryPatience);
   for (;;) {
     auto fd = open_named(env, lock_path, O_RDWR | O_CREAT, 0600);
     if (!fd.has_value() && fd.error().kind == ErrorKind::kNotFound) {
@@ -80,9 +61,9 @@ Result<DirectoryLock> DirectoryLock::acquire(Env& env, const std::string& lock_p
     if (!fd.has_value()) {
       return fail(cache_unusable(std::move(fd).error()));
     }
-    QCACHE_TRY_ASSIGN(const bool taken, try_flock(fd->get(), LOCK_EX));
+    QCACHE_TRY_ASSIGN(const bool taken, env.try_lock(fd->get(), LockKind::kExclusive));
     if (taken) {
-      DirectoryLock lock(std::move(*fd));
+      DirectoryLock lock(env, std::move(*fd));
       // A lock on a file that was removed meanwhile guards nothing.
       QCACHE_TRY_ASSIGN(const bool current, leads_to(env, lock_path, lock.fd_.get()));
       if (current) {
@@ -97,33 +78,9 @@ Result<DirectoryLock> DirectoryLock::acquire(Env& env, const std::string& lock_p
 }
 
 DirectoryLock::~DirectoryLock() {
-  unlock_file(fd_);
-}
-
-Result<bool> try_lock_byte(int fd, uint64_t offset, ByteLock kind) {
-  struct ::flock range {};
-  range.l_type = kind == ByteLock::kShared ? F_RDLCK : F_WRLCK;
-  range.l_whence = SEEK_SET;
-  range.l_start = static_cast<off_t>(offset);
-  range.l_len = 1;
-  while (::fcntl(fd, F_OFD_SETLK, &range) != 0) {
-    if (errno == EAGAIN || errno == EACCES) {
-      return false;
-    }
-    if (errno != EINTR) {
-      return fail(system_error(errno, "cannot lock a byte of a cached file"));
-    }
+  if (fd_.valid()) {
+    (void)env_.unlock(fd_.get());
   }
-  return true;
-}
-
-void unlock_byte(int fd, uint64_t offset) {
-  struct ::flock range {};
-  range.l_type = F_UNLCK;
-  range.l_whence = SEEK_SET;
-  range.l_start = static_cast<off_t>(offset);
-  range.l_len = 1;
-  ::fcntl(fd, F_OFD_SETLK, &range);
 }
 
 }  // namespace qcache

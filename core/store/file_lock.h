@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,11 +18,11 @@ namespace qcache {
 ///   readers.
 /// - The directory lock is an exclusive flock on `filling/lock`: it is held while names in the cache directory
 ///   change (create, seal, demote, remove) and never while bytes are made or hashed.
-/// - A tile lock is an open-file-description lock on one byte of a map file.
+/// - A tile lock is an open-file-description lock on one byte of a map file (FillingFile::lock_tile()).
 
 /// Takes a lease on an open file; false where somebody holds it exclusively (it is being removed). Tries for 50 ms,
 /// because whoever asks whether a file is in use holds it exclusively for a moment.
-Result<bool> try_lease(int fd);
+Result<bool> try_lease(Env& env, int fd);
 /// An exclusive hold on a file that is about to be removed, or that somebody asks about: nobody has a lease on it, and
 /// nobody gets one until this goes. Keep it for moments only.
 class RemovalLock {
@@ -38,7 +37,8 @@ class RemovalLock {
   RemovalLock& operator=(const RemovalLock&) = delete;
 
  private:
-  explicit RemovalLock(UniqueFd fd) : fd_(std::move(fd)) {}
+  RemovalLock(Env& env, UniqueFd fd) : env_(env), fd_(std::move(fd)) {}
+  Env& env_;
   UniqueFd fd_;
 };
 
@@ -54,15 +54,9 @@ class DirectoryLock {
   DirectoryLock& operator=(const DirectoryLock&) = delete;
 
  private:
-  explicit DirectoryLock(UniqueFd fd) : fd_(std::move(fd)) {}
+  DirectoryLock(Env& env, UniqueFd fd) : env_(env), fd_(std::move(fd)) {}
+  Env& env_;
   UniqueFd fd_;
 };
-
-enum class ByteLock { kShared, kExclusive };
-
-/// Tries to lock bytes [offset, offset + 1) of the file; false where another open file has it. A lock that this open
-/// file already has on the byte changes its kind.
-Result<bool> try_lock_byte(int fd, uint64_t offset, ByteLock kind = ByteLock::kExclusive);
-void unlock_byte(int fd, uint64_t offset);
 
 }  // namespace qcache

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <limits>
 
@@ -76,7 +75,7 @@ Result<std::shared_ptr<FillingFile>> FillingFile::begin(Env& env, const CacheDir
 // The kernel would read ahead into the holes: it fills pages with zeros that are to be written soon, on the time of
 // whoever reads what is there.
 void FillingFile::expect_holes() {
-  (void)::posix_fadvise(data_.get(), 0, 0, POSIX_FADV_RANDOM);
+  (void)env_.advise(data_.get(), ReadPattern::kRandom);
 }
 
 Result<bool> FillingFile::open_pair() {
@@ -96,7 +95,7 @@ Result<bool> FillingFile::open_pair() {
   if (!map.has_value() || !(*map)->key().makes_same_bytes(key_)) {
     return false;
   }
-  QCACHE_TRY_ASSIGN(const bool leased, try_lease(data.get()));
+  QCACHE_TRY_ASSIGN(const bool leased, try_lease(env_, data.get()));
   if (!leased) {
     return fail(ErrorKind::kBusy,
                 fmt::format("another process has locked {}; try again", directory_.filling_path(key_.file)));
@@ -121,7 +120,7 @@ Status FillingFile::start() {
     QCACHE_TRY_ASSIGN(map_, TileMap::open(env_, map_fd_.get()));
     QCACHE_TRY_ASSIGN(data_, begin_named(env_, new_data, 0600));
     QCACHE_TRY(env_.truncate(data_.get(), key_.size_bytes));
-    QCACHE_TRY_ASSIGN(const bool leased, try_lease(data_.get()));
+    QCACHE_TRY_ASSIGN(const bool leased, try_lease(env_, data_.get()));
     if (!leased) {
       return fail(ErrorKind::kBusy, fmt::format("another process has locked {}; try again", new_data));
     }
@@ -138,11 +137,11 @@ Status FillingFile::start() {
 }
 
 void FillingFile::expect_reading_through() {
-  (void)::posix_fadvise(data_.get(), 0, 0, POSIX_FADV_NORMAL);
+  (void)env_.advise(data_.get(), ReadPattern::kNormal);
 }
 
 void FillingFile::note_use() {
-  (void)::futimens(map_fd_.get(), nullptr);
+  (void)env_.touch(map_fd_.get());
 }
 
 std::optional<TileMark> FillingFile::mark_of(uint32_t tile) const {
@@ -166,9 +165,9 @@ uint32_t FillingFile::marked_count() const {
 }
 
 bool FillingFile::lock_tile(uint32_t tile, std::chrono::milliseconds patience) {
-  Backoff backoff(patience);
+  Backoff backoff(env_, patience);
   for (;;) {
-    const auto locked = try_lock_byte(map_fd_.get(), tile);
+    const auto locked = env_.try_lock_byte(map_fd_.get(), tile, LockKind::kExclusive);
     if (!locked.has_value()) {
       return false;  // a filesystem without such locks: as if another process had it
     }
@@ -179,15 +178,15 @@ bool FillingFile::lock_tile(uint32_t tile, std::chrono::milliseconds patience) {
 }
 
 void FillingFile::unlock_tile(uint32_t tile) {
-  unlock_byte(map_fd_.get(), tile);
+  (void)env_.unlock_byte(map_fd_.get(), tile);
 }
 
 bool FillingFile::try_lock_seal() {
-  return try_lock_byte(map_fd_.get(), kSealByte).value_or(true);
+  return env_.try_lock_byte(map_fd_.get(), kSealByte, LockKind::kExclusive).value_or(true);
 }
 
 void FillingFile::unlock_seal() {
-  unlock_byte(map_fd_.get(), kSealByte);
+  (void)env_.unlock_byte(map_fd_.get(), kSealByte);
 }
 
 Result<bool> FillingFile::names_lead_here() const {

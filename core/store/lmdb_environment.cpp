@@ -397,7 +397,7 @@ Result<int> LmdbEnvironment::attempt(bool writes, const Body& body, Ground& grou
 }
 
 Result<int> LmdbEnvironment::read_once(const Body& body) {
-  Backoff backoff(options_.read_patience);
+  Backoff backoff(Env::posix(), options_.read_patience);
   for (;;) {
     const uint64_t seen = snapshot();
     QCACHE_TRY_ASSIGN(const bool admitted, locks_->try_read(seen));

@@ -3,11 +3,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <utility>
 
 #include "core/store/file_digest.h"
@@ -23,13 +21,6 @@ constexpr mode_t kFillingMode = 0600;
 Status check_name(const std::string& file) {
   if (!is_artifact_file_name(file)) {
     return fail(ErrorKind::kInvalidArgument, fmt::format("'{}' is not the name of a cached file", file));
-  }
-  return {};
-}
-
-Status change_mode(int fd, mode_t mode, const std::string& file) {
-  if (::fchmod(fd, mode) != 0) {
-    return fail(system_error(errno, fmt::format("cannot change the permissions of the cached file {}", file)));
   }
   return {};
 }
@@ -106,7 +97,7 @@ Result<SealedState> Store::find_sealed(const std::string& base, const Sha256Dige
       }
       continue;
     }
-    QCACHE_TRY_ASSIGN(const bool leased, try_lease(fd->get()));
+    QCACHE_TRY_ASSIGN(const bool leased, try_lease(env_, fd->get()));
     if (!leased) {
       return SealedState::kAbsent;  // it is being removed
     }
@@ -302,8 +293,8 @@ Status Store::demote(const std::string& file) {
 Result<bool> Store::leave_to_other_names(const std::string& file, uint64_t size_bytes) {
   const std::string path = directory_.sealed_path(file);
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, path, O_RDONLY));
-  struct ::stat facts {};
-  if (::fstat(data.get(), &facts) != 0 || facts.st_nlink <= 1) {
+  QCACHE_TRY_ASSIGN(const FileStat facts, env_.stat(data.get()));
+  if (facts.links <= 1) {
     return false;
   }
   const std::string own_path = directory_.filling_path(file) + ".new";  // a leftover, should we be killed here
@@ -344,7 +335,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
     (void)env_.remove(map_path);
     return prepared;
   }
-  QCACHE_TRY(change_mode(data.get(), kFillingMode, record.file));
+  QCACHE_TRY(env_.change_mode(data.get(), kFillingMode));
   if (stat.size_bytes != record.size_bytes) {
     // What is missing now does not have the digest of its tile, and so is made again.
     QCACHE_TRY_ASSIGN(const UniqueFd writable, open_named(env_, sealed_path, O_RDWR));
@@ -353,6 +344,7 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
   QCACHE_TRY(env_.rename(sealed_path, directory_.filling_path(record.file)));
   QCACHE_TRY(env_.sync_directory(directory_.filling_directory()));
   QCACHE_TRY(env_.sync_directory(directory_.path()));
+  env_.reached("demoted, still recorded");
   if (const Status erased = catalog_->erase(record.file); !erased.has_value()) {
     spdlog::warn("the record of {} stays until the next look: {}", sealed_path, erased.error().message);
   }
@@ -364,7 +356,7 @@ Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, st
   const FillingKey& key = filling.key();
   QCACHE_TRY_ASSIGN(const auto tiles, digests_of(filling));
   // Only starts the writing, so that the disk works while the processor hashes; errors show in sync() below.
-  ::sync_file_range(filling.fd(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  (void)env_.start_writeback(filling.fd());
   QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, filling.fd(), key.size_bytes, keep_going));
   if (!digest.has_value()) {
     abandon(filling, "its length changed while it was being made");
@@ -425,11 +417,12 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
   const std::string sealed_path = directory_.sealed_path(record.file);
   QCACHE_TRY(env_.rename(directory_.filling_path(filling_file), sealed_path));
   const Status committed = [&]() -> Status {
-    QCACHE_TRY(change_mode(filling.fd(), kSealedMode, record.file));
+    QCACHE_TRY(env_.change_mode(filling.fd(), kSealedMode));
     QCACHE_TRY(env_.sync_directory(directory_.path()));
     QCACHE_TRY(env_.sync_directory(directory_.filling_directory()));
     QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(filling.fd()));
     record.backing = BackingStamp::of(stat);
+    env_.reached("sealed, not recorded");
     return catalog_->put(record, tiles, quality);
   }();
   if (!committed.has_value()) {
@@ -450,7 +443,7 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
 // is a file without a record and dropped later.
 void Store::undo_rename_locked(const FillingFile& filling, const std::string& sealed_path) {
   const std::string& file = filling.key().file;
-  Status undone = change_mode(filling.fd(), kFillingMode, file);
+  Status undone = env_.change_mode(filling.fd(), kFillingMode);
   if (undone.has_value()) {
     undone = env_.rename(sealed_path, directory_.filling_path(file));
   }
@@ -481,7 +474,7 @@ Result<std::optional<SealedFile>> Store::open_verified(const Record& record, con
   QCACHE_TRY(check_name(record.file));
   const std::string path = directory_.sealed_path(record.file);
   QCACHE_TRY_ASSIGN(UniqueFd fd, open_named(env_, path, O_RDONLY));
-  QCACHE_TRY_ASSIGN(const bool leased, try_lease(fd.get()));
+  QCACHE_TRY_ASSIGN(const bool leased, try_lease(env_, fd.get()));
   if (!leased) {
     return fail(ErrorKind::kBusy, fmt::format("{} is just being removed", path));
   }

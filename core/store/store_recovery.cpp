@@ -1,10 +1,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <iterator>
 #include <set>
 #include <utility>
@@ -106,14 +104,12 @@ Result<bool> Store::recover_locked(const std::string& file) {
   QCACHE_TRY(leave_to_other_names(file, sealed.has_value() ? sealed->size_bytes : 0));
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
   QCACHE_TRY_ASSIGN(const UniqueFd map, open_named(env_, map_path, O_RDONLY));
-  (void)::futimens(map.get(), nullptr);  // for aging: when it was last used went with the record
+  (void)env_.touch(map.get());  // for aging: when it was last used went with the record
   if (map_path != directory_.map_path(file)) {
     QCACHE_TRY(drop_filling_locked(file));
     QCACHE_TRY(env_.rename(map_path, directory_.map_path(file)));
   }
-  if (::fchmod(data.get(), 0600) != 0) {
-    return fail(system_error(errno, fmt::format("cannot change the permissions of {}", sealed_path)));
-  }
+  QCACHE_TRY(env_.change_mode(data.get(), 0600));
   QCACHE_TRY(env_.rename(sealed_path, directory_.filling_path(file)));
   QCACHE_TRY(env_.sync_directory(directory_.filling_directory()));
   QCACHE_TRY(env_.sync_directory(directory_.path()));

@@ -34,6 +34,7 @@ Result<uint64_t> Store::drop_sealed_locked(const std::string& file) {
   QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
   QCACHE_TRY(remove_if_there(env_, path));
   QCACHE_TRY(remove_if_there(env_, directory_.kept_map_path(file)));
+  env_.reached("dropped, still recorded");
   if (const Status erased = catalog_->erase(file); !erased.has_value()) {
     spdlog::warn("the record of {} stays until the next look: {}", path, erased.error().message);
   }

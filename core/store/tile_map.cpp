@@ -1,6 +1,5 @@
 #include "core/store/tile_map.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <cstring>
@@ -113,9 +112,7 @@ Status TileMap::format(Env& env, int fd, const FillingKey& key) {
   QCACHE_TRY_ASSIGN(const Header header, make_header(key));
   const uint64_t bytes = map_bytes(key.tile_count);
   QCACHE_TRY(env.truncate(fd, bytes));
-  if (const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
-    return fail(system_error(error, fmt::format("cannot allocate {} bytes in the cache directory", bytes)));
-  }
+  QCACHE_TRY(env.allocate(fd, bytes));
   return env.write_at(fd, std::as_bytes(std::span(&header, 1)), 0);
 }
 
@@ -151,8 +148,8 @@ std::optional<TileMark> TileMap::mark_of(uint32_t tile) const {
   for (int look = 0; look < kLooks; ++look) {
     Entry entry{};
     // One that cannot be read is as one that is not there: its tile is made again.
-    const auto got = Env::posix().read_at(fd_, std::as_writable_bytes(std::span(&entry, 1)),
-                                          kHeaderBytes + uint64_t{tile} * kEntryBytes);
+    const auto got =
+        env_.read_at(fd_, std::as_writable_bytes(std::span(&entry, 1)), kHeaderBytes + uint64_t{tile} * kEntryBytes);
     if (got.value_or(0) != sizeof(entry) || entry.is_blank()) {
       return std::nullopt;
     }
@@ -193,7 +190,7 @@ Status TileMap::unmark(uint32_t tile) {
 }
 
 uint32_t TileMap::marked_count() const {
-  const auto summary = summarize(Env::posix(), fd_);
+  const auto summary = summarize(env_, fd_);
   return summary.has_value() ? summary->marked_count : 0;
 }
 

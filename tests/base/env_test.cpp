@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "tests/support/temp_dir.h"
+#include "tests/support/test_files.h"
 
 namespace qcache {
 namespace {
@@ -71,6 +72,81 @@ TEST(PosixEnv, HolesTakeNoSpace) {
   EXPECT_EQ(stat->size_bytes, uint64_t{1} << 40);
   EXPECT_EQ(stat->allocated_bytes, 0U);
   EXPECT_TRUE(stat->is_regular());
+}
+
+TEST(PosixEnv, BlocksAreHadBeforeTheyAreWrittenAndGivenBack) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto file = env.open(dir / "f", O_RDWR | O_CREAT, 0600);
+  ASSERT_TRUE(file);
+  ASSERT_TRUE(env.allocate(file->get(), 100'000));
+  EXPECT_EQ(env.stat(file->get())->size_bytes, 100'000U);
+  EXPECT_GE(env.stat(file->get())->allocated_bytes, 100'000U);
+  const std::vector<std::byte> written(100'000, std::byte{7});
+  ASSERT_TRUE(env.write_at(file->get(), written, 0));
+  ASSERT_TRUE(env.start_writeback(file->get()));
+  ASSERT_TRUE(env.advise(file->get(), ReadPattern::kRandom));
+  ASSERT_TRUE(env.punch_hole(file->get(), ByteRange{4096, 81'920}));
+  EXPECT_EQ(env.stat(file->get())->size_bytes, 100'000U);
+  EXPECT_LT(env.stat(file->get())->allocated_bytes, 50'000U);
+  std::byte byte{};
+  EXPECT_EQ(env.read_at(file->get(), {&byte, 1}, 4096), 1U);
+  EXPECT_EQ(byte, std::byte{0});
+}
+
+TEST(PosixEnv, ChangesModesAndTimesAndCountsNames) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto file = env.open(dir / "f", O_RDWR | O_CREAT, 0600);
+  ASSERT_TRUE(file);
+  ASSERT_TRUE(env.change_mode(file->get(), 0444));
+  EXPECT_EQ(env.stat(dir / "f")->mode & 07777U, 0444U);
+  set_mtime(dir / "f", 5);
+  ASSERT_TRUE(env.touch(file->get()));
+  EXPECT_GT(env.stat(file->get())->mtime_ns, 5);
+  EXPECT_EQ(env.stat(file->get())->links, 1U);
+  ASSERT_EQ(::link((dir / "f").c_str(), (dir / "other").c_str()), 0);
+  EXPECT_EQ(env.stat(file->get())->links, 2U);
+}
+
+TEST(PosixEnv, LocksOfAFileExcludeOtherOpenFiles) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto one = env.open(dir / "f", O_RDWR | O_CREAT, 0600);
+  const auto two = env.open(dir / "f", O_RDWR, 0);
+  ASSERT_TRUE(one && two);
+  EXPECT_EQ(env.try_lock(one->get(), LockKind::kExclusive), true);
+  EXPECT_EQ(env.try_lock(two->get(), LockKind::kShared), false);
+  EXPECT_EQ(env.try_lock(one->get(), LockKind::kShared), true);
+  EXPECT_EQ(env.try_lock(two->get(), LockKind::kShared), true);
+  EXPECT_EQ(env.try_lock(two->get(), LockKind::kExclusive), false);
+  ASSERT_TRUE(env.unlock(one->get()));
+  EXPECT_EQ(env.try_lock(two->get(), LockKind::kExclusive), true);
+  EXPECT_EQ(env.try_lock_byte(one->get(), 0, LockKind::kExclusive), true) << "which are another matter";
+}
+
+TEST(PosixEnv, ByteLocksExcludeOtherOpenFilesByteByByte) {
+  const TempDir dir;
+  Env& env = Env::posix();
+  const auto one = env.open(dir / "f", O_RDWR | O_CREAT, 0600);
+  const auto two = env.open(dir / "f", O_RDWR, 0);
+  ASSERT_TRUE(one && two);
+  EXPECT_EQ(env.try_lock_byte(one->get(), 5, LockKind::kExclusive), true);
+  EXPECT_EQ(env.try_lock_byte(one->get(), 5, LockKind::kExclusive), true);
+  EXPECT_EQ(env.try_lock_byte(two->get(), 5, LockKind::kExclusive), false);
+  EXPECT_EQ(env.try_lock_byte(two->get(), 6, LockKind::kExclusive), true);
+  ASSERT_TRUE(env.unlock_byte(one->get(), 5));
+  EXPECT_EQ(env.try_lock_byte(two->get(), 5, LockKind::kExclusive), true);
+  EXPECT_EQ(env.try_lock_byte(one->get(), 7, LockKind::kShared), true);
+  EXPECT_EQ(env.try_lock_byte(two->get(), 7, LockKind::kShared), true);
+  EXPECT_EQ(env.try_lock_byte(two->get(), 7, LockKind::kExclusive), false);
+}
+
+TEST(PosixEnv, SleepsByTheClockThatOnlyGoesOn) {
+  Env& env = Env::posix();
+  const int64_t begun_ns = env.monotonic_ns();
+  env.sleep(2'000'000);
+  EXPECT_GE(env.monotonic_ns() - begun_ns, 2'000'000);
 }
 
 TEST(PosixEnv, ListsNamesWithoutTheDots) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -12,8 +13,8 @@
 #include <optional>
 #include <utility>
 
-#include "core/store/file_lock.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/store/store_fixture.h"
 #include "tests/support/test_files.h"
 
 namespace qcache {
@@ -135,11 +136,16 @@ TEST_F(EngineTest, OutOfMemoryFailsOneReadOnly) {
   start();
   const auto opened = engine_->open(name());
   const ByteRange range{200'000, 1000};
-  for (const char* thread : {"a worker, which has made the tile", "the reader's own, where the tile is there"}) {
+  const struct {
+    const char* thread;
+    uint64_t nth;
+  } rows[] = {{"a worker, which has looked twice for the tile's mark and made it", 3},
+              {"the reader's own, where the tile is there", 1}};
+  for (const auto& row : rows) {
     env_.before(
-        EnvCall::kReadAt, 1, [] { throw std::bad_alloc(); }, "filling/");
+        EnvCall::kReadAt, row.nth, [] { throw std::bad_alloc(); }, "filling/");
     const auto failed = read(**opened, range);
-    ASSERT_FALSE(failed) << thread;
+    ASSERT_FALSE(failed) << row.thread;
     EXPECT_EQ(failed.error().kind, ErrorKind::kInternal);
     EXPECT_THAT(failed.error().message, HasSubstr("m/int8/0.bin"));
   }
@@ -274,8 +280,48 @@ TEST_F(EngineTest, ATileThatThrowsIsNotLeftLocked) {
   const auto map = env_.open(directory.map_path(engine.describe(name())->file), O_RDWR, 0);
   ASSERT_TRUE(map);
   for (uint32_t tile = 0; tile < tile_count(); ++tile) {
-    EXPECT_EQ(try_lock_byte(map->get(), tile), true) << tile;
+    EXPECT_EQ(env_.try_lock_byte(map->get(), tile, LockKind::kExclusive), true) << tile;
   }
+}
+
+TEST_F(EngineTest, DeathBetweenATilesBytesAndItsMarkCostsThatTile) {
+  constexpr int kDied = 42;
+  constexpr int kWritten = 3;
+  EXPECT_EQ(run_child([&] {
+              std::atomic<int> written{0};
+              env_.at("tile written", [&] {
+                if (++written == kWritten) {
+                  ::_exit(kDied);
+                }
+              });
+              start(1);
+              (void)read_all();
+              return 0;
+            }),
+            kDied);
+  Engine& engine = start();
+  const auto left = engine.store().entries();
+  ASSERT_EQ(left->size(), 1U);
+  EXPECT_DOUBLE_EQ(left->front().progress, static_cast<double>(kWritten - 1) / tile_count());
+  const auto resumed = read_all();
+  ASSERT_TRUE(resumed);
+  EXPECT_EQ(engine.stats().tiles_quantized, tile_count() - (kWritten - 1));
+  EXPECT_EQ(engine.stats().tiles_rejected, 0U);
+  ASSERT_TRUE(sealed());
+  ASSERT_TRUE(engine.remove(name()));
+  EXPECT_EQ(read_all(), resumed);
+}
+
+// As on some network filesystems, where nobody can be kept away.
+TEST_F(EngineTest, WithoutByteLocksAFileIsMadeAndSealedAllTheSame) {
+  start();
+  const auto right = made_and_removed();
+  env_.fail_all(EnvCall::kLockByte, ENOLCK);
+  const auto got = read_all();
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(got, right);
+  EXPECT_TRUE(sealed());
+  EXPECT_EQ(read_all(), right);
 }
 
 TEST_F(EngineTest, StopAnswersReadersOfRemovedFiles) {

@@ -10,7 +10,7 @@
 #include <memory>
 #include <thread>
 
-#include "core/store/file_lock.h"
+#include "core/base/env.h"
 #include "tests/fs/mount_test.h"
 
 namespace qcache {
@@ -24,7 +24,7 @@ class TileLocks {
  public:
   TileLocks(const std::string& map_file, uint32_t tiles) : fd_(::open(map_file.c_str(), O_RDWR | O_CLOEXEC)) {
     for (uint32_t tile = 0; tile < tiles; ++tile) {
-      EXPECT_TRUE(try_lock_byte(fd_.get(), tile).value());
+      EXPECT_EQ(Env::posix().try_lock_byte(fd_.get(), tile, LockKind::kExclusive), true);
     }
   }
   void release() { fd_.reset(); }

@@ -7,11 +7,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "tests/store/store_fixture.h"
+#include "tests/support/fake_env.h"
 #include "tests/support/result_matchers.h"
 #include "tests/support/test_files.h"
 
@@ -32,8 +35,8 @@ TEST_F(FileLockTest, LeasesShareAndKeepRemovalAway) {
   EXPECT_TRUE(removable());
   UniqueFd one = open();
   UniqueFd two = open();
-  EXPECT_EQ(try_lease(one.get()), true);
-  EXPECT_EQ(try_lease(two.get()), true);
+  EXPECT_EQ(try_lease(Env::posix(), one.get()), true);
+  EXPECT_EQ(try_lease(Env::posix(), two.get()), true);
   EXPECT_FALSE(removable());
   one.reset();
   EXPECT_FALSE(removable());
@@ -43,7 +46,7 @@ TEST_F(FileLockTest, LeasesShareAndKeepRemovalAway) {
 
 TEST_F(FileLockTest, ALeaseOutlivesTheProcessThatTookItWhileItsOpenFileLives) {
   UniqueFd fd = open();
-  ASSERT_EQ(try_lease(fd.get()), true);
+  ASSERT_EQ(try_lease(Env::posix(), fd.get()), true);
   const pid_t heir = start_child([] { return ::pause(); });  // has the open file, as the kernel has a passthrough file
   fd.reset();
   EXPECT_FALSE(removable());
@@ -56,9 +59,9 @@ TEST_F(FileLockTest, ALeaseIsRefusedWhileAFileIsBeingRemovedAndWaitsForAShortLoo
   {
     const auto removal = RemovalLock::try_acquire(Env::posix(), path_);
     ASSERT_TRUE(removal->has_value());
-    EXPECT_EQ(try_lease(open().get()), false);
+    EXPECT_EQ(try_lease(Env::posix(), open().get()), false);
   }
-  EXPECT_EQ(try_lease(open().get()), true);
+  EXPECT_EQ(try_lease(Env::posix(), open().get()), true);
 
   std::atomic<bool> held = false;
   std::thread look([&] {
@@ -69,7 +72,7 @@ TEST_F(FileLockTest, ALeaseIsRefusedWhileAFileIsBeingRemovedAndWaitsForAShortLoo
   while (!held) {
     std::this_thread::yield();
   }
-  EXPECT_EQ(try_lease(open().get()), true);
+  EXPECT_EQ(try_lease(Env::posix(), open().get()), true);
   look.join();
 }
 
@@ -77,27 +80,6 @@ TEST_F(FileLockTest, AnAbsentFileIsFreeToRemove) {
   const auto removal = RemovalLock::try_acquire(Env::posix(), dir_ / "nothing");
   ASSERT_THAT(removal, is_ok());
   EXPECT_TRUE(removal->has_value());
-}
-
-TEST_F(FileLockTest, ByteLocksExcludeOtherOpenFilesByteByByte) {
-  const UniqueFd one = open();
-  const UniqueFd two = open();
-  EXPECT_EQ(try_lock_byte(one.get(), 5), true);
-  EXPECT_EQ(try_lock_byte(one.get(), 5), true);
-  EXPECT_EQ(try_lock_byte(two.get(), 5), false);
-  EXPECT_EQ(try_lock_byte(two.get(), 6), true);
-  unlock_byte(one.get(), 5);
-  EXPECT_EQ(try_lock_byte(two.get(), 5), true);
-  EXPECT_EQ(try_lock_byte(one.get(), 7, ByteLock::kShared), true);
-  EXPECT_EQ(try_lock_byte(two.get(), 7, ByteLock::kShared), true);
-  EXPECT_EQ(try_lock_byte(two.get(), 7, ByteLock::kExclusive), false);
-}
-
-TEST_F(FileLockTest, LeasesAndByteLocksDoNotDisturbEachOther) {
-  const UniqueFd one = open();
-  const UniqueFd two = open();
-  EXPECT_EQ(try_lease(one.get()), true);
-  EXPECT_EQ(try_lock_byte(two.get(), 0), true);
 }
 
 TEST_F(FileLockTest, DirectoryLockAdmitsOneAtATime) {
@@ -150,6 +132,38 @@ TEST_F(FileLockTest, DirectoryLockIsFreeForOthersWhileAChildStillHasTheDescripto
   EXPECT_EQ(::flock(raw.get(), LOCK_EX | LOCK_NB), 0);
   ::kill(child, SIGKILL);
   EXPECT_EQ(wait_for_child(child), 128 + SIGKILL);
+}
+
+TEST_F(FileLockTest, WhoeverKeepsTheDirectoryLockedForEverIsToldOfAfterHalfAMinute) {
+  constexpr int64_t kPatienceNs = 30'000'000'000;
+  const std::string lock_path = dir_ / "lock";
+  const auto held = DirectoryLock::acquire(Env::posix(), lock_path);
+  ASSERT_THAT(held, is_ok());
+  FakeEnv env;
+  env.set_time(0);
+  const int64_t begun_ns = env.monotonic_ns();
+  EXPECT_THAT(DirectoryLock::acquire(env, lock_path), fails_with(ErrorKind::kBusy, {lock_path, "30 s", "fuser"}));
+  EXPECT_GE(env.monotonic_ns() - begun_ns, kPatienceNs);
+  EXPECT_LT(env.now_ns(), kPatienceNs + 10'000'000) << "of which it slept";
+}
+
+TEST_F(FileLockTest, ADirectoryLockThatIsLetGoOfInTimeIsTaken) {
+  const std::string lock_path = dir_ / "lock";
+  std::optional<DirectoryLock> held(std::move(*DirectoryLock::acquire(Env::posix(), lock_path)));
+  FakeEnv env;
+  env.set_time(0);
+  env.before(EnvCall::kSleep, 1'000, [&] { held.reset(); });
+  EXPECT_THAT(DirectoryLock::acquire(env, lock_path), is_ok());
+  EXPECT_EQ(env.count(EnvCall::kSleep), 1'000U);
+}
+
+TEST_F(FileLockTest, AFilesystemWithoutLocksIsAFailureAndNoWait) {
+  FakeEnv env;
+  env.fail_all(EnvCall::kLock, ENOLCK);
+  EXPECT_THAT(DirectoryLock::acquire(env, dir_ / "lock"), fails_with(ErrorKind::kIo, {"lock"}));
+  EXPECT_THAT(RemovalLock::try_acquire(env, path_), fails_with(ErrorKind::kIo, {path_}));
+  EXPECT_THAT(try_lease(env, open().get()), fails_with(ErrorKind::kIo, {path_}));
+  EXPECT_EQ(env.count(EnvCall::kSleep), 0U);
 }
 
 }  // namespace

@@ -239,10 +239,47 @@ TEST_F(FillingFileTest, RefusesKeysThatCannotBeFiles) {
   EXPECT_EQ(FillingFile::open(Env::posix(), directory_, huge).error().kind, ErrorKind::kInvalidArgument);
 }
 
+TEST_F(FillingFileTest, WithoutRoomForItsMapNoFileBeginsAndNothingStays) {
+  FakeEnv env;
+  env.fail_all(EnvCall::kAllocate, ENOSPC);
+  EXPECT_THAT(FillingFile::open(env, directory_, key_), fails_with(ErrorKind::kNoSpace, {key_.file}));
+  EXPECT_EQ(names(), std::vector<std::string>{"lock"});
+  env.heal();
+  EXPECT_THAT(FillingFile::open(env, directory_, key_), is_ok());
+}
+
+// As on some network filesystems.
+TEST_F(FillingFileTest, WithoutByteLocksEachProcessGoesOnAsIfAlone) {
+  for (const int sys_errno : {ENOLCK, EINVAL}) {
+    FakeEnv env;
+    env.fail_all(EnvCall::kLockByte, sys_errno);
+    const auto file = *FillingFile::open(env, directory_, key_);
+    EXPECT_FALSE(file->lock_tile(1, std::chrono::hours(1))) << "as if another process had it, and kept it";
+    EXPECT_EQ(env.count(EnvCall::kSleep), 0U) << "but waiting for it would be in vain";
+    EXPECT_TRUE(file->try_lock_seal()) << "or nothing would ever be sealed";
+    file->unlock_seal();
+    EXPECT_THAT(StoreFixture::fill(env, *file), is_ok());
+    EXPECT_EQ(file->marked_count(), key_.tile_count);
+  }
+}
+
+TEST_F(FillingFileTest, ATileThatIsNotLetGoOfIsWaitedForAsLongAsWasSaid) {
+  FakeEnv env;
+  env.set_time(0);
+  const auto theirs = open(key_);
+  const auto mine = *FillingFile::open(env, directory_, key_);
+  ASSERT_TRUE(theirs->lock_tile(1, milliseconds(0)));
+  const int64_t begun_ns = env.monotonic_ns();
+  EXPECT_FALSE(mine->lock_tile(1, std::chrono::seconds(10)));
+  EXPECT_GE(env.monotonic_ns() - begun_ns, 10'000'000'000);
+  EXPECT_LT(env.now_ns(), 10'010'000'000) << "of which it slept";
+}
+
 TEST_F(FillingFileTest, AFailedStartLeavesNothingAndTheNextWorks) {
   for (const int sys_errno : {ENOSPC, EIO, EMFILE}) {
-    for (const EnvCall call : {EnvCall::kOpen, EnvCall::kTruncate, EnvCall::kWriteAt, EnvCall::kRename,
-                               EnvCall::kRemove, EnvCall::kStat, EnvCall::kReadAt}) {
+    for (const EnvCall call :
+         {EnvCall::kOpen, EnvCall::kTruncate, EnvCall::kAllocate, EnvCall::kWriteAt, EnvCall::kRename, EnvCall::kRemove,
+          EnvCall::kStat, EnvCall::kReadAt, EnvCall::kLock, EnvCall::kUnlock, EnvCall::kAdvise}) {
       for (uint64_t nth = 1;; ++nth) {
         SCOPED_TRACE(testing::Message() << "errno " << sys_errno << " call " << static_cast<int>(call) << " #" << nth);
         FakeEnv env;

@@ -5,7 +5,6 @@
 
 #include <cerrno>
 
-#include "core/store/file_lock.h"
 #include "tests/store/store_fixture.h"
 #include "tests/support/btrfs_disk.h"
 #include "tests/support/result_matchers.h"
@@ -208,7 +207,9 @@ TEST_F(FullDiskTest, ACatalogOfAnOlderBuildIsUsedOnAFullDisk) {
   EXPECT_THAT((*catalog)->erase("x"), is_ok());
   EXPECT_EQ(run_child([&] {
               const int fd = ::open((disk_ + "/cache/index/users").c_str(), O_RDWR | O_CLOEXEC);
-              return try_lock_byte(fd, 0).value_or(false) ? 0 : 1;  // it is somebody else's turn again
+              return Env::posix().try_lock_byte(fd, 0, LockKind::kExclusive).value_or(false)
+                         ? 0
+                         : 1;  // it is somebody else's turn again
             }),
             0);
 }

@@ -144,6 +144,23 @@ TEST_F(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
   EXPECT_EQ((*FillingFile::open(env_, store_->directory(), key_))->marked_count(), 0U);
 }
 
+TEST_F(StoreTest, AModeThatCannotBeSetAtSealingLosesNothing) {
+  const auto filling = filled(key_);
+  env_.fail(EnvCall::kChangeMode, 1, EPERM);
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kPermission, {key_.file}));
+  EXPECT_EQ(store_->catalog().list()->size(), 0U);
+  EXPECT_TRUE(filling->is_current());
+  env_.fail_all(EnvCall::kChangeMode, EPERM);  // nor set back
+  EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kPermission, {key_.file}));
+  env_.heal();
+  EXPECT_EQ(look(key_), SealedState::kAbsent);
+  const auto again = *store_->open_filling(key_);
+  EXPECT_EQ(StoreFixture::fill(env_, *again), 0U);
+  ASSERT_TRUE(store_->seal(*again, StoreFixture::draft(key_))->has_value());
+  ASSERT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
+}
+
 TEST_F(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
   for (const uint64_t nth : {uint64_t{1}, uint64_t{2}}) {
     const auto filling = filled(key_);

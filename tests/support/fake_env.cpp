@@ -6,6 +6,7 @@
 #include <array>
 #include <climits>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 namespace qcache {
@@ -30,30 +31,15 @@ std::string path_behind(const std::string& path) {
 
 }  // namespace
 
-void FakeEnv::fail(EnvCall call, uint64_t nth, int sys_errno, const std::string& part) {
+void FakeEnv::at(const std::string& point, std::function<void()> hook) {
   const MutexLock lock(mutex_);
-  rules_.push_back({call, part, nth, sys_errno, nullptr});
-}
-
-void FakeEnv::fail_all(EnvCall call, int sys_errno, const std::string& part) {
-  const MutexLock lock(mutex_);
-  rules_.push_back({call, part, std::nullopt, sys_errno, nullptr});
-}
-
-void FakeEnv::before(EnvCall call, uint64_t nth, std::function<void()> hook, const std::string& part) {
-  const MutexLock lock(mutex_);
-  rules_.push_back({call, part, nth, 0, std::move(hook)});
+  points_[point] = std::move(hook);
 }
 
 void FakeEnv::heal() {
+  rules_.heal();
   const MutexLock lock(mutex_);
-  rules_.clear();
-}
-
-uint64_t FakeEnv::count(EnvCall call) const {
-  const MutexLock lock(mutex_);
-  const auto found = counts_.find(call);
-  return found == counts_.end() ? 0 : found->second;
+  points_.clear();
 }
 
 void FakeEnv::set_time(int64_t ns) {
@@ -63,6 +49,10 @@ void FakeEnv::set_time(int64_t ns) {
 
 void FakeEnv::advance(int64_t ns) {
   const MutexLock lock(mutex_);
+  advance_locked(ns);
+}
+
+void FakeEnv::advance_locked(int64_t ns) {
   time_ns_ = time_ns_.value_or(base_.now_ns()) + ns;
   monotonic_ahead_ns_ += ns;
 }
@@ -73,30 +63,8 @@ void FakeEnv::set_space(SpaceInfo space) {
 }
 
 Status FakeEnv::enter(EnvCall call, const std::string& path) {
-  std::vector<std::function<void()>> hooks;
-  int failure = 0;
-  {
-    const MutexLock lock(mutex_);
-    ++counts_[call];
-    for (auto rule = rules_.begin(); rule != rules_.end();) {
-      const bool counted = rule->call == call && path.find(rule->part) != std::string::npos;
-      if (!counted || (rule->calls_left && --*rule->calls_left > 0)) {
-        ++rule;
-        continue;
-      }
-      if (rule->hook) {
-        hooks.push_back(std::move(rule->hook));
-      } else if (failure == 0) {
-        failure = rule->sys_errno;
-      }
-      rule = rule->calls_left ? rules_.erase(rule) : std::next(rule);
-    }
-  }
-  for (const auto& hook : hooks) {
-    hook();
-  }
-  if (failure != 0) {
-    return qcache::fail(system_error(failure, "injected failure at " + path));
+  if (const auto failure = rules_.enter(call, path)) {
+    return qcache::fail(system_error(*failure, "injected failure at " + path));
   }
   return {};
 }
@@ -124,6 +92,16 @@ Status FakeEnv::truncate(int fd, uint64_t size_bytes) {
   return base_.truncate(fd, size_bytes);
 }
 
+Status FakeEnv::allocate(int fd, uint64_t size_bytes) {
+  QCACHE_TRY(enter(EnvCall::kAllocate, path_behind(fd)));
+  return base_.allocate(fd, size_bytes);
+}
+
+Status FakeEnv::punch_hole(int fd, ByteRange range) {
+  QCACHE_TRY(enter(EnvCall::kPunchHole, path_behind(fd)));
+  return base_.punch_hole(fd, range);
+}
+
 Status FakeEnv::sync(int fd) {
   QCACHE_TRY(enter(EnvCall::kSync, path_behind(fd)));
   return base_.sync(fd);
@@ -132,6 +110,26 @@ Status FakeEnv::sync(int fd) {
 Status FakeEnv::sync_directory(const std::string& path) {
   QCACHE_TRY(enter(EnvCall::kSyncDirectory, path));
   return base_.sync_directory(path);
+}
+
+Status FakeEnv::start_writeback(int fd) {
+  QCACHE_TRY(enter(EnvCall::kStartWriteback, path_behind(fd)));
+  return base_.start_writeback(fd);
+}
+
+Status FakeEnv::advise(int fd, ReadPattern pattern) {
+  QCACHE_TRY(enter(EnvCall::kAdvise, path_behind(fd)));
+  return base_.advise(fd, pattern);
+}
+
+Status FakeEnv::change_mode(int fd, mode_t mode) {
+  QCACHE_TRY(enter(EnvCall::kChangeMode, path_behind(fd)));
+  return base_.change_mode(fd, mode);
+}
+
+Status FakeEnv::touch(int fd) {
+  QCACHE_TRY(enter(EnvCall::kTouch, path_behind(fd)));
+  return base_.touch(fd);
 }
 
 Status FakeEnv::rename(const std::string& from, const std::string& to) {
@@ -185,6 +183,26 @@ Result<SpaceInfo> FakeEnv::space(const std::string& path) {
   return base_.space(path);
 }
 
+Result<bool> FakeEnv::try_lock(int fd, LockKind kind) {
+  QCACHE_TRY(enter(EnvCall::kLock, path_behind(fd)));
+  return base_.try_lock(fd, kind);
+}
+
+Status FakeEnv::unlock(int fd) {
+  QCACHE_TRY(enter(EnvCall::kUnlock, path_behind(fd)));
+  return base_.unlock(fd);
+}
+
+Result<bool> FakeEnv::try_lock_byte(int fd, uint64_t offset, LockKind kind) {
+  QCACHE_TRY(enter(EnvCall::kLockByte, path_behind(fd)));
+  return base_.try_lock_byte(fd, offset, kind);
+}
+
+Status FakeEnv::unlock_byte(int fd, uint64_t offset) {
+  QCACHE_TRY(enter(EnvCall::kUnlockByte, path_behind(fd)));
+  return base_.unlock_byte(fd, offset);
+}
+
 int64_t FakeEnv::now_ns() {
   const MutexLock lock(mutex_);
   return time_ns_ ? *time_ns_ : base_.now_ns();
@@ -193,6 +211,36 @@ int64_t FakeEnv::now_ns() {
 int64_t FakeEnv::monotonic_ns() {
   const MutexLock lock(mutex_);
   return base_.monotonic_ns() + monotonic_ahead_ns_;
+}
+
+void FakeEnv::sleep(int64_t ns) {
+  (void)enter(EnvCall::kSleep, "");
+  bool stands = false;
+  {
+    const MutexLock lock(mutex_);
+    stands = time_ns_.has_value();
+    if (stands) {
+      advance_locked(ns);
+    }
+  }
+  if (stands) {
+    std::this_thread::yield();  // to whoever is waited for
+  } else {
+    base_.sleep(ns);
+  }
+}
+
+void FakeEnv::reached(std::string_view point) {
+  std::function<void()> hook;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = points_.find(point);
+    if (found == points_.end()) {
+      return;
+    }
+    hook = found->second;
+  }
+  hook();
 }
 
 }  // namespace qcache
