@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <array>
+#include <optional>
 #include <vector>
 
 #include <fmt/format.h>
@@ -21,8 +23,8 @@ struct Counter {
 
 std::vector<Counter> counters(Engine& engine) {
   const Stats& stats = engine.stats();
-  const CacheTotals totals = engine.store().totals().value_or(CacheTotals{});
-  const SpaceInfo space = engine.store().env().space(engine.store().directory().path()).value_or(SpaceInfo{});
+  const CacheUse cache = engine.cache_use().value_or(CacheUse{});
+  const SpaceInfo space = engine.space().value_or(SpaceInfo{});
   return {
       {"tiles_quantized", "Tiles made since the mount started.", stats.tiles_quantized, false},
       {"bytes_quantized", "Bytes of quantized files made since the mount started.", stats.bytes_quantized, false},
@@ -34,9 +36,9 @@ std::vector<Counter> counters(Engine& engine) {
       {"opens_filling", "Opens of files being made.", stats.opens_filling, false},
       {"reads", "Reads that reached the daemon.", stats.reads, false},
       {"read_errors", "Reads that failed.", stats.read_errors, false},
-      {"files_filling", "Files being made in the cache directory.", totals.filling_files, true},
-      {"files_sealed", "Complete files in the cache directory.", totals.sealed_files, true},
-      {"cache_bytes", "Bytes that cached files occupy on disk.", totals.disk_bytes, true},
+      {"files_filling", "Files being made in the cache directory.", cache.filling_files, true},
+      {"files_sealed", "Complete files in the cache directory.", cache.sealed_files, true},
+      {"cache_bytes", "Bytes that cached files occupy on disk.", cache.disk_bytes, true},
       {"free_bytes", "Bytes free on the cache directory's filesystem.", space.available_bytes, true},
   };
 }
@@ -46,28 +48,11 @@ std::vector<Counter> counters(Engine& engine) {
 ControlFiles::ControlFiles(Engine& engine, std::string mount_point)
     : engine_(engine), mount_point_(std::move(mount_point)), started_ns_(engine.now_ns()) {}
 
-std::optional<NodeKind> ControlFiles::kind_of(std::string_view name) {
-  if (name == "status") {
-    return NodeKind::kStatus;
-  }
-  if (name == "metrics") {
-    return NodeKind::kMetrics;
-  }
-  if (name == "errors") {
-    return NodeKind::kErrors;
-  }
-  return std::nullopt;
-}
-
-std::string ControlFiles::render(NodeKind kind) const {
-  switch (kind) {
-    case NodeKind::kStatus:
-      return status();
-    case NodeKind::kMetrics:
-      return metrics();
-    default:
-      return errors();
-  }
+std::span<const ControlFiles::File> ControlFiles::all() {
+  static constexpr std::array<File, 3> kAll = {File{"status", &ControlFiles::status},
+                                               File{"metrics", &ControlFiles::metrics},
+                                               File{"errors", &ControlFiles::errors}};
+  return kAll;
 }
 
 std::string ControlFiles::status() const {
@@ -79,15 +64,15 @@ std::string ControlFiles::status() const {
   out += fmt::format("  \"version\": {},\n", quoted(QCACHE_VERSION));
   out += fmt::format("  \"pid\": {:>20},\n", ::getpid());
   out += fmt::format("  \"mount_point\": {},\n", quoted(mount_point_));
-  out += fmt::format("  \"cache_dir\": {},\n", quoted(engine_.store().directory().path()));
+  out += fmt::format("  \"cache_dir\": {},\n", quoted(engine_.cache_directory()));
   out += fmt::format("  \"models\": {},\n",
                      nlohmann::json(engine_.roots()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   out += fmt::format("  \"started\": {},\n", quoted(format_time(started_ns_)));
   for (const Counter& counter : counters(engine_)) {
     out += fmt::format("  \"{}\": {:>20},\n", counter.name, counter.value);
   }
-  out += fmt::format("  \"max_size\": {},\n",
-                     engine_.aging().max_bytes ? fmt::format("{}", *engine_.aging().max_bytes) : "null");
+  const std::optional<uint64_t> max_size = engine_.max_size();
+  out += fmt::format("  \"max_size\": {},\n", max_size ? fmt::format("{}", *max_size) : "null");
   const PassthroughState passthrough = passthrough_;
   out += fmt::format("  \"passthrough_state\": {:>15},\n", quoted(std::string(to_string(passthrough))));
   out += fmt::format("  \"passthrough\": {:>5}\n}}\n", passthrough == PassthroughState::kWorks);

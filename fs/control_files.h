@@ -1,13 +1,11 @@
 #pragma once
 
-#include <array>
 #include <atomic>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "core/engine/engine.h"
-#include "fs/node.h"
 #include "fs/passthrough.h"
 
 namespace qcache {
@@ -19,9 +17,14 @@ class ControlFiles {
  public:
   ControlFiles(Engine& engine, std::string mount_point);
 
-  [[nodiscard]] static std::array<std::string_view, 3> names() { return {"status", "metrics", "errors"}; }
-  [[nodiscard]] static std::optional<NodeKind> kind_of(std::string_view name);
-  [[nodiscard]] std::string render(NodeKind kind) const;
+  /// One of them.
+  struct File {
+    std::string_view name;
+    std::string (ControlFiles::*text)() const;
+  };
+  [[nodiscard]] static std::span<const File> all();
+  /// As it is now.
+  [[nodiscard]] std::string text_of(const File& file) const { return (this->*file.text)(); }
   [[nodiscard]] int64_t started_ns() const { return started_ns_; }
 
   /// Whether complete cached files are handed to the kernel; set by Operations when it knows more.

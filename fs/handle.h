@@ -2,26 +2,22 @@
 
 #include <memory>
 #include <optional>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/base/mutex.h"
-#include "core/engine/engine.h"
+#include "fs/node.h"
 #include "fs/passthrough.h"
-#include "fs/tree.h"
 
 namespace qcache {
 
 /// What an open file or folder of the kernel stands for. Immutable.
 struct Handle {
-  std::optional<OpenArtifact> artifact;     ///< an artifact's file
-  std::optional<SourceFile> source;         ///< a companion file
-  std::optional<Passthrough::Hold> sealed;  ///< of a sealed node
+  std::optional<OpenFile> file;           ///< none of a folder
+  std::optional<Passthrough::Hold> hold;  ///< of a file that was offered to the kernel
   /// Its reads come to this process, and fail when it ends.
   bool served_here = false;
-  std::string text;                  ///< a control or generated file, as it was when opened
-  std::vector<Tree::Entry> entries;  ///< a folder, as it was when opened
+  std::vector<FolderEntry> entries;  ///< a folder, as it was when opened
 };
 
 /// The open handles, by the number the kernel holds. They end with the table, so that a mount that is taken down with

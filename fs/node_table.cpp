@@ -1,23 +1,25 @@
 #include "fs/node_table.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace qcache {
 
-NodeTable::NodeTable() {
-  entries_[kRootId] = Entry{std::make_shared<const Node>(), 1};
+NodeTable::NodeTable(std::shared_ptr<const Node> root) {
+  entries_[kRootId] = Entry{std::move(root), 1};
 }
 
-uint64_t NodeTable::remember(Node node) {
+uint64_t NodeTable::remember(std::shared_ptr<const Node> node) {
   const MutexLock lock(mutex_);
-  const auto known = ids_.find(node.key);
+  const auto known = ids_.find(node->key());
   if (known != ids_.end()) {
     ++entries_.at(known->second).lookups;
     return known->second;
   }
   const uint64_t id = next_id_++;
-  ids_[node.key] = id;
-  entries_[id] = Entry{std::make_shared<const Node>(std::move(node)), 1};
+  const std::string_view key = node->key();
+  entries_[id] = Entry{std::move(node), 1};
+  ids_[key] = id;
   return id;
 }
 
@@ -35,7 +37,7 @@ void NodeTable::forget(uint64_t id, uint64_t lookups) {
   }
   entry->second.lookups -= std::min(lookups, entry->second.lookups);
   if (entry->second.lookups == 0) {
-    const auto by_key = ids_.find(entry->second.node->key);
+    const auto by_key = ids_.find(entry->second.node->key());
     if (by_key != ids_.end() && by_key->second == id) {
       ids_.erase(by_key);
     }
@@ -43,7 +45,7 @@ void NodeTable::forget(uint64_t id, uint64_t lookups) {
   }
 }
 
-void NodeTable::retire(const std::string& key) {
+void NodeTable::retire(std::string_view key) {
   const MutexLock lock(mutex_);
   ids_.erase(key);
 }

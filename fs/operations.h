@@ -3,40 +3,39 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "core/engine/engine.h"
 #include "core/engine/helper_threads.h"
 #include "fs/control_files.h"
 #include "fs/fuse_api.h"
+#include "fs/fuse_replies.h"
 #include "fs/handle.h"
 #include "fs/later.h"
 #include "fs/node_table.h"
+#include "fs/nodes/root.h"
 #include "fs/passthrough.h"
 #include "fs/pending_request.h"
 #include "fs/request_gate.h"
-#include "fs/tree.h"
-#include "fs/xattrs.h"
 
 namespace qcache {
 
-/// The FUSE operations: each decodes a request, asks Tree, Engine or Xattrs, and replies. No rule of the filesystem
-/// lives here but those of the kernel's protocol:
+/// The FUSE operations: each decodes a request, asks a Node, and replies. No rule of the filesystem lives here but
+/// those of the kernel's protocol:
 ///
-/// - Names are never cached by the kernel (entry timeout 0), so that every open looks its name up and gets the node
-/// that is
-///   right now: sealed or filling, of the model as it is. That costs one request per path component and needs no
+/// - Names are never cached by the kernel (entry timeout 0): every open looks its name up and gets the node that is
+///   right now, sealed or filling, of the model as it is. That costs one request per path component and needs no
 ///   invalidation, which can deadlock.
-/// - A filling node is always opened with direct I/O (exact ranges, interruptible, no pages that a later sealed file
-/// could
-///   contradict), a sealed node with passthrough or, all of them, through the page cache.
+/// - A node is always opened in one mode: one that is read by the daemon with direct I/O (exact ranges, interruptible,
+///   no pages that a later sealed file could contradict), one of a complete file with passthrough or, all its opens,
+///   through the page cache.
 /// - What asks for files of a model goes through RequestGate as a PendingRequest: its filesystem may stop, and then a
-/// few
-///   threads wait for it, and its callers can be killed. Nothing else waits.
+///   few threads wait for it, and its callers can be killed. Nothing else waits.
 /// Handlers run on several libfuse threads at once and never wait for quantization.
 class Operations {
  public:
-  /// `shared` as for Tree. `max_read` is the mount option of that name, which libfuse wants to hear twice; 0 where it
-  /// is not given.
+  /// `shared` as for NodeContext. `max_read` is the mount option of that name, which libfuse wants to hear twice; 0
+  /// where it is not given.
   Operations(Engine& engine, ControlFiles& control, bool passthrough, bool shared, unsigned max_read);
 
   /// To be called before the session's first request with its descriptor, and once its last has been answered.
@@ -70,29 +69,39 @@ class Operations {
  private:
   using Request = std::shared_ptr<PendingRequest>;
   using Work = RequestGate::Work;
-  /// Runs `work`, which asks for files of the model, now or later; it answers the request if it can claim it.
-  void through_gate(fuse_req_t req, const std::string& model, Work work);
+  /// The node that the kernel knows by this number. Null where there is none of this kind: the request is answered.
+  template <typename Kind>
+  [[nodiscard]] std::shared_ptr<const Kind> find(fuse_req_t req, uint64_t id) const {
+    auto found = std::dynamic_pointer_cast<const Kind>(nodes_.find(id));
+    if (!found) {
+      fuse_reply_err(req, kUnknownNode);
+    }
+    return found;
+  }
+
+  /// Runs `work`, which asks for files of the model (empty: of none), now or later; it answers the request if it can
+  /// claim it.
+  void through_gate(fuse_req_t req, std::string_view model, Work work);
   void enter_gate(Request request, const std::string& model, Work work);
   /// Runs `work` through the gate again when the model's files have settled; fails the request at the last attempt.
-  void when_settled(const Request& request, const std::string& model, int64_t settles_in_ns, int attempt, Work work);
+  void when_settled(const Request& request, std::string_view model, int64_t settles_in_ns, int attempt, Work work);
   /// A program is about to open the weights.
   void announce_reader(const ArtifactName& weights, int attempt);
-  void remove_node(const Request& request, const Node& parent, const std::string& name, bool is_folder);
+  void remove_child(const Request& request, const FolderNode& parent, const std::string& name, bool is_folder);
 
-  void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const Node>& node,
+  void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const FileNode>& file,
                     const fuse_file_info& fi, int attempt);
   /// Opens what a node stands for: fills the handle and the reply's flags. `settles_in_ns` as of Engine::open_now().
-  Status open_file(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
-  /// `fd` is a complete file on filesystem `device`.
-  Status hand_to_kernel(uint64_t id, int fd, uint64_t device, Handle& handle, fuse_file_info* fi);
-  Status open_artifact(uint64_t id, const Node& node, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
+  Status open_file(uint64_t id, const FileNode& file, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
+  /// Offers it the file below, which it reads by itself or through the page cache.
+  Status hand_to_kernel(uint64_t id, const OpenFile& file, Handle& handle, fuse_file_info* fi);
+  void reply_open(fuse_req_t req, Handle handle, fuse_file_info& reply);
   void set_in_gate(const Request& request, const std::shared_ptr<const Node>& node, const std::string& name,
                    const std::string& value, int attempt);
 
   Engine& engine_;
   ControlFiles& control_;
-  const Tree tree_;
-  const Xattrs xattrs_;
+  const NodeContext context_;
   NodeTable nodes_;
   Passthrough passthrough_;
   HandleTable handles_;  // after it: handles hold what it counts

@@ -34,6 +34,10 @@ void RequestGate::enter(std::shared_ptr<PendingRequest> request, std::string_vie
                         Work work) {
   constexpr size_t kManyWaiting = 64;
   Waiting current{std::move(request), std::hash<std::string_view>()(model), root, std::move(work)};
+  if (model.empty()) {
+    run(current);
+    return;
+  }
   std::deque<Waiting> given_up;  // destroyed outside the lock
   {
     const MutexLock lock(mutex_);

@@ -29,7 +29,8 @@ class RequestGate {
 
   using Work = std::function<void(const std::shared_ptr<PendingRequest>& request)>;
 
-  /// `root`: the number of the root that may stop; none where it cannot.
+  /// A request that asks no model's files (`model` is empty) is let in at once, and not counted. `root`: the number of
+  /// the root that may stop; none where it cannot.
   void enter(std::shared_ptr<PendingRequest> request, std::string_view model, std::optional<size_t> root, Work work)
       QCACHE_EXCLUDES(mutex_);
 

@@ -1,39 +1,29 @@
 #pragma once
 
-#include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
-
-#include "core/engine/engine.h"
-#include "fs/node.h"
 
 namespace qcache {
 
-/// The extended attributes `user.qcache.*` of the mount's files and model folders: what stat cannot say, and the two
-/// controls (pinned, warm). docs/SEMANTICS.md lists them. Thread-safe.
+/// Whether an extended attribute is one of the mount's own, `user.qcache.*`, on any node.
+[[nodiscard]] bool is_own_xattr(std::string_view name);
+
+/// The extended attributes that a node has, with their values: what stat cannot say. docs/SEMANTICS.md lists them.
+/// A value; names are full ones but where one is added.
 class Xattrs {
  public:
-  explicit Xattrs(Engine& engine) : engine_(engine) {}
+  /// `name` without `user.qcache.`.
+  void add(std::string_view name, std::string value);
 
-  /// Whether the name is one of them, on any node.
-  [[nodiscard]] static bool is_ours(std::string_view name);
-
-  /// The names a node has now.
-  [[nodiscard]] Result<std::vector<std::string>> list(const Node& node) const;
-  /// The value of `name`; none where the node does not have it.
-  [[nodiscard]] Result<std::optional<std::string>> get(const Node& node, std::string_view name) const;
-  /// Sets a control: user.qcache.pinned or user.qcache.warm, to 1 or 0 (true, false, yes, no).
-  /// `settles_in_ns` as of Engine::open_now().
-  [[nodiscard]] Status set(const Node& node, std::string_view name, std::string_view value,
-                           int64_t& settles_in_ns) const;
+  /// Null where the node does not have it.
+  [[nodiscard]] const std::string* find(std::string_view name) const;
+  /// As listxattr(2) gives them: each name with a zero byte behind it.
+  [[nodiscard]] std::string names() const;
 
  private:
-  using Values = std::vector<std::pair<std::string, std::string>>;
-  [[nodiscard]] Result<Values> values(const Node& node) const;
-
-  Engine& engine_;
+  std::vector<std::pair<std::string, std::string>> values_;
 };
 
 }  // namespace qcache

@@ -245,7 +245,13 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     }
   }
   if (sealed && sealed->trusted) {
-    info.record = std::move(sealed->record);
+    const Record& record = sealed->record;
+    const BackingStamp& stamp = record.backing;  // no two files of one inode have one ctime
+    info.record = FileRecord{record.sha256,
+                             record.created_ns,
+                             record.accessed_ns,
+                             record.hits,
+                             {stamp.inode, static_cast<uint64_t>(stamp.ctime_ns)}};
     info.state = ArtifactState::kSealed;
     info.progress = 1;
   } else if (sealed) {
@@ -264,6 +270,20 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
 
 Result<double> Engine::progress(const ArtifactInfo& info) {
   return info.progress ? *info.progress : store_->filling_progress(info.file, info.recipe);
+}
+
+Result<std::vector<TensorQuality>> Engine::quality(const ArtifactInfo& info) {
+  if (!info.record) {
+    return std::vector<TensorQuality>();
+  }
+  Record record;  // the catalog goes by these two
+  record.file = info.file;
+  record.sha256 = info.record->sha256;
+  return store_->catalog().quality(record);
+}
+
+Result<std::optional<bool>> Engine::is_pinned(const ArtifactInfo& info) {
+  return store_->is_pinned(info.file, info.recipe);
 }
 
 std::vector<ArtifactName> Engine::cached_ranks(const std::string& model_name, const Scheme& scheme) {
@@ -527,6 +547,11 @@ std::vector<ErrorEntry> Engine::errors() const {
     out.push_back(ErrorEntry{now, now, 1, "models", Error{ErrorKind::kIo, ETIMEDOUT, stopped}});
   }
   return out;
+}
+
+Result<CacheUse> Engine::cache_use() {
+  QCACHE_TRY_ASSIGN(const CacheTotals totals, store_->totals());
+  return CacheUse{totals.filling_files, totals.sealed_files, totals.disk_bytes};
 }
 
 Result<AgingReport> Engine::age() {

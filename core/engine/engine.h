@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -41,6 +42,15 @@ struct EngineOptions {
 enum class ArtifactState { kAbsent, kFilling, kSealed, kFailed };
 [[nodiscard]] std::string_view to_string(ArtifactState state);
 
+/// What is recorded of a complete file.
+struct FileRecord {
+  Sha256Digest sha256{};  ///< of all bytes
+  int64_t created_ns = 0;
+  int64_t accessed_ns = 0;
+  uint64_t hits = 0;               ///< opens since it was made
+  std::array<uint64_t, 2> seal{};  ///< other numbers for every file that was sealed, that of the same recipe included
+};
+
 /// What can be said of a file of the mount without opening it.
 struct ArtifactInfo {
   ArtifactName name;
@@ -51,10 +61,10 @@ struct ArtifactInfo {
   uint64_t size_bytes = 0;  ///< exact
   uint64_t disk_bytes = 0;  ///< what the cached bytes occupy now
   ArtifactState state = ArtifactState::kAbsent;
-  std::optional<double> progress;  ///< share of the tiles made; empty where only the map on disk knows (progress())
-  std::string error;               ///< why the last read failed, where one did
-  std::optional<Record> record;    ///< where sealed and not touched since
-  int64_t source_mtime_ns = 0;     ///< of the youngest source file
+  std::optional<double> progress;    ///< share of the tiles made; empty where only the map on disk knows (progress())
+  std::string error;                 ///< why the last read failed, where one did
+  std::optional<FileRecord> record;  ///< where sealed and not touched since
+  int64_t source_mtime_ns = 0;       ///< of the youngest source file
   std::shared_ptr<const SourceModel> source;
 };
 
@@ -138,6 +148,10 @@ class Engine final : private FillingObserver, private SealObserver {
   /// The share of the tiles made, 0 to 1, of a file as it was described. Reads the map of one that nobody has open
   /// here.
   Result<double> progress(const ArtifactInfo& info);
+  /// How near the weights in a file as it was described are to their source; empty where that was not measured.
+  Result<std::vector<TensorQuality>> quality(const ArtifactInfo& info);
+  /// Whether the file as it was described is pinned; none where it is neither complete nor looked through again.
+  Result<std::optional<bool>> is_pinned(const ArtifactInfo& info);
   /// The files of ranks above 0 that hold bytes, of one model in one dtype; some perhaps twice. May miss what other
   /// processes have done within the last second.
   [[nodiscard]] std::vector<ArtifactName> cached_ranks(const std::string& model_name, const Scheme& scheme);
@@ -171,7 +185,13 @@ class Engine final : private FillingObserver, private SealObserver {
   /// What went wrong lately, and which roots do not answer now.
   [[nodiscard]] std::vector<ErrorEntry> errors() const;
   [[nodiscard]] Store& store() { return *store_; }
-  [[nodiscard]] const AgingPolicy& aging() const { return options_.aging; }
+  [[nodiscard]] Env& env() const { return env_; }
+  [[nodiscard]] const std::string& cache_directory() const { return store_->directory().path(); }
+  Result<CacheUse> cache_use();
+  /// Of the cache directory's filesystem.
+  [[nodiscard]] Result<SpaceInfo> space() const { return env_.space(cache_directory()); }
+  /// In bytes on disk; none: no limit.
+  [[nodiscard]] std::optional<uint64_t> max_size() const { return options_.aging.max_bytes; }
   [[nodiscard]] const std::vector<std::string>& roots() const { return index_.roots(); }
   /// Where models may be read from.
   [[nodiscard]] const SourceFolders& folders() const { return index_.folders(); }

@@ -20,4 +20,11 @@ struct Stats {
   std::atomic<uint64_t> read_errors{0};
 };
 
+/// What lies in a cache directory, of all its mounts together.
+struct CacheUse {
+  uint64_t filling_files = 0;
+  uint64_t sealed_files = 0;
+  uint64_t disk_bytes = 0;
+};
+
 }  // namespace qcache

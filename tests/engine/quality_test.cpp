@@ -32,7 +32,7 @@ class QualityTest : public EngineTest {
     for (int i = 0; i < 2000; ++i) {
       const auto info = engine_->describe(artifact);
       if (info && info->record) {
-        return *engine_->store().catalog().quality(*info->record);
+        return *engine_->quality(*info);
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
