@@ -20,6 +20,9 @@ class NodeContext {
   [[nodiscard]] Engine& engine() const { return engine_; }
   [[nodiscard]] const ControlFiles& control() const { return control_; }
 
+  /// Whether what others may do with a node depends on its sources, as they are when it is asked.
+  [[nodiscard]] bool shared() const { return shared_; }
+
   /// Of one file of a model.
   [[nodiscard]] NodeAccess access_of(const SourceSpot& spot) const;
   /// Of the files whose bytes the weights are made of.

@@ -10,6 +10,9 @@ namespace qcache {
 /// the model's own, those below `<model>/<dtype>/<rank>/` for the source's of the same path, or, where qcache adds
 /// them, for the model's own, too.
 class SourceFolderNode : public FolderNode {
+ public:
+  [[nodiscard]] bool attributes_ask_files() const final { return context().shared(); }
+
  protected:
   using FolderNode::FolderNode;
 

@@ -159,7 +159,9 @@ TEST_F(NodeFiles, AttributesOfASealedFileMayBeKeptAndOthersNot) {
     EXPECT_EQ(find(path)->attributes.valid_seconds, 0) << path;
   }
   EXPECT_TRUE(node("m/int8/0.bin")->attributes_ask_files());
-  EXPECT_FALSE(node(".qcache/status")->attributes_ask_files());
+  for (const char* path : {"", ".qcache", ".qcache/status", "m", "m/int8/0", "m/int8/0/config.json"}) {
+    EXPECT_FALSE(node(path)->attributes_ask_files()) << path;
+  }
   EXPECT_EQ(find("m/int8/0")->attributes.valid_seconds, 1);
   EXPECT_EQ(find("m/int8/0.bin")->attributes.disk_bytes, 0U);
   seal("m/int8/0.bin");

@@ -287,6 +287,10 @@ TEST_F(Nodes, TheSharedMountShowsWhatTheSourcesLetOthersRead) {
   EXPECT_THAT(open(*tokenizer), fails_with(ErrorKind::kSourceChanged, {}));
   EXPECT_THAT(open(*config), fails_with(ErrorKind::kSourceChanged, {}));
   EXPECT_LE(find("m/int8/0.bin")->attributes.valid_seconds, 1);
+  for (const char* path : {"m", "m/int8", "m/int8/0/sub"}) {
+    EXPECT_TRUE(folder(path)->attributes_ask_files()) << path;
+  }
+  EXPECT_FALSE(root_->attributes_ask_files()) << "every look-up of a name passes it";
 }
 
 TEST_F(Nodes, NoNamesOfAModelMakeTwoNodesOne) {
