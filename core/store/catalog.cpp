@@ -1,5 +1,7 @@
 #include "core/store/catalog.h"
 
+#include <fmt/format.h>
+
 #include <map>
 
 #include "core/base/env.h"
@@ -46,6 +48,18 @@ std::shared_ptr<Catalog> find_or_reserve(const std::string& path) {
 }
 
 }  // namespace
+
+Status Catalog::check_entry(const Record& record, std::span<const Sha256Digest> tiles) {
+  if (tiles.size() != record.tile_count) {
+    return fail(ErrorKind::kInternal, fmt::format("the record of {} has {} tiles but {} digests", record.file,
+                                                  record.tile_count, tiles.size()));
+  }
+  if (record.file.empty() || record.file.size() > kMaxFileBytes || encode_record(record).size() > kMaxRecordBytes) {
+    return fail(ErrorKind::kInvalidArgument,
+                fmt::format("a name in the record of {} is too long for the catalog", record.virtual_path));
+  }
+  return {};
+}
 
 Result<std::shared_ptr<Catalog>> Catalog::open(const std::string& path, const CatalogOptions& options) {
   QCACHE_TRY_ASSIGN(const std::string real, Env::posix().real_path(path));

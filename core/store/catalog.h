@@ -30,7 +30,8 @@ struct CatalogOptions {
   std::chrono::milliseconds read_patience{5'000};
 };
 
-/// The records of all sealed files of one cache directory (LMDB), shared by every process that uses the directory.
+/// The records of all sealed files of one cache directory, shared by every process that uses the directory. There is
+/// one kind (LMDB, as open() makes it); a Store takes any, for tests to let calls fail.
 ///
 /// A record exists only for a file whose bytes were durable under their final name before; a commit is atomic and
 /// durable. Open it after forking, once per process and directory: open() returns the same object to later
@@ -44,6 +45,9 @@ class Catalog {
  public:
   virtual ~Catalog() = default;
 
+  /// The longest name that a file may have in it.
+  static constexpr size_t kMaxFileBytes = 511;
+
   /// Opens or creates the catalog in directory `path` (which exists). kUnsupported, and nothing is touched, where a
   /// newer qcache wrote it, or another LMDB; kBusy where an older qcache has it open. `options` count for the first
   /// opening in this process.
@@ -55,11 +59,13 @@ class Catalog {
   /// How near each quantized weight of the record's file is to its source, in the file's order. Empty where that was
   /// not measured, nothing is quantized, or the figures are damaged.
   virtual Result<std::vector<TensorQuality>> quality(const Record& record) = 0;
+  /// By file, in the order of its bytes.
   virtual Result<std::vector<Record>> list() = 0;
-  /// The files that have an entry, whether or not it can be decoded.
+  /// The files that have an entry, whether or not it can be decoded, in the same order.
   virtual Result<std::vector<std::string>> files() = 0;
   /// Adds or replaces a record together with its tile digests and quality figures (none: not measured). REQUIRES:
-  /// tiles.size() == record.tile_count. kInvalidArgument where a name in it is too long to be stored.
+  /// tiles.size() == record.tile_count. kInvalidArgument where a name in it is too long to be stored: that of the file
+  /// (which must have one), or all of the record together (kMaxRecordBytes).
   virtual Status put(const Record& record, std::span<const Sha256Digest> tiles,
                      std::span<const TensorQuality> quality) = 0;
   /// Removes a record; absent is fine.
@@ -68,6 +74,10 @@ class Catalog {
   virtual Status touch(std::span<const AccessUpdate> updates) = 0;
   /// kNotFound where there is no such record.
   virtual Status set_pinned(const std::string& file, bool pinned) = 0;
+
+ protected:
+  /// What put() refuses, whoever keeps the entries.
+  static Status check_entry(const Record& record, std::span<const Sha256Digest> tiles);
 };
 
 }  // namespace qcache

@@ -47,6 +47,7 @@ class DecodedRecords {
   std::unordered_map<std::string, Entry> entries_ QCACHE_GUARDED_BY(mutex_);
 };
 
+// A file is a key, whose length (Catalog::kMaxFileBytes) is LMDB's limit as it is built by everybody.
 class LmdbCatalog final : public Catalog {
  public:
   LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options) {}
@@ -185,15 +186,7 @@ Result<std::vector<std::string>> LmdbCatalog::files() {
 
 Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles,
                         std::span<const TensorQuality> quality) {
-  if (tiles.size() != record.tile_count) {
-    return fail(ErrorKind::kInternal, fmt::format("the record of {} has {} tiles but {} digests", record.file,
-                                                  record.tile_count, tiles.size()));
-  }
-  constexpr size_t kMaxKeyBytes = 511;  // LMDB's limit as it is built by everybody
-  if (record.file.empty() || record.file.size() > kMaxKeyBytes || encode_record(record).size() > kMaxRecordBytes) {
-    return fail(ErrorKind::kInvalidArgument,
-                fmt::format("a name in the record of {} is too long for the catalog", record.virtual_path));
-  }
+  QCACHE_TRY(check_entry(record, tiles));
   const std::vector<uint8_t> figures = encode_quality(record.sha256, quality);
   return environment_.write([&](MDB_txn* txn) {
     if (const int rc = put_record(txn, record); rc != 0) {

@@ -55,7 +55,11 @@ Result<std::shared_ptr<Store>> Store::open(Env& env, CacheDirectory directory) {
   if (!catalog.has_value()) {
     return fail(cache_unusable(std::move(catalog).error()));
   }
-  const std::shared_ptr<Store> store(new Store(env, std::move(directory), *std::move(catalog)));
+  return open(env, std::move(directory), *std::move(catalog));
+}
+
+Result<std::shared_ptr<Store>> Store::open(Env& env, CacheDirectory directory, std::shared_ptr<Catalog> catalog) {
+  const std::shared_ptr<Store> store(new Store(env, std::move(directory), std::move(catalog)));
   // So that they are listed. Who cannot do it now can still use the rest; they are looked at again when they are read.
   if (const Status recovered = store->recover_unrecorded(); !recovered.has_value()) {
     spdlog::warn("cached files without a record stay as they are for now: {}", recovered.error().message);

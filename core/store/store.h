@@ -87,6 +87,8 @@ enum class WhenInUse { kDrop, kKeep };
 class Store {
  public:
   static Result<std::shared_ptr<Store>> open(Env& env, CacheDirectory directory);
+  /// With a catalog that need not be the one in the directory.
+  static Result<std::shared_ptr<Store>> open(Env& env, CacheDirectory directory, std::shared_ptr<Catalog> catalog);
 
   [[nodiscard]] const CacheDirectory& directory() const { return directory_; }
   [[nodiscard]] Catalog& catalog() { return *catalog_; }

@@ -34,7 +34,8 @@ Result<bool> holds_its_mark(Env& env, const FillingFile& filling, uint32_t tile,
 
 }  // namespace
 
-StoreFixture::StoreFixture() : path_(dir_ / "cache") {
+StoreFixture::StoreFixture(CatalogKind catalog)
+    : path_(dir_ / "cache"), fake_catalog_(catalog == CatalogKind::kFake ? std::make_shared<FakeCatalog>() : nullptr) {
   spdlog::set_level(spdlog::level::off);
 }
 
@@ -43,7 +44,8 @@ std::shared_ptr<Store> StoreFixture::open(Env& env) const {
   if (!directory.has_value()) {
     throw std::runtime_error(directory.error().message);
   }
-  auto store = Store::open(env, std::move(*directory));
+  auto store =
+      fake_catalog_ ? Store::open(env, std::move(*directory), fake_catalog_) : Store::open(env, std::move(*directory));
   if (!store.has_value()) {
     throw std::runtime_error(store.error().message);
   }
@@ -111,7 +113,7 @@ Result<uint32_t> StoreFixture::fill(Env& env, FillingFile& filling) {
   return made;
 }
 
-Result<SealedFile> StoreFixture::ensure_sealed(Store& store, const FillingKey& key) {
+Result<SealedFile> StoreFixture::ensure_sealed(Store& store, const FillingKey& key, uint32_t* made) {
   constexpr int kTries = 200;
   for (int i = 0; i < kTries; ++i) {
     SealedFile sealed;
@@ -126,7 +128,10 @@ Result<SealedFile> StoreFixture::ensure_sealed(Store& store, const FillingKey& k
     if (!filling) {
       continue;
     }
-    QCACHE_TRY(fill(store.env(), *filling));
+    QCACHE_TRY_ASSIGN(const uint32_t tiles, fill(store.env(), *filling));
+    if (made != nullptr) {
+      *made += tiles;
+    }
     const auto sealed_now = store.seal(*filling, draft(key));
     if (!sealed_now.has_value() && sealed_now.error().kind != ErrorKind::kBusy) {
       return qcache::fail(sealed_now.error());

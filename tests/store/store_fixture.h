@@ -5,25 +5,35 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <string_view>
 
 #include "core/store/store.h"
+#include "tests/support/fake_catalog.h"
 #include "tests/support/temp_dir.h"
 
 namespace qcache {
+
+/// Which catalog the stores of a test have.
+enum class CatalogKind { kLmdb, kFake };
+inline std::ostream& operator<<(std::ostream& out, CatalogKind kind) {
+  return out << (kind == CatalogKind::kLmdb ? "Lmdb" : "Fake");
+}
 
 /// Small cached files whose right bytes are known, and the steps that tests of the store take with them. A tile is
 /// kTileBytes of the file, the last one shorter. One thread, unless a function says otherwise.
 class StoreFixture {
  public:
-  StoreFixture();
+  explicit StoreFixture(CatalogKind catalog = CatalogKind::kLmdb);
 
   static constexpr uint64_t kTileBytes = 1000;
 
   [[nodiscard]] const std::string& path() const { return path_; }
   /// A store on the test's directory. Throws where it cannot be opened.
   [[nodiscard]] std::shared_ptr<Store> open(Env& env = Env::posix()) const;
+  /// The catalog of all stores that are opened; null where that is LMDB's.
+  [[nodiscard]] const std::shared_ptr<FakeCatalog>& fake_catalog() const { return fake_catalog_; }
 
   /// The key of the `number`th file in the state `recipe` of its source. Safe from any thread, as all that follow.
   [[nodiscard]] static FillingKey key(uint32_t number = 0, uint8_t recipe = 1, uint64_t size_bytes = 4500);
@@ -34,8 +44,9 @@ class StoreFixture {
 
   /// Makes every tile that is not made, or whose bytes are not those of its mark. Returns how many it made.
   static Result<uint32_t> fill(Env& env, FillingFile& filling);
-  /// As the engine does: looks, demotes, fills and seals until the file may be served. Errors end it.
-  static Result<SealedFile> ensure_sealed(Store& store, const FillingKey& key);
+  /// As the engine does: looks, demotes, fills and seals until the file may be served. Errors end it. `made` is raised
+  /// by the tiles that it makes.
+  static Result<SealedFile> ensure_sealed(Store& store, const FillingKey& key, uint32_t* made = nullptr);
 
   [[nodiscard]] static std::string bytes_of(int fd);
   [[nodiscard]] static bool exists(const std::string& path);
@@ -51,6 +62,7 @@ class StoreFixture {
  private:
   TempDir dir_;
   std::string path_;
+  std::shared_ptr<FakeCatalog> fake_catalog_;
 };
 
 /// Runs `body` in a child process. The exit status is what it returns (1 where it throws).

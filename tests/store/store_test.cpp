@@ -21,7 +21,8 @@ namespace {
 
 using testing::HasSubstr;
 
-class StoreTest : public testing::Test {
+// On the real catalog and on the fake one: what is promised here depends on neither.
+class StoreTest : public testing::TestWithParam<CatalogKind> {
  protected:
   std::shared_ptr<FillingFile> filled(const FillingKey& key) {
     auto filling = *FillingFile::open(env_, store_->directory(), key);
@@ -48,7 +49,7 @@ class StoreTest : public testing::Test {
     ASSERT_THAT(Env::posix().write_at(fd.get(), {&byte, 1}, at), is_ok());
   }
 
-  StoreFixture fixture_;
+  StoreFixture fixture_{GetParam()};
   FakeEnv env_;
   std::shared_ptr<Store> store_ = fixture_.open(env_);
   const FillingKey key_ = StoreFixture::key();
@@ -56,7 +57,7 @@ class StoreTest : public testing::Test {
   SealedFile found_;
 };
 
-TEST_F(StoreTest, SealsAndServes) {
+TEST_P(StoreTest, SealsAndServes) {
   const auto filling = filled(key_);
   const auto record = store_->seal(*filling, StoreFixture::draft(key_, 77));
   ASSERT_THAT(record, is_ok());
@@ -80,7 +81,7 @@ TEST_F(StoreTest, SealsAndServes) {
   EXPECT_EQ(StoreFixture::bytes_of(filling->fd()), StoreFixture::content(key_)) << "old handles must go on";
 }
 
-TEST_F(StoreTest, SealsAnEmptyFileAndOneOfManyTiles) {
+TEST_P(StoreTest, SealsAnEmptyFileAndOneOfManyTiles) {
   for (const uint64_t size : {uint64_t{0}, uint64_t{1}, 2'000 * StoreFixture::kTileBytes}) {
     const FillingKey key = StoreFixture::key(static_cast<uint32_t>(size), 1, size);
     seal(key);
@@ -90,20 +91,20 @@ TEST_F(StoreTest, SealsAnEmptyFileAndOneOfManyTiles) {
   EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
 }
 
-TEST_F(StoreTest, AbsentIsAbsent) {
+TEST_P(StoreTest, AbsentIsAbsent) {
   EXPECT_EQ(look(key_), SealedState::kAbsent);
   EXPECT_EQ(*store_->peek_sealed(key_.file, key_.recipe), std::nullopt);
   EXPECT_FALSE(found_.fd.valid());
 }
 
-TEST_F(StoreTest, DoesNotSealWithTilesMissing) {
+TEST_P(StoreTest, DoesNotSealWithTilesMissing) {
   const auto filling = filled(key_);
   ASSERT_THAT(filling->unmark(2), is_ok());
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile 2"}));
   EXPECT_TRUE(filling->is_current());
 }
 
-TEST_F(StoreTest, DoesNotSealWhatWasRemovedOrReplaced) {
+TEST_P(StoreTest, DoesNotSealWhatWasRemovedOrReplaced) {
   const auto removed = filled(key_);
   ASSERT_THAT(store_->drop(key_.file, "test"), is_ok());
   EXPECT_EQ(*store_->seal(*removed, StoreFixture::draft(key_)), std::nullopt);
@@ -115,7 +116,7 @@ TEST_F(StoreTest, DoesNotSealWhatWasRemovedOrReplaced) {
   EXPECT_EQ(look(newer->key()), SealedState::kTrusted);
 }
 
-TEST_F(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
+TEST_P(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
   const auto filling = filled(key_);
   env_.before(EnvCall::kSync, 1, [&] { EXPECT_THAT(filling->unmark(1), is_ok()); });
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kBusy, {"tile"}));
@@ -126,7 +127,7 @@ TEST_F(StoreTest, DoesNotSealWhenATileIsMadeAgainMeanwhile) {
   EXPECT_TRUE(store_->seal(*filling, StoreFixture::draft(key_))->has_value());
 }
 
-TEST_F(StoreTest, ALongHashCanBeInterrupted) {
+TEST_P(StoreTest, ALongHashCanBeInterrupted) {
   const auto filling = filled(key_);
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_), {}, [] { return false; }),
               fails_with(ErrorKind::kInterrupted, {}));
@@ -135,7 +136,7 @@ TEST_F(StoreTest, ALongHashCanBeInterrupted) {
   EXPECT_THAT(store_->verify(record, [] { return false; }), fails_with(ErrorKind::kInterrupted, {}));
 }
 
-TEST_F(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
+TEST_P(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
   const auto filling = filled(key_);
   env_.fail(EnvCall::kSync, 1, EIO);
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kIo, {}));
@@ -144,7 +145,7 @@ TEST_F(StoreTest, AFailedSyncLosesTheFileBecauseASecondOneWouldProveNothing) {
   EXPECT_EQ((*FillingFile::open(env_, store_->directory(), key_))->marked_count(), 0U);
 }
 
-TEST_F(StoreTest, AModeThatCannotBeSetAtSealingLosesNothing) {
+TEST_P(StoreTest, AModeThatCannotBeSetAtSealingLosesNothing) {
   const auto filling = filled(key_);
   env_.fail(EnvCall::kChangeMode, 1, EPERM);
   EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), fails_with(ErrorKind::kPermission, {key_.file}));
@@ -161,7 +162,7 @@ TEST_F(StoreTest, AModeThatCannotBeSetAtSealingLosesNothing) {
   EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
 }
 
-TEST_F(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
+TEST_P(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
   for (const uint64_t nth : {uint64_t{1}, uint64_t{2}}) {
     const auto filling = filled(key_);
     env_.fail(EnvCall::kSyncDirectory, nth, EIO);
@@ -172,7 +173,7 @@ TEST_F(StoreTest, NothingIsRecordedWhereTheNamesAreNotDurable) {
   EXPECT_EQ(seal(key_).file, key_.file);
 }
 
-TEST_F(StoreTest, SealingTwiceTheSameBytesKeepsTheFirst) {
+TEST_P(StoreTest, SealingTwiceTheSameBytesKeepsTheFirst) {
   const auto first = filled(key_);
   const Record record = store_->seal(*first, StoreFixture::draft(key_))->value();
   const auto second = filled(key_);
@@ -183,7 +184,7 @@ TEST_F(StoreTest, SealingTwiceTheSameBytesKeepsTheFirst) {
   EXPECT_EQ(look(key_), SealedState::kTrusted);
 }
 
-TEST_F(StoreTest, FilesOfSeveralRecipesLieSideBySide) {
+TEST_P(StoreTest, FilesOfSeveralRecipesLieSideBySide) {
   seal(key_);
   const FillingKey second = StoreFixture::key(0, 2, 3000);
   const FillingKey third = StoreFixture::key(0, 3);
@@ -211,7 +212,7 @@ TEST_F(StoreTest, FilesOfSeveralRecipesLieSideBySide) {
   EXPECT_EQ(store_->entries()->size(), 0U);
 }
 
-TEST_F(StoreTest, ProcessesThatDidNotSeeEachOtherKeepBothRecipes) {
+TEST_P(StoreTest, ProcessesThatDidNotSeeEachOtherKeepBothRecipes) {
   const FillingKey other = StoreFixture::key(0, 2);
   seal(key_);
   seal(other);  // begun under the same name, as an earlier qcache does
@@ -220,7 +221,7 @@ TEST_F(StoreTest, ProcessesThatDidNotSeeEachOtherKeepBothRecipes) {
   EXPECT_EQ(StoreFixture::unsoundness(*store_), "");
 }
 
-TEST_F(StoreTest, AFileThatIsBeingMadeKeepsItsNameFromOtherRecipes) {
+TEST_P(StoreTest, AFileThatIsBeingMadeKeepsItsNameFromOtherRecipes) {
   const FillingKey other = StoreFixture::key(0, 2);
   auto mine = *store_->open_filling(key_);
   EXPECT_EQ(mine->key().file, key_.file);
@@ -238,7 +239,7 @@ TEST_F(StoreTest, AFileThatIsBeingMadeKeepsItsNameFromOtherRecipes) {
   EXPECT_NE((*store_->open_filling(other))->key().file, key_.file) << "all of it is made: it only waits for its seal";
 }
 
-TEST_F(StoreTest, AFileReplacedWhileItIsOpenedIsLookedAtAgain) {
+TEST_P(StoreTest, AFileReplacedWhileItIsOpenedIsLookedAtAgain) {
   seal(key_);
   env_.before(
       EnvCall::kStat, 1,
@@ -256,7 +257,7 @@ TEST_F(StoreTest, AFileReplacedWhileItIsOpenedIsLookedAtAgain) {
   EXPECT_EQ(named.st_ino, held.st_ino);
 }
 
-TEST_F(StoreTest, AnyTouchMakesItSuspect) {
+TEST_P(StoreTest, AnyTouchMakesItSuspect) {
   const struct {
     const char* what;
     std::function<void()> touch;
@@ -288,7 +289,7 @@ TEST_F(StoreTest, AnyTouchMakesItSuspect) {
   }
 }
 
-TEST_F(StoreTest, ADemotedFileKeepsItsBytesAndOnlyWrongTilesAreMadeAgain) {
+TEST_P(StoreTest, ADemotedFileKeepsItsBytesAndOnlyWrongTilesAreMadeAgain) {
   seal(key_);
   flip_byte(2 * StoreFixture::kTileBytes + 7);
   ASSERT_EQ(look(key_), SealedState::kSuspect);
@@ -309,14 +310,14 @@ TEST_F(StoreTest, ADemotedFileKeepsItsBytesAndOnlyWrongTilesAreMadeAgain) {
   EXPECT_EQ(StoreFixture::bytes_of(found_.fd.get()), StoreFixture::content(key_));
 }
 
-TEST_F(StoreTest, DemotingATrustedOrAbsentFileDoesNothing) {
+TEST_P(StoreTest, DemotingATrustedOrAbsentFileDoesNothing) {
   ASSERT_THAT(store_->demote(key_.file), is_ok());
   seal(key_);
   ASSERT_THAT(store_->demote(key_.file), is_ok());
   EXPECT_EQ(look(key_), SealedState::kTrusted);
 }
 
-TEST_F(StoreTest, OfASuspectFileOfTheWrongLengthTheRightTilesAreKept) {
+TEST_P(StoreTest, OfASuspectFileOfTheWrongLengthTheRightTilesAreKept) {
   struct Row {
     off_t size;
     uint32_t wrong_tiles;
@@ -341,7 +342,7 @@ TEST_F(StoreTest, OfASuspectFileOfTheWrongLengthTheRightTilesAreKept) {
   }
 }
 
-TEST_F(StoreTest, ADemotedFileKeepsWhatPeopleSetAndHowItWasUsed) {
+TEST_P(StoreTest, ADemotedFileKeepsWhatPeopleSetAndHowItWasUsed) {
   const auto draft = [&](int64_t now_ns) { return StoreFixture::draft(key_, now_ns); };
   ASSERT_TRUE(store_->seal(*filled(key_), draft(50))->has_value());
   ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
@@ -371,7 +372,7 @@ TEST_F(StoreTest, ADemotedFileKeepsWhatPeopleSetAndHowItWasUsed) {
   EXPECT_EQ(found_.record.hits, 3U);
 }
 
-TEST_F(StoreTest, ADemotedFileCanBeUnpinned) {
+TEST_P(StoreTest, ADemotedFileCanBeUnpinned) {
   seal(key_);
   ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
   set_mtime(sealed_, 5);
@@ -382,7 +383,7 @@ TEST_F(StoreTest, ADemotedFileCanBeUnpinned) {
   EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), false);
 }
 
-TEST_F(StoreTest, PinningIsForTheCompleteFileOfOneRecipe) {
+TEST_P(StoreTest, PinningIsForTheCompleteFileOfOneRecipe) {
   const FillingKey other = StoreFixture::key(0, 2);
   EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), std::nullopt);
   EXPECT_THAT(store_->unpin_all(key_.file), fails_with(ErrorKind::kNotFound, {key_.file}));
@@ -398,7 +399,7 @@ TEST_F(StoreTest, PinningIsForTheCompleteFileOfOneRecipe) {
   EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), false);
 }
 
-TEST_F(StoreTest, StaleIsWhatWasNotOpenedSinceALaterStateWasComplete) {
+TEST_P(StoreTest, StaleIsWhatWasNotOpenedSinceALaterStateWasComplete) {
   const auto seal_at = [&](uint8_t recipe, uint8_t method, int64_t now_ns) {
     const FillingKey key = StoreFixture::key(0, recipe);
     Record draft = StoreFixture::draft(key, now_ns);
@@ -430,7 +431,7 @@ TEST_F(StoreTest, StaleIsWhatWasNotOpenedSinceALaterStateWasComplete) {
   EXPECT_THAT(stale(), testing::UnorderedElementsAre(first, later));
 }
 
-TEST_F(StoreTest, DemotingTakesTheNameFromAPairThatIsBeingFilled) {
+TEST_P(StoreTest, DemotingTakesTheNameFromAPairThatIsBeingFilled) {
   seal(key_);
   set_mtime(sealed_, 5);
   const auto rival = *FillingFile::open(env_, store_->directory(), key_);
@@ -439,7 +440,7 @@ TEST_F(StoreTest, DemotingTakesTheNameFromAPairThatIsBeingFilled) {
   EXPECT_EQ((*FillingFile::open(env_, store_->directory(), key_))->marked_count(), key_.tile_count);
 }
 
-TEST_F(StoreTest, ARecordWithoutAFileAndAFileWithoutARecordAreRemoved) {
+TEST_P(StoreTest, ARecordWithoutAFileAndAFileWithoutARecordAreRemoved) {
   seal(key_);
   ASSERT_THAT(Env::posix().remove(sealed_), is_ok());
   EXPECT_EQ(look(key_), SealedState::kAbsent);
@@ -449,7 +450,7 @@ TEST_F(StoreTest, ARecordWithoutAFileAndAFileWithoutARecordAreRemoved) {
   EXPECT_FALSE(StoreFixture::exists(sealed_));
 }
 
-TEST_F(StoreTest, DropTakesAllAndReadersKeepTheirBytes) {
+TEST_P(StoreTest, DropTakesAllAndReadersKeepTheirBytes) {
   seal(key_);
   ASSERT_EQ(look(key_), SealedState::kTrusted);
   const auto filling = filled(StoreFixture::key(1));
@@ -463,7 +464,7 @@ TEST_F(StoreTest, DropTakesAllAndReadersKeepTheirBytes) {
   EXPECT_EQ(store_->drop(key_.file, "test"), 0U) << "absent is fine";
 }
 
-TEST_F(StoreTest, RefusesNamesThatLeadElsewhere) {
+TEST_P(StoreTest, RefusesNamesThatLeadElsewhere) {
   write_file(fixture_.path() + "/../precious", "x");
   for (const std::string& name : {std::string("../precious"), std::string("index"), std::string("filling/lock"),
                                   std::string(""), std::string("CACHEDIR.TAG")}) {
@@ -475,7 +476,7 @@ TEST_F(StoreTest, RefusesNamesThatLeadElsewhere) {
   EXPECT_TRUE(StoreFixture::exists(fixture_.path() + "/../precious"));
 }
 
-TEST_F(StoreTest, VerifyFindsEveryFlippedByte) {
+TEST_P(StoreTest, VerifyFindsEveryFlippedByte) {
   const Record record = seal(key_);
   EXPECT_EQ(store_->verify(record), true);
   for (const uint64_t at : {uint64_t{0}, uint64_t{2222}, key_.size_bytes - 1}) {
@@ -490,7 +491,7 @@ TEST_F(StoreTest, VerifyFindsEveryFlippedByte) {
   EXPECT_THAT(store_->verify(record), fails_with(ErrorKind::kNotFound, {key_.file}));
 }
 
-TEST_F(StoreTest, ListsSealedAndFillingFilesByVirtualPath) {
+TEST_P(StoreTest, ListsSealedAndFillingFilesByVirtualPath) {
   const FillingKey half = StoreFixture::key(2);
   const auto filling = *FillingFile::open(env_, store_->directory(), half);
   ASSERT_THAT(filling->mark(0, {}), is_ok());
@@ -522,7 +523,7 @@ TEST_F(StoreTest, ListsSealedAndFillingFilesByVirtualPath) {
   EXPECT_EQ(totals->disk_bytes, one.disk_bytes + two.disk_bytes + (*entries)[2].disk_bytes);
 }
 
-TEST_F(StoreTest, TellsTheLogWhatItSavedAndDroppedAndWhy) {
+TEST_P(StoreTest, TellsTheLogWhatItSavedAndDroppedAndWhy) {
   std::ostringstream log;
   const auto before = spdlog::default_logger();
   spdlog::set_default_logger(
@@ -535,12 +536,15 @@ TEST_F(StoreTest, TellsTheLogWhatItSavedAndDroppedAndWhy) {
   EXPECT_THAT(log.str(), HasSubstr("dropped m0/int8/0.bin: removed by rm\n"));
 }
 
-TEST_F(StoreTest, TwoStoresOnOneDirectoryShareEverything) {
+TEST_P(StoreTest, TwoStoresOnOneDirectoryShareEverything) {
   const auto other = fixture_.open();
   seal(key_);
   SealedFile found;
   EXPECT_EQ(other->find_sealed(key_.file, key_.recipe, found), SealedState::kTrusted);
 }
+
+INSTANTIATE_TEST_SUITE_P(Catalogs, StoreTest, testing::Values(CatalogKind::kLmdb, CatalogKind::kFake),
+                         testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace qcache
