@@ -417,6 +417,21 @@ Status run_loop(Env& env, fuse_session* session, const OwnMount& mount, const En
   return {};
 }
 
+Status take_down(const MountPoint& point, bool lazy) {
+  const int flags = UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0);
+  if (::umount2(point.path.c_str(), flags) == 0) {
+    return {};
+  }
+  const int error = errno;
+  if (error == EPERM && ::geteuid() != 0 && point.mount.user_id && *point.mount.user_id != ::getuid()) {
+    return fail(ErrorKind::kPermission, fmt::format("cannot unmount {}: user {} mounted it, who can do that, and root",
+                                                    point.path, *point.mount.user_id));
+  }
+  // Users unmount what they mounted through libfuse's setuid helper.
+  return error == EPERM ? unmount_by_helper(point.path, lazy)
+                        : fail(system_error(error, "cannot unmount " + point.path));
+}
+
 }  // namespace
 
 Status unmount(Env& env, const std::string& mount_point, bool lazy) {
@@ -433,18 +448,13 @@ Status unmount(Env& env, const std::string& mount_point, bool lazy) {
                                                : "nothing is mounted there";
     return fail(ErrorKind::kNotFound, fmt::format("there is no qcache mount on {}: {}", mount_point, what));
   }
-  const int flags = UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0);
-  Status done;
-  if (::umount2(point.path.c_str(), flags) != 0) {
-    const int error = errno;
-    if (error == EPERM && ::geteuid() != 0 && point.mount.user_id && *point.mount.user_id != ::getuid()) {
-      return fail(ErrorKind::kPermission,
-                  fmt::format("cannot unmount {}: user {} mounted it, who can do that, and root", point.path,
-                              *point.mount.user_id));
-    }
-    // Users unmount what they mounted through libfuse's setuid helper.
-    done = error == EPERM ? unmount_by_helper(point.path, lazy)
-                          : fail(system_error(error, "cannot unmount " + point.path));
+  // A look into the mount, such as the one by which its daemon finds out that it answers, keeps it for a moment.
+  constexpr int kAttempts = 4;
+  constexpr int64_t kPauseNs = 50'000'000;
+  Status done = take_down(point, lazy);
+  for (int i = 1; i < kAttempts && !done && done.error().sys_errno == EBUSY; ++i) {
+    env.sleep(kPauseNs);
+    done = take_down(point, lazy);
   }
   if (!done && done.error().sys_errno == EBUSY) {
     return fail(ErrorKind::kBusy,
