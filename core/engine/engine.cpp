@@ -70,6 +70,9 @@ OpenArtifact::OpenArtifact(Engine& engine, std::string file, std::shared_ptr<Art
 OpenArtifact::~OpenArtifact() {
   if (filling_) {
     filling_->remove_opener();
+    if (filling_->complete()) {
+      engine_->sealer_.reader_left();
+    }
   }
   if (artifact_) {  // else it was moved from
     engine_->closed(file_, std::move(artifact_));

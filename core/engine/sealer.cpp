@@ -69,6 +69,11 @@ void Sealer::tick() {
   start_due(now());
 }
 
+void Sealer::reader_left() {
+  const MutexLock lock(mutex_);
+  start_due(now());
+}
+
 void Sealer::start_due(Time at) {
   for (const auto& entry : entries_) {
     if (stopping_ || entry->runs || at < entry->not_before || !entry->artifact->complete() ||

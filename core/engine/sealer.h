@@ -43,8 +43,10 @@ class Sealer {
 
   /// REQUIRES: the artifact is complete. One that is known already begins afresh.
   void add(std::shared_ptr<FillingArtifact> artifact) QCACHE_EXCLUDES(mutex_);
-  /// Starts what is due. To be called every few hundred milliseconds.
+  /// Starts what is due, and gives up what is hopeless. To be called every few hundred milliseconds.
   void tick() QCACHE_EXCLUDES(mutex_);
+  /// A reader has left: starts what was only held back for him.
+  void reader_left() QCACHE_EXCLUDES(mutex_);
   /// Begins nothing any more, and ends what goes on as soon as it can be ended.
   void stop() QCACHE_EXCLUDES(mutex_);
 

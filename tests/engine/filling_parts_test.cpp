@@ -232,6 +232,18 @@ TEST_F(SealerTest, AReaderHoldsSealingBackUntilHeIsQuietOrPatienceEnds) {
   file->remove_opener();
 }
 
+TEST_F(SealerTest, AReaderWhoLeavesIsNotWaitedForAnyMore) {
+  const auto file = complete_file();
+  file->add_opener();
+  ASSERT_THAT(read(*file, {0, 1}), is_ok());
+  sealer_.add(file);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(here_, 0);
+  file->remove_opener();
+  sealer_.reader_left();
+  EXPECT_TRUE(eventually([&] { return here_ == 1; }));
+}
+
 TEST_F(SealerTest, WhatFailsIsTriedAgainAfterPausesThatDouble) {
   const auto file = complete_file();
   file->add_opener();  // somebody still uses it
