@@ -6,8 +6,8 @@ namespace qcache {
 
 /// When to look whether the cache directory is larger than it may be: while files are made, once more after the last
 /// tile (what counts as made may be on its way to the disk), and again after a while where what is too much was in use.
-/// Looking takes as long as there are files, so a twentieth of the time at most is spent so. Times are monotonic. One
-/// thread.
+/// Looking takes as long as there are files, so a twentieth of the time at most is spent so, unless that would be less
+/// often than every ten seconds. Times are monotonic. One thread.
 class SizeWatch {
  public:
   /// `made`: how many bytes have been made so far.

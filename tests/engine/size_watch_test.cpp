@@ -25,6 +25,14 @@ TEST(SizeWatch, SpendsATwentiethOfTheTimeAtMost) {
   EXPECT_TRUE(watch.due(200, 4'001 * kMs));
 }
 
+// Dropping a file waits for the disk, which may be busy.
+TEST(SizeWatch, LooksEveryTenSecondsHoweverLongThatTakes) {
+  SizeWatch watch;
+  watch.looked(100, true, 0, 3'000 * kMs);
+  EXPECT_FALSE(watch.due(200, 9'999 * kMs));
+  EXPECT_TRUE(watch.due(200, 10'001 * kMs));
+}
+
 TEST(SizeWatch, LooksAgainWhereWhatIsTooMuchWasInUse) {
   SizeWatch watch;
   watch.looked(0, true, 0, kMs);
