@@ -150,9 +150,7 @@ Result<std::vector<FileReport>> files_of_rank_0(const std::shared_ptr<const Sour
   std::optional<Error> problem;
   const bool has_folder = plan_model_folder(*model, scheme, 0, "").has_value();
   for (const Container* const container : all_containers()) {
-    const bool is_there =
-        container->has_rank(0) && (container->stands_in_folder() ? has_folder : !container->why_absent(*model, scheme));
-    if (!is_there) {
+    if (!container->is_offered(0, has_folder, *model, scheme)) {
       continue;
     }
     const auto plan = container->plan(model, scheme, 0);

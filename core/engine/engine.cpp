@@ -181,7 +181,8 @@ Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name
     QCACHE_TRY_ASSIGN(const auto sealed,
                       store_->peek_sealed(base_file_name_of(name, source->path), recipe_of(name, *source)));
     if (sealed && sealed->trusted) {
-      QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors, store_->catalog().quality(sealed->record));
+      QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors,
+                        store_->catalog().quality(sealed->record.file, sealed->record.sha256));
       if (!tensors.empty()) {
         return tensors;
       }
@@ -276,13 +277,7 @@ Result<double> Engine::progress(const ArtifactInfo& info) {
 }
 
 Result<std::vector<TensorQuality>> Engine::quality(const ArtifactInfo& info) {
-  if (!info.record) {
-    return std::vector<TensorQuality>();
-  }
-  Record record;  // the catalog goes by these two
-  record.file = info.file;
-  record.sha256 = info.record->sha256;
-  return store_->catalog().quality(record);
+  return info.record ? store_->catalog().quality(info.file, info.record->sha256) : std::vector<TensorQuality>();
 }
 
 Result<std::optional<bool>> Engine::is_pinned(const ArtifactInfo& info) {

@@ -53,8 +53,10 @@ struct Container {
   }
   /// `16.bin`, `0/model.safetensors`. `component` is that of a pipeline, else empty.
   [[nodiscard]] std::string path_of(uint32_t rank, std::string_view component) const;
-  [[nodiscard]] std::optional<std::string> why_absent(const SourceModel& model, const Scheme& scheme) const {
-    return refusal == nullptr ? std::nullopt : refusal(model, scheme);
+  /// Whether a model that the scheme serves has a file of it for `rank`, as far as is known without planning one.
+  /// `has_folder`: whether it has a folder of that rank.
+  [[nodiscard]] bool is_offered(uint32_t rank, bool has_folder, const SourceModel& model, const Scheme& scheme) const {
+    return has_rank(rank) && (stands_in_folder() ? has_folder : refusal == nullptr || !refusal(model, scheme));
   }
 };
 

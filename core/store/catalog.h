@@ -56,9 +56,9 @@ class Catalog {
   virtual Result<std::optional<Record>> find(const std::string& file) = 0;
   /// In file order: one digest per tile; empty where there is no such record.
   virtual Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) = 0;
-  /// How near each quantized weight of the record's file is to its source, in the file's order. Empty where that was
-  /// not measured, nothing is quantized, or the figures are damaged.
-  virtual Result<std::vector<TensorQuality>> quality(const Record& record) = 0;
+  /// How near each quantized weight of the file is to its source, in the file's order. Empty where that was not
+  /// measured, nothing is quantized, the figures are damaged, or those of other bytes than the SHA-256 `contents`.
+  virtual Result<std::vector<TensorQuality>> quality(const std::string& file, const Sha256Digest& contents) = 0;
   /// By file, in the order of its bytes.
   virtual Result<std::vector<Record>> list() = 0;
   /// The files that have an entry, whether or not it can be decoded, in the same order.

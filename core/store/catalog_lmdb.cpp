@@ -55,7 +55,7 @@ class LmdbCatalog final : public Catalog {
 
   Result<std::optional<Record>> find(const std::string& file) override;
   Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) override;
-  Result<std::vector<TensorQuality>> quality(const Record& record) override;
+  Result<std::vector<TensorQuality>> quality(const std::string& file, const Sha256Digest& contents) override;
   Result<std::vector<Record>> list() override;
   Result<std::vector<std::string>> files() override;
   Status put(const Record& record, std::span<const Sha256Digest> tiles,
@@ -138,13 +138,13 @@ Result<std::vector<Sha256Digest>> LmdbCatalog::tile_digests(const std::string& f
   return digests;
 }
 
-Result<std::vector<TensorQuality>> LmdbCatalog::quality(const Record& record) {
+Result<std::vector<TensorQuality>> LmdbCatalog::quality(const std::string& file, const Sha256Digest& contents) {
   Result<std::vector<TensorQuality>> figures;
-  QCACHE_TRY(read_value(&LmdbEnvironment::quality, record.file, [&](const uint8_t* data, size_t size) {
-    figures = data == nullptr ? std::vector<TensorQuality>() : decode_quality(record.sha256, {data, size});
+  QCACHE_TRY(read_value(&LmdbEnvironment::quality, file, [&](const uint8_t* data, size_t size) {
+    figures = data == nullptr ? std::vector<TensorQuality>() : decode_quality(contents, {data, size});
   }));
   if (!figures.has_value()) {
-    spdlog::warn("{} ({} in {})", figures.error().message, record.file, environment_.path());
+    spdlog::warn("{} ({} in {})", figures.error().message, file, environment_.path());
     return std::vector<TensorQuality>();
   }
   return figures;

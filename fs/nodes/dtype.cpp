@@ -30,12 +30,10 @@ Result<FoundNode> DtypeNode::find(const std::string& name) const {
 Result<std::vector<FolderEntry>> DtypeNode::list() const {
   const std::string model = model_name();
   QCACHE_TRY_ASSIGN(const std::shared_ptr<const SourceModel> source, engine().model(model));
-  const auto folder_of_0 = engine().folder(model, scheme_, 0);
+  const bool has_folder = engine().folder(model, scheme_, 0).has_value();
   std::map<uint32_t, std::set<std::string>> names;  // by rank
   for (const Container* const container : all_containers()) {
-    const bool is_there =
-        container->stands_in_folder() ? folder_of_0.has_value() : !container->why_absent(*source, scheme_);
-    if (is_there) {
+    if (container->is_offered(0, has_folder, *source, scheme_)) {
       names[0].insert(first_name(container->path_of(0, "")));
     }
   }

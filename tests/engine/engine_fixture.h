@@ -2,12 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <future>
-#include <thread>
+#include <memory>
+#include <string_view>
 
 #include "core/engine/engine.h"
 #include "core/layout/torch_zip.h"
+#include "tests/engine/artifact_reading.h"
 #include "tests/support/fake_env.h"
 #include "tests/support/model_builder.h"
 #include "tests/support/temp_dir.h"
@@ -39,35 +39,19 @@ class EngineTest : public testing::Test {
 
   static ArtifactName name(std::string_view dtype = "int8") { return ArtifactName{"m", find_scheme(dtype), 0}; }
 
-  static Result<std::vector<std::byte>> read(Artifact& artifact, ByteRange range) {
-    std::promise<Result<std::vector<std::byte>>> answer;
-    artifact.read(range, ReadIntent::kWanted, [&](Result<std::span<const std::byte>> bytes) {
-      if (bytes) {
-        answer.set_value(std::vector<std::byte>(bytes->begin(), bytes->end()));
-      } else {
-        answer.set_value(fail(bytes.error()));
-      }
-    });
-    return answer.get_future().get();
-  }
-
   Result<std::vector<std::byte>> read_all(std::string_view dtype = "int8") {
     QCACHE_TRY_ASSIGN(const OpenArtifact opened, engine_->open(name(dtype)));
-    return read(*opened, ByteRange{0, opened->size_bytes()});
+    return qcache::read(*opened, ByteRange{0, opened->size_bytes()});
   }
 
   /// Waits for the file to be sealed; false after 20 s.
   bool sealed(std::string_view dtype = "int8") { return reaches(ArtifactState::kSealed, dtype); }
 
   bool reaches(ArtifactState state, std::string_view dtype = "int8") {
-    for (int i = 0; i < 2000; ++i) {
+    return eventually([&] {
       const auto info = engine_->describe(name(dtype));
-      if (info && info->state == state) {
-        return true;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return false;
+      return info && info->state == state;
+    });
   }
 
   /// The bytes of a file that was made, sealed and removed: the next read makes it anew.

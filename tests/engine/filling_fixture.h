@@ -2,13 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <future>
+#include <atomic>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "core/engine/filling_artifact.h"
+#include "tests/engine/artifact_reading.h"
 #include "tests/support/fake_env.h"
 #include "tests/support/model_builder.h"
 #include "tests/support/temp_dir.h"
@@ -57,27 +56,8 @@ class FillingFixture : public testing::Test, protected FillingObserver {
                                              workshop_, stats_, observer);
   }
 
-  static Result<std::vector<std::byte>> read(Artifact& artifact, ByteRange range) {
-    std::promise<Result<std::vector<std::byte>>> answer;
-    artifact.read(range, ReadIntent::kWanted, [&](const Result<std::span<const std::byte>>& bytes) {
-      answer.set_value(bytes ? Result<std::vector<std::byte>>(std::vector<std::byte>(bytes->begin(), bytes->end()))
-                             : fail(bytes.error()));
-    });
-    return answer.get_future().get();
-  }
   static Result<std::vector<std::byte>> read_all(Artifact& artifact) {
     return read(artifact, ByteRange{0, artifact.size_bytes()});
-  }
-
-  template <typename Condition>
-  static bool eventually(const Condition& condition) {
-    for (int i = 0; i < 2000; ++i) {
-      if (condition()) {
-        return true;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    return false;
   }
 
   void on_complete(const std::shared_ptr<FillingArtifact>& /*artifact*/) override { ++completed_; }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/store/catalog.h"
-#include "tests/store/store_fixture.h"
+#include "tests/store/catalog_entries.h"
 #include "tests/support/fake_catalog.h"
 #include "tests/support/result_matchers.h"
 
@@ -25,23 +25,6 @@ class CatalogContract : public testing::TestWithParam<CatalogKind> {
     auto catalog = Catalog::open(directory_.index_path());
     EXPECT_THAT(catalog, is_ok());
     return catalog.value_or(nullptr);
-  }
-  static Record record(uint32_t number, uint32_t tiles = 3) {
-    const FillingKey key = StoreFixture::key(number);
-    Record record = StoreFixture::draft(key);
-    record.file = key.file;
-    record.tile_count = tiles;
-    return record;
-  }
-  static std::vector<Sha256Digest> tiles(uint8_t seed, uint32_t count = 3) {
-    std::vector<Sha256Digest> out(count);
-    for (uint32_t i = 0; i < count; ++i) {
-      out[i].fill(static_cast<uint8_t>(seed + i));
-    }
-    return out;
-  }
-  static Status put(Catalog& catalog, uint32_t number, uint32_t count = 3) {
-    return catalog.put(record(number, count), tiles(static_cast<uint8_t>(number), count), {});
   }
 
   StoreFixture fixture_{GetParam()};
@@ -72,7 +55,7 @@ TEST_P(CatalogContract, KeepsAllOfAnEntryAcrossOpenings) {
   EXPECT_EQ(catalog->tile_digests(whole.file), tiles(1));
   EXPECT_EQ(catalog->tile_digests(record(2).file), tiles(2, 5'000));
   EXPECT_EQ(catalog->tile_digests(record(3).file), tiles(3, 0));
-  EXPECT_EQ(catalog->quality(whole), figures);
+  EXPECT_EQ(catalog->quality(whole.file, whole.sha256), figures);
   EXPECT_EQ(catalog->list()->size(), 3U);
 }
 
@@ -81,11 +64,9 @@ TEST_P(CatalogContract, AbsentIsNotAFailure) {
   EXPECT_EQ(catalog->list()->size(), 0U);
   EXPECT_EQ(catalog->files()->size(), 0U);
   for (const std::string& file : {std::string("nothing"), std::string(), std::string(5000, 'x')}) {
-    Record absent = record(1);
-    absent.file = file;
     EXPECT_EQ(*catalog->find(file), std::nullopt);
     EXPECT_EQ(catalog->tile_digests(file), std::vector<Sha256Digest>());
-    EXPECT_EQ(catalog->quality(absent), std::vector<TensorQuality>());
+    EXPECT_EQ(catalog->quality(file, {}), std::vector<TensorQuality>());
     EXPECT_THAT(catalog->erase(file), is_ok());
     EXPECT_THAT(catalog->touch(std::vector<AccessUpdate>{{file, 1, 1}}), is_ok());
     EXPECT_THAT(catalog->set_pinned(file, true), fails_with(ErrorKind::kNotFound, {file}));
@@ -133,19 +114,19 @@ TEST_P(CatalogContract, KeepsQualityFiguresAsLongAsTheContents) {
   Record one = record(1);
   one.sha256.fill(1);
   ASSERT_THAT(catalog->put(one, tiles(1), figures), is_ok());
-  EXPECT_EQ(catalog->quality(record(2)), std::vector<TensorQuality>());
+  EXPECT_EQ(catalog->quality(record(2).file, record(2).sha256), std::vector<TensorQuality>());
   ASSERT_THAT(catalog->touch(std::vector<AccessUpdate>{{one.file, 5'000, 2}}), is_ok());
   ASSERT_THAT(catalog->set_pinned(one.file, true), is_ok());
-  EXPECT_EQ(catalog->quality(one), figures);
+  EXPECT_EQ(catalog->quality(one.file, one.sha256), figures);
 
   Record other_contents = one;
   other_contents.sha256.fill(2);
-  EXPECT_EQ(catalog->quality(other_contents), std::vector<TensorQuality>());
+  EXPECT_EQ(catalog->quality(other_contents.file, other_contents.sha256), std::vector<TensorQuality>());
   ASSERT_THAT(catalog->put(other_contents, tiles(1), {}), is_ok());
-  EXPECT_EQ(catalog->quality(one), std::vector<TensorQuality>());
+  EXPECT_EQ(catalog->quality(one.file, one.sha256), std::vector<TensorQuality>());
   ASSERT_THAT(catalog->put(one, tiles(1), figures), is_ok());
   ASSERT_THAT(catalog->erase(one.file), is_ok());
-  EXPECT_EQ(catalog->quality(one), std::vector<TensorQuality>());
+  EXPECT_EQ(catalog->quality(one.file, one.sha256), std::vector<TensorQuality>());
 }
 
 TEST_P(CatalogContract, TouchAddsHitsAndOnlyRaisesTimes) {

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "core/store/catalog_presence.h"
-#include "tests/store/store_fixture.h"
+#include "tests/store/catalog_entries.h"
 #include "tests/support/result_matchers.h"
 #include "tests/support/test_files.h"
 
@@ -32,23 +32,6 @@ class CatalogTest : public testing::Test {
     auto catalog = Catalog::open(path_, options);
     EXPECT_THAT(catalog, is_ok());
     return catalog.value_or(nullptr);
-  }
-  static Record record(uint32_t number, uint32_t tiles = 3) {
-    const FillingKey key = StoreFixture::key(number);
-    Record record = StoreFixture::draft(key);
-    record.file = key.file;
-    record.tile_count = tiles;
-    return record;
-  }
-  static std::vector<Sha256Digest> tiles(uint8_t seed, uint32_t count = 3) {
-    std::vector<Sha256Digest> out(count);
-    for (uint32_t i = 0; i < count; ++i) {
-      out[i].fill(static_cast<uint8_t>(seed + i));
-    }
-    return out;
-  }
-  static Status put(Catalog& catalog, uint32_t number, uint32_t count = 3) {
-    return catalog.put(record(number, count), tiles(static_cast<uint8_t>(number), count), {});
   }
   std::vector<std::string> moved_aside() {
     std::vector<std::string> names;
@@ -93,10 +76,10 @@ TEST_F(CatalogTest, ACatalogOfABuildWithoutQualityFiguresGoesOn) {
   const auto catalog = open();
   EXPECT_TRUE(catalog->find(record(1).file)->has_value());
   EXPECT_EQ(catalog->tile_digests(record(1).file), tiles(1));
-  EXPECT_EQ(catalog->quality(record(1)), std::vector<TensorQuality>());
+  EXPECT_EQ(catalog->quality(record(1).file, record(1).sha256), std::vector<TensorQuality>());
   const std::vector<TensorQuality> figures = {{"a.q_proj", 100, 1, 64}};
   ASSERT_THAT(catalog->put(record(2), tiles(2), figures), is_ok());
-  EXPECT_EQ(catalog->quality(record(2)), figures);
+  EXPECT_EQ(catalog->quality(record(2).file, record(2).sha256), figures);
 }
 
 TEST_F(CatalogTest, OneProcessHasItOpenOnce) {

@@ -19,11 +19,7 @@ class PublicInterfaceTest : public testing::Test {
   }
   std::string sealed_path(uint32_t number) { return fixture_.path() + '/' + file(number); }
   static std::string file(uint32_t number) { return StoreFixture::key(number).file; }
-  void damage(uint32_t number) {
-    std::string bytes = read_file(sealed_path(number));
-    bytes[77] = static_cast<char>(bytes[77] + 1);
-    write_file(sealed_path(number), bytes);
-  }
+  void damage(uint32_t number) { flip_byte(sealed_path(number), 77); }
 
   StoreFixture fixture_;
   TempDir dir_;

@@ -23,17 +23,12 @@ void seal_now(Store& store, const FillingKey& key) {
   ASSERT_THAT(StoreFixture::ensure_sealed(store, key), is_ok());
 }
 
-void flip_byte(const std::string& path) {
-  StoreFixture::make_writable(path);
-  std::string bytes = read_file(path);
-  bytes[1500] = static_cast<char>(bytes[1500] ^ 1);
-  write_file(path, bytes);
-  set_mtime(path, 1);
-}
-
 void make_suspect(Store& store) {
   seal_now(store, kKey);
-  flip_byte(store.directory().sealed_path(kKey.file));
+  const std::string path = store.directory().sealed_path(kKey.file);
+  StoreFixture::make_writable(path);
+  flip_byte(path, 1500);
+  set_mtime(path, 1);
 }
 
 void lose_record(Store& store) {

@@ -26,11 +26,11 @@ Result<std::vector<Sha256Digest>> FakeCatalog::tile_digests(const std::string& f
   return found == entries_.end() ? std::vector<Sha256Digest>() : found->second.tiles;
 }
 
-Result<std::vector<TensorQuality>> FakeCatalog::quality(const Record& record) {
-  QCACHE_TRY(enter(CatalogCall::kQuality, record.file));
+Result<std::vector<TensorQuality>> FakeCatalog::quality(const std::string& file, const Sha256Digest& contents) {
+  QCACHE_TRY(enter(CatalogCall::kQuality, file));
   const MutexLock lock(mutex_);
-  const auto found = entries_.find(record.file);
-  const bool same_contents = found != entries_.end() && found->second.record.sha256 == record.sha256;
+  const auto found = entries_.find(file);
+  const bool same_contents = found != entries_.end() && found->second.record.sha256 == contents;
   return same_contents ? found->second.quality : std::vector<TensorQuality>();
 }
 

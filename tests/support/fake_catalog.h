@@ -47,7 +47,7 @@ class FakeCatalog final : public Catalog {
 
   Result<std::optional<Record>> find(const std::string& file) override;
   Result<std::vector<Sha256Digest>> tile_digests(const std::string& file) override;
-  Result<std::vector<TensorQuality>> quality(const Record& record) override;
+  Result<std::vector<TensorQuality>> quality(const std::string& file, const Sha256Digest& contents) override;
   Result<std::vector<Record>> list() override;
   Result<std::vector<std::string>> files() override;
   Status put(const Record& record, std::span<const Sha256Digest> tiles,

@@ -33,7 +33,7 @@ TEST(FakeCatalog, EveryCallCanBeFailedUntilHealed) {
   for (int round = 0; round < 2; ++round) {
     EXPECT_THAT(catalog.find("a"), fails_with(ErrorKind::kBusy, {"a"}));
     EXPECT_THAT(catalog.tile_digests("a"), fails_with(ErrorKind::kBusy, {"a"}));
-    EXPECT_THAT(catalog.quality(record("a")), fails_with(ErrorKind::kBusy, {"a"}));
+    EXPECT_THAT(catalog.quality("a", {}), fails_with(ErrorKind::kBusy, {"a"}));
     EXPECT_THAT(catalog.list(), fails_with(ErrorKind::kBusy, {}));
     EXPECT_THAT(catalog.files(), fails_with(ErrorKind::kBusy, {}));
     EXPECT_THAT(catalog.put(record("a"), {}, {}), fails_with(ErrorKind::kBusy, {"a"}));

@@ -13,6 +13,8 @@ namespace qcache {
 /// Makes or replaces a file (its inode stays where it existed); makes the folders above it.
 void write_file(const std::string& path, std::string_view content);
 [[nodiscard]] std::string read_file(const std::string& path);
+/// Changes one bit of the byte at `offset`, as a disk does that goes bad.
+void flip_byte(const std::string& path, uint64_t offset);
 void make_directories(const std::string& path);
 /// A symbolic link at `path` with the text `target`; makes the folders above it.
 void make_link(const std::string& target, const std::string& path);
