@@ -119,9 +119,7 @@ void Engine::stop() {
   maintenance_.stop();
   renew_uses();
   open_files_.stop();
-  if (const Status flushed = flush_accesses(); !flushed) {
-    spdlog::warn("{}", flushed.error().message);
-  }
+  flush_accesses();
 }
 
 FoundModels Engine::models() {
@@ -553,7 +551,7 @@ Result<CacheUse> Engine::cache_use() {
 }
 
 Result<AgingReport> Engine::age() {
-  QCACHE_TRY(flush_accesses());
+  flush_accesses();
   return apply_aging(*store_, options_.aging, false);
 }
 

@@ -227,11 +227,12 @@ class Engine final : private FillingObserver, private SealObserver {
 
   // What is due by the clock (engine_background.cpp).
   void add_tasks();
-  void replace_stopped_workers();
+  // Replaces workers that hang, ends processes that nobody needs.
+  void tend_workers();
   void tick_artifacts();
   // Notes that open files are used, those that are being made included.
   void renew_uses();
-  Status flush_accesses();
+  void flush_accesses();
   void closed(const std::string& file, std::shared_ptr<const void> artifact);
   // Drops what is over the size limit while files are made, instead of when aging is next due.
   Status keep_to_size();

@@ -37,15 +37,15 @@ void Engine::add_tasks() {
       return {};
     };
   };
-  maintenance_.add({.name = kMaintenance, .run = always([this] { replace_stopped_workers(); })});
+  maintenance_.add({.name = kMaintenance, .run = always([this] { tend_workers(); })});
   maintenance_.add({.name = kMaintenance, .run = always([this] { tick_artifacts(); })});
   maintenance_.add({.name = kMaintenance, .run = always([this] { sealer_.tick(); })});
   maintenance_.add(
       {.name = kMaintenance, .interval = kRenewalInterval, .at_once = false, .run = always([this] { renew_uses(); })});
-  maintenance_.add({.name = "catalog",
+  maintenance_.add({.name = kMaintenance,
                     .interval = kAccessFlushInterval,
                     .at_once = false,
-                    .run = [this] { return flush_accesses(); },
+                    .run = always([this] { flush_accesses(); }),
                     .urgent = [this] { return open_files_.urgent(); }});
   maintenance_.add(
       {.name = kMaintenance, .interval = kSpaceCheckInterval, .run = always([this] { check_free_space(); })});
@@ -59,7 +59,7 @@ void Engine::add_tasks() {
                     }});
 }
 
-void Engine::replace_stopped_workers() {
+void Engine::tend_workers() {
   workshop_.pool().replace_stopped();
   workshop_.factor_pool().replace_stopped();
   workshop_.seal_pool().replace_stopped();
@@ -102,13 +102,14 @@ void Engine::renew_uses() {
   }
 }
 
-Status Engine::flush_accesses() {
+void Engine::flush_accesses() {
   const OpenFiles::Uses uses = open_files_.take();
   if (uses.updates.empty()) {
-    return {};
+    return;
   }
-  const Status touched = store_->catalog().touch(uses.updates);
-  return touched ? touched : fail(touched.error().with_context("cannot record accesses"));
+  if (const Status touched = store_->catalog().touch(uses.updates); !touched) {
+    errors_.add("catalog", touched.error().with_context("cannot record accesses"), env_.now_ns());
+  }
 }
 
 Status Engine::keep_to_size() {

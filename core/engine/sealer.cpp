@@ -23,7 +23,8 @@ Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, const K
   FillingFile& filling = artifact.filling();
   const bool ours = filling.try_lock_seal();
   auto outcome = [&]() -> Result<SealOutcome> {
-    if (const auto current = filling.names_lead_here(); current && !*current) {
+    QCACHE_TRY_ASSIGN(const bool current, filling.names_lead_here());
+    if (!current) {
       return SealOutcome::kDoneElsewhere;
     }
     if (!ours) {

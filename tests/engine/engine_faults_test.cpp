@@ -171,6 +171,25 @@ TEST_F(EngineTest, OutOfMemoryInMaintenanceDoesNotEndIt) {
   EXPECT_EQ(engine.errors()[0].subject, "maintenance");
 }
 
+// A full disk refuses both, and what aging drops is what makes room.
+TEST_F(EngineTest, AgingGoesOnWhereAccessesCannotBeRecorded) {
+  const auto directory = CacheDirectory::open(env_, dir_ / "cache");
+  ASSERT_TRUE(directory);
+  const auto impatient =
+      Catalog::open(directory->index_path(), {.write_patience = std::chrono::milliseconds(50)});  // the engine's, too
+  ASSERT_TRUE(impatient);
+  Engine& engine = start();
+  ASSERT_TRUE(read_all() && sealed());
+  const auto users = env_.open(directory->index_path() + "/users", O_RDWR, 0);
+  ASSERT_TRUE(users);
+  constexpr uint64_t kWriter = 3;  // the byte of who commits (catalog_locks.cpp)
+  ASSERT_TRUE(eventually([&] { return env_.try_lock_byte(users->get(), kWriter, LockKind::kExclusive) == true; }));
+  ASSERT_TRUE(read_all());  // an access to be recorded
+  EXPECT_TRUE(engine.age());
+  ASSERT_FALSE(engine.errors().empty());
+  EXPECT_EQ(engine.errors()[0].subject, "catalog");
+}
+
 TEST_F(EngineTest, OpenThatFailsIsListedAmongTheErrors) {
   Engine& engine = start();
   env_.fail_all(EnvCall::kOpen, ENOSPC, "filling/");
