@@ -120,7 +120,7 @@ Status Operations::open_file(uint64_t id, const FileNode& file, Handle& handle, 
 
 Status Operations::hand_to_kernel(uint64_t id, const OpenFile& file, Handle& handle, fuse_file_info* fi) {
   const SourceFile* const source = file.source();
-  const int fd = source != nullptr ? source->fd() : (*file.artifact())->sealed_fd();
+  const int fd = source != nullptr ? source->fd() : (*file.artifact())->complete_fd();
   QCACHE_TRY_ASSIGN(const FileStat stat, engine_.env().stat(fd));
   const Passthrough::Opened& mode = handle.hold.emplace(passthrough_.open(id, fd, stat.device)).opened();
   // Whether files of models are handed over tells nothing of those in the cache directory, but where none is.

@@ -9,11 +9,16 @@ std::string label_of(const CacheEntry& entry) {
   return printable(entry.record.virtual_path.empty() ? entry.record.file : entry.record.virtual_path);
 }
 
+std::string_view state_of(const CacheEntry& entry) {
+  return entry.sealed ? "sealed" : entry.complete ? "complete" : "filling";
+}
+
 std::string state_text(const CacheEntry& entry) {
   if (entry.stale) {
     return "stale";
   }
-  return entry.sealed ? "sealed" : "filling " + format_percent(entry.progress);
+  const std::string_view state = state_of(entry);
+  return state == "filling" ? "filling " + format_percent(entry.progress) : std::string(state);
 }
 
 Json to_json(const CacheEntry& entry, const CacheDirectory& directory) {
@@ -21,7 +26,7 @@ Json to_json(const CacheEntry& entry, const CacheDirectory& directory) {
   const auto if_sealed = [&](auto value) { return entry.sealed ? Json(std::move(value)) : Json(); };
   return Json{
       {"path", record.virtual_path},
-      {"state", entry.sealed ? "sealed" : "filling"},
+      {"state", state_of(entry)},
       {"stale", entry.stale},
       {"progress", entry.progress},
       {"size_bytes", record.size_bytes},

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -14,7 +15,10 @@ using Json = nlohmann::ordered_json;
 /// What people call a cached file: its path in a mount, or where that is lost its name in the cache directory.
 [[nodiscard]] std::string label_of(const CacheEntry& entry);
 
-/// "sealed", "filling 42%", or "stale" for a sealed file that aging takes next.
+/// "sealed", "complete", "filling".
+[[nodiscard]] std::string_view state_of(const CacheEntry& entry);
+
+/// The same as people read it: "filling 42%", or "stale" for a sealed file that aging takes next.
 [[nodiscard]] std::string state_text(const CacheEntry& entry);
 
 /// Everything known of a cached file. Sizes in bytes, times in RFC 3339; what a filling file does not have is null.

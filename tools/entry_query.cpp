@@ -75,7 +75,7 @@ constexpr std::array kFields = {
     Field{"dtype", nullptr, nullptr, [](const CacheEntry& entry) { return part_of_path(entry, false); }},
     Field{"state", nullptr, nullptr,
           [](const CacheEntry& entry) {
-            return std::string(entry.stale ? "stale" : entry.sealed ? "sealed" : "filling");
+            return entry.stale ? std::string("stale") : std::string(state_of(entry));
           }},
     Field{"pinned", nullptr, nullptr,
           [](const CacheEntry& entry) { return std::string(entry.record.pinned ? "yes" : "no"); }},
@@ -107,7 +107,7 @@ Result<std::string> meant_by(std::string_view field, std::string_view word) {
                 fmt::format("{} cannot be {}: it is {}", field, in_quotes(word), fmt::join(known, ", ")));
   };
   if (field == "state") {
-    return one_of({"sealed", "filling", "stale"});
+    return one_of({"sealed", "complete", "filling", "stale"});
   }
   if (field == "pinned") {
     return one_of({"yes", "no"});

@@ -14,6 +14,7 @@
 #include "core/engine/engine.h"
 #include "core/layout/model_folder.h"
 #include "core/quant/factors.h"
+#include "tools/cache_entries.h"
 #include "tools/human_text.h"
 #include "tools/mount_attributes.h"
 #include "tools/table_printer.h"
@@ -112,7 +113,7 @@ class StatesInCache final : public FileStates {
       if (entry.record.recipe != recipe) {
         out.state = "stale";
       } else {
-        return FileState{entry.sealed ? "sealed" : "filling", entry.progress, ""};
+        return FileState{std::string(state_of(entry)), entry.progress, ""};
       }
     }
     return out;

@@ -75,7 +75,7 @@ CacheStatus look_at_cache(Env& env, const std::string& directory, const std::vec
   for (const CacheEntry& entry : *entries) {
     ++out.files;
     out.disk_bytes += entry.disk_bytes;
-    if (entry.sealed || !entry.in_use) {
+    if (entry.sealed || entry.complete || !entry.in_use) {
       continue;
     }
     Making making{label_of(entry), entry.progress, {}, {}};

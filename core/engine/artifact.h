@@ -42,8 +42,9 @@ class Artifact {
 
   [[nodiscard]] virtual const Sha256Digest& recipe() const = 0;
   [[nodiscard]] virtual uint64_t size_bytes() const = 0;
-  /// The descriptor of the complete backing file where the artifact is sealed, else -1. Lives as long as the artifact.
-  [[nodiscard]] virtual int sealed_fd() const = 0;
+  /// The descriptor of the backing file, for reading only, where every byte of the artifact is in place, checked, and
+  /// never written any more; else -1. Lives as long as the artifact.
+  [[nodiscard]] virtual int complete_fd() const = 0;
 
   /// Reads the part of `range` that lies inside the file. Never blocks on quantization: the callback runs at once where
   /// the bytes are there, else when they are. Returns the pending read, or null where the callback has run already.

@@ -30,7 +30,7 @@ Status Assembly::read(ByteRange range, const FromMemory& memory, std::span<std::
   return {};
 }
 
-Status Assembly::write_static_bytes() const {
+Status Assembly::for_static_bytes(const UseBytes& use) const {
   constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
   const ByteRange whole{0, plan_.size_bytes()};
   std::vector<std::byte> buffer;
@@ -44,10 +44,27 @@ Status Assembly::write_static_bytes() const {
       } else {
         continue;
       }
-      QCACHE_TRY(env_.write_at(filling_.fd(), buffer, piece.range.offset));
+      QCACHE_TRY(use(buffer, piece.range.offset));
     }
   }
   return {};
+}
+
+Status Assembly::write_static_bytes() const {
+  return for_static_bytes(
+      [&](std::span<const std::byte> bytes, uint64_t offset) { return env_.write_at(filling_.fd(), bytes, offset); });
+}
+
+Status Assembly::check_static_bytes() const {
+  std::vector<std::byte> found;
+  return for_static_bytes([&](std::span<const std::byte> bytes, uint64_t offset) -> Status {
+    found.resize(bytes.size());
+    QCACHE_TRY_ASSIGN(const size_t got, env_.read_at(filling_.fd(), found, offset));
+    if (got != bytes.size() || !std::ranges::equal(found, bytes)) {
+      return corrupt("is damaged on disk: it is dropped, and made again by who opens it next");
+    }
+    return {};
+  });
 }
 
 Result<std::vector<std::byte>> Assembly::trailer(const Piece& piece, const FromMemory& memory) const {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -28,8 +29,12 @@ class Assembly {
   /// Writes every byte that no tile covers into the filling file: headers, gaps, constants, trailers. REQUIRES: all
   /// tiles are marked, with their CRCs.
   [[nodiscard]] Status write_static_bytes() const;
+  /// kCorrupt where the file does not have the bytes that write_static_bytes() writes.
+  [[nodiscard]] Status check_static_bytes() const;
 
  private:
+  using UseBytes = std::function<Status(std::span<const std::byte> bytes, uint64_t offset)>;
+  [[nodiscard]] Status for_static_bytes(const UseBytes& use) const;
   [[nodiscard]] Result<std::vector<std::byte>> trailer(const Piece& piece, const FromMemory& memory) const;
   [[nodiscard]] Result<uint32_t> stored_crc(uint32_t group, uint32_t stored, const FromMemory& memory) const;
   [[nodiscard]] Result<uint32_t> crc_of_file(ByteRange range, const FromMemory& memory) const;

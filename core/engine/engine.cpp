@@ -9,8 +9,8 @@
 #include <fmt/format.h>
 
 #include "core/base/log.h"
-#include "core/base/page_buffer.h"
 #include "core/base/units.h"
+#include "core/engine/file_answer.h"
 #include "core/engine/quality_json.h"
 
 namespace qcache {
@@ -20,6 +20,8 @@ std::string_view to_string(ArtifactState state) {
       return "absent";
     case ArtifactState::kFilling:
       return "filling";
+    case ArtifactState::kComplete:
+      return "complete";
     case ArtifactState::kSealed:
       return "sealed";
     case ArtifactState::kFailed:
@@ -35,20 +37,10 @@ class Engine::SealedArtifact final : public Artifact {
 
   [[nodiscard]] const Sha256Digest& recipe() const override { return file_.record.recipe; }
   [[nodiscard]] uint64_t size_bytes() const override { return file_.record.size_bytes; }
-  [[nodiscard]] int sealed_fd() const override { return file_.fd.get(); }
+  [[nodiscard]] int complete_fd() const override { return file_.fd.get(); }
 
   std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent /*intent*/, ReadCallback callback) override {
-    stats_.reads.fetch_add(1, std::memory_order_relaxed);
-    range = range.intersect(ByteRange{0, size_bytes()});
-    thread_local PageBuffer buffer;
-    buffer.resize(range.size);
-    auto got = env_.read_at(file_.fd.get(), buffer, range.offset);
-    if (!got) {
-      stats_.read_errors.fetch_add(1, std::memory_order_relaxed);
-      callback(fail(std::move(got).error()));
-    } else {
-      callback(std::span<const std::byte>(buffer).first(*got));
-    }
+    answer_from_file(env_, stats_, file_.fd.get(), range.intersect(ByteRange{0, size_bytes()}), callback);
     return nullptr;
   }
 
@@ -70,7 +62,7 @@ OpenArtifact::OpenArtifact(Engine& engine, std::string file, std::shared_ptr<Art
 OpenArtifact::~OpenArtifact() {
   if (filling_) {
     filling_->remove_opener();
-    if (filling_->complete()) {
+    if (filling_->all_made()) {
       engine_->sealer_.reader_left();
     }
   }
@@ -97,7 +89,7 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       index_(env, options_.roots),
       ranks_(env, *store_),
       workshop_(options_.threads),
-      sealer_(env, *store_, workshop_.seal_pool(), *this),
+      sealer_(env, *store_, workshop_, *this),
       maintenance_(env, errors_) {
   add_tasks();
   maintenance_.start();
@@ -233,7 +225,7 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     info.file = artifact->filling().key().file;
     info.backing = store_->directory().filling_path(info.file);
     auto on_disk = env_.stat(info.backing);
-    if (!on_disk && artifact->complete()) {
+    if (!on_disk && artifact->all_made()) {
       on_disk = env_.stat(artifact->filling().fd());  // it is just being sealed, and so has neither name nor record
     }
     info.disk_bytes = on_disk.value_or(FileStat()).allocated_bytes;
@@ -261,7 +253,10 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
     info.progress = 1;
   } else if (artifact) {
     const std::optional<Error> failure = artifact->failure();
-    info.state = failure ? ArtifactState::kFailed : ArtifactState::kFilling;
+    info.completed_ns = artifact->completed_ns();
+    info.state = failure                  ? ArtifactState::kFailed
+                 : info.completed_ns != 0 ? ArtifactState::kComplete
+                                          : ArtifactState::kFilling;
     info.error = failure ? failure->message : "";
     info.progress = artifact->progress();
   } else if (info.state != ArtifactState::kFilling) {
@@ -498,7 +493,7 @@ Status Engine::set_warm_now(const ArtifactName& name, bool warm, int64_t& settle
     return {};
   }
   QCACHE_TRY_ASSIGN(const OpenArtifact opened, open_now(name, nullptr, settles_in_ns));
-  if (opened->sealed_fd() < 0) {
+  if (opened.filling() != nullptr) {
     opened.filling()->set_warm(true);
   }
   return {};
@@ -509,10 +504,20 @@ void Engine::on_failure(const std::shared_ptr<FillingArtifact>& artifact, const 
   if (error.kind == ErrorKind::kSourceChanged) {
     // What was made so far is of a model that is gone: the next open starts from what is there now.
     live_.forget(artifact);
+  } else if (error.kind == ErrorKind::kCorrupt) {
+    give_up_damaged(artifact);
   }
 }
 
-void Engine::on_complete(const std::shared_ptr<FillingArtifact>& artifact) {
+void Engine::give_up_damaged(const std::shared_ptr<FillingArtifact>& artifact) {
+  if (artifact->filling().is_complete()) {
+    store_->abandon(artifact->filling(), "it is damaged on disk");
+    artifact->drop();
+    live_.forget(artifact);
+  }
+}
+
+void Engine::on_all_made(const std::shared_ptr<FillingArtifact>& artifact) {
   sealer_.add(artifact);
 }
 
@@ -520,7 +525,7 @@ void Engine::on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOut
   if (artifact->name().rank > 0) {
     ranks_.changed();
   }
-  if (outcome == SealOutcome::kDoneHere) {
+  if (outcome == SealOutcome::kDone) {
     stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
   }
   live_.forget(artifact);
@@ -528,6 +533,9 @@ void Engine::on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOut
 
 void Engine::on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) {
   errors_.add(artifact->name().virtual_path(), error, env_.now_ns());
+  if (error.kind == ErrorKind::kCorrupt) {
+    give_up_damaged(artifact);
+  }
 }
 
 void Engine::closed(const std::string& file, std::shared_ptr<const void> artifact) {

@@ -39,7 +39,13 @@ struct EngineOptions {
   std::chrono::seconds aging_interval{3600};  ///< zero: never by itself
 };
 
-enum class ArtifactState { kAbsent, kFilling, kSealed, kFailed };
+enum class ArtifactState {
+  kAbsent,
+  kFilling,
+  kComplete,  ///< every byte is in place and checked by this process; to be sealed
+  kSealed,
+  kFailed,
+};
 [[nodiscard]] std::string_view to_string(ArtifactState state);
 
 /// What is recorded of a complete file.
@@ -61,6 +67,7 @@ struct ArtifactInfo {
   uint64_t size_bytes = 0;  ///< exact
   uint64_t disk_bytes = 0;  ///< what the cached bytes occupy now
   ArtifactState state = ArtifactState::kAbsent;
+  int64_t completed_ns = 0;          ///< where every byte is in place: FillingArtifact::completed_ns(); else 0
   std::optional<double> progress;    ///< share of the tiles made; empty where only the map on disk knows (progress())
   std::string error;                 ///< why the last read failed, where one did
   std::optional<FileRecord> record;  ///< where sealed and not touched since
@@ -220,10 +227,13 @@ class Engine final : private FillingObserver, private SealObserver {
   /// Drops all that goes by this name. Readers keep their bytes.
   Status drop_all(const std::string& base);
 
-  void on_complete(const std::shared_ptr<FillingArtifact>& artifact) override;
+  void on_all_made(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
   void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) override;
   void on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
+
+  // A complete file that proved damaged: nobody finds it any more.
+  void give_up_damaged(const std::shared_ptr<FillingArtifact>& artifact);
 
   // What is due by the clock (engine_background.cpp).
   void add_tasks();

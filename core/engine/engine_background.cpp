@@ -63,6 +63,7 @@ void Engine::tend_workers() {
   workshop_.pool().replace_stopped();
   workshop_.factor_pool().replace_stopped();
   workshop_.seal_pool().replace_stopped();
+  workshop_.idle_pool().replace_stopped();
   workshop_.factor_workers().end_idle();
 }
 
@@ -82,9 +83,9 @@ void Engine::tick_artifacts() {
     return_freed_memory();
   }
   for (const auto& artifact : live_.all()) {
-    // Removed by another process, or sealed by it: nobody will find what would be made from here on. (One that is
-    // complete may be between its two names, as it is being sealed.)
-    const bool may_be_gone = artifact->fills() || (!artifact->in_use() && !artifact->complete());
+    // Removed by another process, or sealed by it: nobody will find what would be made from here on. (One that is all
+    // made may be between its two names, as it is being sealed.)
+    const bool may_be_gone = artifact->fills() || (!artifact->in_use() && !artifact->all_made());
     if (may_be_gone && !artifact->filling().names_lead_here().value_or(true)) {
       artifact->drop();
       live_.forget(artifact);

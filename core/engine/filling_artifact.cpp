@@ -5,6 +5,7 @@
 #include "core/base/contain_exceptions.h"
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
+#include "core/engine/file_answer.h"
 #include "core/engine/quality_probe.h"
 
 namespace qcache {
@@ -34,8 +35,12 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       schedule_(plan_->tile_count(), now()) {}
 
 std::shared_ptr<PendingRead> FillingArtifact::read(ByteRange range, ReadIntent intent, ReadCallback callback) {
-  stats_.reads.fetch_add(1, std::memory_order_relaxed);
   last_read_ns_.store(env_.now_ns(), std::memory_order_relaxed);
+  if (const int fd = complete_fd(); fd >= 0) {
+    answer_from_file(env_, stats_, fd, range.intersect(ByteRange{0, plan_->size_bytes()}), callback);
+    return nullptr;
+  }
+  stats_.reads.fetch_add(1, std::memory_order_relaxed);
   range = range.intersect(ByteRange{0, plan_->size_bytes()});
   const std::vector<TileSpan> needed = plan_->tiles_for(range);
   std::shared_ptr<WaitingRead> read;
@@ -149,7 +154,7 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
   const bool unstored = made && *made;
   const Error* const error = !made ? &made.error() : unstored ? &(*made)->why : nullptr;
   WaitingReads::ByTile released;
-  bool complete = false;
+  bool all_made = false;
   bool news = false;
   {
     const MutexLock lock(mutex_);
@@ -167,7 +172,7 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
     if (!released.empty() && !schedule_.readers().any() && !schedule_.is_warming()) {
       schedule_.used(now());
     }
-    complete = is_news_that_complete();
+    all_made = is_news_that_all_made();
     pump_fill();
   }
   if (news) {
@@ -184,16 +189,16 @@ void FillingArtifact::run_tile(uint32_t tile, Priority priority) {
       read->callback()(fail(made ? read->kept.error() : made.error()));
     }
   }
-  if (complete) {
-    observer_.on_complete(shared_from_this());
+  if (all_made) {
+    observer_.on_all_made(shared_from_this());
   }
 }
 
-bool FillingArtifact::is_news_that_complete() {
-  if (told_complete_ || schedule_.is_abandoned() || schedule_.is_dropped() || !schedule_.all_ready()) {
+bool FillingArtifact::is_news_that_all_made() {
+  if (told_all_made_ || schedule_.is_abandoned() || schedule_.is_dropped() || !schedule_.all_ready()) {
     return false;
   }
-  told_complete_ = true;
+  told_all_made_ = true;
   seal_at_once_ = schedule_.is_warming();
   schedule_.end_warming(now());
   return true;
@@ -234,39 +239,65 @@ Record FillingArtifact::record_draft() const {
   return draft;
 }
 
+Status FillingArtifact::set_complete() {
+  if (complete_fd() >= 0) {
+    return {};
+  }
+  if (filling_->is_complete()) {
+    QCACHE_TRY(assembly_.check_static_bytes());  // written by another process, or before a power cut
+  } else {
+    QCACHE_TRY(assembly_.write_static_bytes());
+    env_.reached("static bytes written");
+    QCACHE_TRY(filling_->set_complete());
+  }
+  QCACHE_TRY_ASSIGN(UniqueFd fd, filling_->open_for_readers());
+  filling_->expect_reading_through();
+  const MutexLock lock(mutex_);
+  complete_ = std::move(fd);
+  completed_ns_ = env_.now_ns();
+  return {};
+}
+
+int FillingArtifact::complete_fd() const {
+  const MutexLock lock(mutex_);
+  return complete_.get();
+}
+
+int64_t FillingArtifact::completed_ns() const {
+  const MutexLock lock(mutex_);
+  return completed_ns_;
+}
+
 Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
   for (uint32_t tile = 0; tile < plan_->tile_count(); ++tile) {
     if (keep_going && !keep_going()) {
       return fail(ErrorKind::kInterrupted, "hashing the tiles was interrupted");
     }
-    if (Status added = maker_.add_digest(tile); !added) {
-      const MutexLock lock(mutex_);
-      schedule_.lost(tile);  // whoever wants it next has it made
-      told_complete_ = false;
-      return added;
-    }
+    QCACHE_TRY(maker_.add_digest(tile));
   }
   return {};
 }
 
-Result<std::optional<Record>> FillingArtifact::seal(Store& store, const KeepGoing& keep_going) {
-  filling_->expect_reading_through();
-  Status completed = add_digests(keep_going);
-  if (completed) {
-    completed = assembly_.write_static_bytes();
-  }
-  if (!completed) {
-    return fail(completed.error().with_context("cannot complete the cached file"));
-  }
-  auto quality = measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
-  if (!quality && quality.error().kind != ErrorKind::kInterrupted) {
-    spdlog::warn("the quality of {} stays unknown: {}", name_.virtual_path(), quality.error().message);
-  }
-  auto sealed = store.seal(*filling_, record_draft(), quality ? *quality : std::vector<TensorQuality>(), keep_going);
-  if (!sealed) {
-    return fail(sealed.error().with_context("cannot seal the cached file"));
-  }
-  return sealed;
+Result<SealDraft> FillingArtifact::prepare_seal(Store& store, const KeepGoing& keep_going) {
+  SealDraft draft;
+  const Status prepared = [&]() -> Status {
+    QCACHE_TRY(add_digests(keep_going));
+    auto quality = measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
+    if (quality) {
+      draft.quality = std::move(*quality);
+    } else if (quality.error().kind != ErrorKind::kInterrupted) {
+      spdlog::warn("the quality of {} stays unknown: {}", name_.virtual_path(), quality.error().message);
+    }
+    QCACHE_TRY_ASSIGN(draft.hashed, store.prepare_seal(*filling_, keep_going));
+    return {};
+  }();
+  return prepared ? Result<SealDraft>(std::move(draft))
+                  : fail(prepared.error().with_context("cannot seal the cached file"));
+}
+
+Result<std::optional<Record>> FillingArtifact::commit_seal(Store& store, const SealDraft& draft) {
+  auto sealed = store.commit_seal(*filling_, record_draft(), draft.hashed, draft.quality);
+  return sealed ? sealed : fail(sealed.error().with_context("cannot seal the cached file"));
 }
 
 void FillingArtifact::add_opener() {
@@ -274,7 +305,7 @@ void FillingArtifact::add_opener() {
   if (!schedule_.readers().any()) {
     start_afresh();
   }
-  schedule_.add_reader();
+  schedule_.add_reader(complete_.valid(), now());
 }
 
 void FillingArtifact::remove_opener() {
@@ -293,7 +324,7 @@ void FillingArtifact::set_warm(bool warm) {
   bool again = false;
   {
     const MutexLock lock(mutex_);
-    again = warm && told_complete_;
+    again = warm && told_all_made_;
     schedule_.set_warm(warm && !again, now());  // a complete file needs no more making
     seal_at_once_ = again;
     if (warm) {
@@ -302,7 +333,7 @@ void FillingArtifact::set_warm(bool warm) {
     pump_fill();
   }
   if (again) {
-    observer_.on_complete(shared_from_this());
+    observer_.on_all_made(shared_from_this());
   }
 }
 
@@ -333,17 +364,17 @@ void FillingArtifact::expect_reader() {
 }
 
 void FillingArtifact::tick() {
-  bool complete = false;
+  bool all_made = false;
   {
     const MutexLock lock(mutex_);
-    complete = is_news_that_complete();
+    all_made = is_news_that_all_made();
     pump_fill();
     if (!schedule_.readers().read_since(now() - kUnstoredKept)) {
       unstored_.clear();
     }
   }
-  if (complete) {
-    observer_.on_complete(shared_from_this());
+  if (all_made) {
+    observer_.on_all_made(shared_from_this());
   }
 }
 
@@ -362,14 +393,19 @@ bool FillingArtifact::fills() const {
   return !schedule_.all_ready() && schedule_.wants_fill(now());
 }
 
-bool FillingArtifact::complete() const {
+bool FillingArtifact::all_made() const {
   const MutexLock lock(mutex_);
   return schedule_.all_ready();
 }
 
-bool FillingArtifact::holds_back_sealing(Time complete_since) const {
+bool FillingArtifact::seals_at_once() const {
   const MutexLock lock(mutex_);
-  return !seal_at_once_ && schedule_.readers().hold_back_sealing(now(), complete_since);
+  return seal_at_once_;
+}
+
+bool FillingArtifact::holds_back_sealing(Time all_made_since) const {
+  const MutexLock lock(mutex_);
+  return !seal_at_once_ && schedule_.readers().hold_back_sealing(now(), all_made_since);
 }
 
 int64_t FillingArtifact::idle_ms() const {

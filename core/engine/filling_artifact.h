@@ -25,13 +25,19 @@ namespace qcache {
 
 class FillingArtifact;
 
+/// What was found out of a complete file for its record.
+struct SealDraft {
+  HashedFile hashed;
+  std::vector<TensorQuality> quality;
+};
+
 /// What a filling artifact tells its owner. Called from worker threads with no lock held.
 class FillingObserver {
  public:
   virtual ~FillingObserver() = default;
-  /// Every tile is there. Told again where one was lost since (FillingArtifact::seal()) and is there again, and where
-  /// somebody warms a file that is complete.
-  virtual void on_complete(const std::shared_ptr<FillingArtifact>& artifact) = 0;
+  /// Every tile is there, so that the file can be completed and sealed. Told again where somebody
+  /// warms a file of which all are.
+  virtual void on_all_made(const std::shared_ptr<FillingArtifact>& artifact) = 0;
   virtual void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) = 0;
 };
 
@@ -54,7 +60,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] const LayoutPlan& plan() const { return *plan_; }
   [[nodiscard]] const Sha256Digest& recipe() const override { return filling_->key().recipe; }
   [[nodiscard]] uint64_t size_bytes() const override { return plan_->size_bytes(); }
-  [[nodiscard]] int sealed_fd() const override { return -1; }
+  [[nodiscard]] int complete_fd() const override QCACHE_EXCLUDES(mutex_);
   std::shared_ptr<PendingRead> read(ByteRange range, ReadIntent intent, ReadCallback callback) override
       QCACHE_EXCLUDES(mutex_);
 
@@ -79,9 +85,12 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   [[nodiscard]] bool in_use() const QCACHE_EXCLUDES(mutex_);
   /// Whether it is being filled in the background now.
   [[nodiscard]] bool fills() const QCACHE_EXCLUDES(mutex_);
-  [[nodiscard]] bool complete() const QCACHE_EXCLUDES(mutex_);
-  /// Whether a reader has work that sealing the file, complete since then, would disturb.
-  [[nodiscard]] bool holds_back_sealing(Time complete_since) const QCACHE_EXCLUDES(mutex_);
+  /// Whether every tile is there, checked by this process.
+  [[nodiscard]] bool all_made() const QCACHE_EXCLUDES(mutex_);
+  /// Whether somebody warms the file, and waits for it to be sealed.
+  [[nodiscard]] bool seals_at_once() const QCACHE_EXCLUDES(mutex_);
+  /// Whether a reader has work that sealing the file, all made since then, would disturb.
+  [[nodiscard]] bool holds_back_sealing(Time all_made_since) const QCACHE_EXCLUDES(mutex_);
   /// Milliseconds since the last reader or warm request left; 0 while in use.
   [[nodiscard]] int64_t idle_ms() const QCACHE_EXCLUDES(mutex_);
   /// Whether its warming was taken back, and nobody has opened it since.
@@ -90,10 +99,18 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   /// starts afresh.
   [[nodiscard]] std::optional<Error> failure() const QCACHE_EXCLUDES(mutex_);
 
-  /// Completes the file: the tiles' digests, the static bytes; measures the quality of its weights (a failure of that
-  /// is only logged), and has `store` seal it. Fails and returns as Store::seal(); a tile that cannot be hashed or made
-  /// again counts as not made from then on. REQUIRES: complete(), and the right to seal.
-  Result<std::optional<Record>> seal(Store& store, const KeepGoing& keep_going = {});
+  /// Makes the file complete: every byte is in place and checked, and nobody writes any from then on, so that it may be
+  /// handed to the kernel (complete_fd()). kCorrupt where another process had done so before and what it wrote is not
+  /// there; else as Env. Nothing is left to do where it was done here before. REQUIRES: all_made(), the right to seal.
+  Status set_complete() QCACHE_EXCLUDES(mutex_);
+  /// When set_complete() was done, by the wall clock; 0: not yet. Tells one complete state of a file from the next.
+  [[nodiscard]] int64_t completed_ns() const QCACHE_EXCLUDES(mutex_);
+
+  /// Adds the tiles' digests, measures the quality of the weights (a failure of that is only logged), and has `store`
+  /// hash and sync the file: seconds. Then the record is committed, which takes a moment. Fail as the Store's; kCorrupt
+  /// also where a tile has not the bytes that were made. REQUIRES: set_complete(), and the right to seal for both.
+  Result<SealDraft> prepare_seal(Store& store, const KeepGoing& keep_going);
+  Result<std::optional<Record>> commit_seal(Store& store, const SealDraft& draft);
   /// The file could not be sealed for this reason.
   void note_seal_failure(const Error& error) QCACHE_EXCLUDES(mutex_);
 
@@ -121,8 +138,8 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void pump_fill() QCACHE_REQUIRES(mutex_);
   // Forgets what went wrong.
   void start_afresh() QCACHE_REQUIRES(mutex_);
-  // Whether the caller is to call on_complete(), once it has let go of the lock.
-  [[nodiscard]] bool is_news_that_complete() QCACHE_REQUIRES(mutex_);
+  // Whether the caller is to call on_all_made(), once it has let go of the lock.
+  [[nodiscard]] bool is_news_that_all_made() QCACHE_REQUIRES(mutex_);
   void forget(const WaitingRead& read) QCACHE_EXCLUDES(mutex_);
   // Calls back with the bytes of a range whose tiles are all ready.
   void deliver(ByteRange range, const FromMemory& memory, const ReadCallback& callback) const;
@@ -148,8 +165,10 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   WaitingReads waiting_ QCACHE_GUARDED_BY(mutex_);
   // Where the disk was full: the tiles made last.
   UnstoredTiles unstored_ QCACHE_GUARDED_BY(mutex_);
-  bool told_complete_ QCACHE_GUARDED_BY(mutex_) = false;
+  bool told_all_made_ QCACHE_GUARDED_BY(mutex_) = false;
   bool seal_at_once_ QCACHE_GUARDED_BY(mutex_) = false;  // somebody warms it
+  UniqueFd complete_ QCACHE_GUARDED_BY(mutex_);          // never changes once it is there
+  int64_t completed_ns_ QCACHE_GUARDED_BY(mutex_) = 0;
   std::optional<Error> seal_failure_ QCACHE_GUARDED_BY(mutex_);
 };
 

@@ -6,6 +6,7 @@ void Readers::remove() {
   if (--open_ == 0) {
     first_read_.reset();
     last_read_.reset();
+    unseen_since_.reset();
   }
 }
 
@@ -18,8 +19,10 @@ bool Readers::want_the_rest(Time now) const {
   return expected(now) || (any() && first_read_ && now - *first_read_ >= kStays);
 }
 
-bool Readers::hold_back_sealing(Time now, Time complete_since) const {
-  return any() && last_read_ && now - *last_read_ < kQuiet && now - complete_since < kSealPatience;
+bool Readers::hold_back_sealing(Time now, Time all_made_since) const {
+  const bool reads = last_read_ && now - *last_read_ < kQuiet && now - all_made_since < kSealPatience;
+  const bool may_read = unseen_since_ && now - *unseen_since_ < kUnseenPatience;
+  return any() && (reads || may_read);
 }
 
 }  // namespace qcache

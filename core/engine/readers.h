@@ -22,26 +22,31 @@ class Readers {
   static constexpr std::chrono::seconds kComes{3};
   /// Without a read, and the reader is done.
   static constexpr std::chrono::seconds kQuiet{1};
-  /// How long reads hold sealing back: files opened anew run at native speed only when it is done.
+  /// How long reads hold sealing back.
   static constexpr std::chrono::seconds kSealPatience{30};
+  /// The same for a reader who reads unseen, as the file was handed to the kernel: it may be done, or still read.
+  static constexpr std::chrono::seconds kUnseenPatience{10};
 
   void add() { ++open_; }
   void remove();
   [[nodiscard]] bool any() const { return open_ > 0; }
   void on_read(Time now);
+  /// One has come whose reads nobody sees.
+  void on_unseen(Time now) { unseen_since_ = now; }
   [[nodiscard]] bool read_since(Time then) const { return last_read_ && *last_read_ >= then; }
   /// A program is about to read all of the file. It may come and go before that.
   void expect(Time now) { expected_since_ = now; }
   [[nodiscard]] bool expected(Time now) const { return expected_since_ && now - *expected_since_ < kComes; }
 
   [[nodiscard]] bool want_the_rest(Time now) const;
-  /// Whether sealing a file that is complete since then is to wait.
-  [[nodiscard]] bool hold_back_sealing(Time now, Time complete_since) const;
+  /// Whether sealing a file whose tiles are all made since then is to wait.
+  [[nodiscard]] bool hold_back_sealing(Time now, Time all_made_since) const;
 
  private:
   uint32_t open_ = 0;
   std::optional<Time> first_read_;  // since somebody had it open
   std::optional<Time> last_read_;
+  std::optional<Time> unseen_since_;
   std::optional<Time> expected_since_;
 };
 

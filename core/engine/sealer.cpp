@@ -1,6 +1,7 @@
 #include "core/engine/sealer.h"
 
-#include <sys/resource.h>
+#include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,38 +12,49 @@
 namespace qcache {
 namespace {
 
-// It works when a program has just loaded its model and begins to compute with it.
-constexpr int kNice = 10;
 // Without a user, and what fails is given up: a later run finds the complete file.
 constexpr int64_t kLingerMs = 10'000;
 
-}  // namespace
-
-Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, const KeepGoing& keep_going,
-                                std::optional<Record>* record) {
-  FillingFile& filling = artifact.filling();
+/// Takes the right to seal a file, where its names still lead to it. kDone: it is ours, until unlock_seal().
+Result<SealOutcome> take_right(FillingFile& filling) {
   const bool ours = filling.try_lock_seal();
-  auto outcome = [&]() -> Result<SealOutcome> {
-    QCACHE_TRY_ASSIGN(const bool current, filling.names_lead_here());
-    if (!current) {
-      return SealOutcome::kDoneElsewhere;
-    }
-    if (!ours) {
-      return SealOutcome::kBusyElsewhere;
-    }
-    QCACHE_TRY_ASSIGN(auto sealed, artifact.seal(store, keep_going));
-    if (!sealed) {
-      return SealOutcome::kDoneElsewhere;
-    }
-    if (record != nullptr) {
-      *record = std::move(sealed);
-    }
-    return SealOutcome::kDoneHere;
-  }();
+  const auto current = filling.names_lead_here();
+  if (current && *current) {
+    return ours ? SealOutcome::kDone : SealOutcome::kBusyElsewhere;
+  }
   if (ours) {
     filling.unlock_seal();
   }
-  return outcome;
+  QCACHE_TRY(current);
+  return SealOutcome::kGone;
+}
+
+/// Makes the calling thread one that works when nobody else does. Linux lets everybody do so, and only some go back.
+void become_idle() {
+  const sched_param none{};
+  (void)::sched_setscheduler(0, SCHED_IDLE, &none);
+  constexpr int kThisThread = 1;       // IOPRIO_WHO_PROCESS, with 0
+  constexpr int kIdleClass = 3 << 13;  // IOPRIO_CLASS_IDLE
+  (void)::syscall(SYS_ioprio_set, kThisThread, 0, kIdleClass);
+}
+
+}  // namespace
+
+Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, std::optional<Record>& record) {
+  FillingFile& filling = artifact.filling();
+  QCACHE_TRY_ASSIGN(const SealOutcome right, take_right(filling));
+  if (right != SealOutcome::kDone) {
+    return right;
+  }
+  const Status sealed = [&]() -> Status {
+    QCACHE_TRY(artifact.set_complete());
+    QCACHE_TRY_ASSIGN(const SealDraft draft, artifact.prepare_seal(store, {}));
+    QCACHE_TRY_ASSIGN(record, artifact.commit_seal(store, draft));
+    return {};
+  }();
+  filling.unlock_seal();
+  QCACHE_TRY(sealed);
+  return record ? SealOutcome::kDone : SealOutcome::kGone;
 }
 
 void Sealer::add(std::shared_ptr<FillingArtifact> artifact) {
@@ -50,7 +62,7 @@ void Sealer::add(std::shared_ptr<FillingArtifact> artifact) {
   const Time at = now();
   const auto known = std::ranges::find_if(entries_, [&](const auto& entry) { return entry->artifact == artifact; });
   if (known != entries_.end()) {
-    (*known)->complete_since = at;
+    (*known)->all_made_since = at;
     (*known)->not_before = at;
     (*known)->pause = kFirstPause;
   } else {
@@ -77,45 +89,102 @@ void Sealer::reader_left() {
 
 void Sealer::start_due(Time at) {
   for (const auto& entry : entries_) {
-    if (stopping_ || entry->runs || at < entry->not_before || !entry->artifact->complete() ||
-        entry->artifact->holds_back_sealing(entry->complete_since)) {
+    const FillingArtifact& artifact = *entry->artifact;
+    if (stopping_ || entry->runs || at < entry->not_before || !artifact.all_made()) {
       continue;
     }
-    pool_.submit(
-        Priority::kFill, [this, entry] { run(entry); }, entry->artifact->source_device());
+    const uint64_t source = artifact.source_device();
+    if (artifact.completed_ns() == 0) {
+      workshop_.pool().submit(Priority::kDemand, [this, entry] { complete(entry); });
+    } else if (artifact.seals_at_once()) {
+      workshop_.seal_pool().submit(
+          Priority::kDemand, [this, entry] { hash(entry); }, source);
+    } else if (!artifact.holds_back_sealing(entry->all_made_since)) {
+      workshop_.idle_pool().submit(
+          Priority::kFill,
+          [this, entry] {
+            become_idle();
+            hash(entry);
+          },
+          source);
+    } else {
+      continue;
+    }
     entry->runs = true;
   }
 }
 
-void Sealer::run(const std::shared_ptr<Entry>& entry) {
-  // Linux keeps this per thread, and lets everybody lower it.
-  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
-  const std::shared_ptr<FillingArtifact> artifact = entry->artifact;
-  const auto outcome = contain_exceptions("cannot seal the cached file", [&] {
-    return try_to_seal(store_, *artifact, [&] {
-      const MutexLock lock(mutex_);
-      return !stopping_ && !artifact->dropped();
-    });
+bool Sealer::may_go_on(const FillingArtifact& artifact) {
+  const MutexLock lock(mutex_);
+  return !stopping_ && !artifact.dropped();
+}
+
+void Sealer::complete(const std::shared_ptr<Entry>& entry) {
+  FillingArtifact& artifact = *entry->artifact;
+  const auto outcome = contain_exceptions("cannot complete the cached file", [&]() -> Result<SealOutcome> {
+    QCACHE_TRY_ASSIGN(const SealOutcome right, take_right(artifact.filling()));
+    if (right == SealOutcome::kDone) {
+      const Status completed = artifact.set_complete();
+      artifact.filling().unlock_seal();
+      QCACHE_TRY(completed);
+    }
+    return right;
   });
-  // Unmounted meanwhile: the complete filling file is sealed by a later run; or dropped.
+  ended(entry, outcome, outcome && *outcome == SealOutcome::kGone);
+}
+
+void Sealer::hash(const std::shared_ptr<Entry>& entry) {
+  FillingArtifact& artifact = *entry->artifact;
+  const auto outcome = contain_exceptions("cannot seal the cached file", [&]() -> Result<SealOutcome> {
+    QCACHE_TRY_ASSIGN(const SealOutcome right, take_right(artifact.filling()));
+    if (right != SealOutcome::kDone) {
+      return right;
+    }
+    entry->has_right = true;
+    QCACHE_TRY_ASSIGN(SealDraft draft, artifact.prepare_seal(store_, [&] { return may_go_on(artifact); }));
+    workshop_.seal_pool().submit(Priority::kDemand, [this, entry, draft = std::move(draft)] { commit(entry, draft); });
+    return SealOutcome::kDone;
+  });
+  if (!outcome || *outcome != SealOutcome::kDone) {
+    ended(entry, outcome, outcome && *outcome == SealOutcome::kGone);
+  }
+}
+
+void Sealer::commit(const std::shared_ptr<Entry>& entry, const SealDraft& draft) {
+  const auto outcome = contain_exceptions("cannot seal the cached file", [&]() -> Result<SealOutcome> {
+    QCACHE_TRY_ASSIGN(const auto record, entry->artifact->commit_seal(store_, draft));
+    return record ? SealOutcome::kDone : SealOutcome::kGone;
+  });
+  ended(entry, outcome, outcome.has_value());
+}
+
+void Sealer::ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last) {
+  const std::shared_ptr<FillingArtifact> artifact = entry->artifact;
+  if (std::exchange(entry->has_right, false)) {
+    artifact->filling().unlock_seal();
+  }
+  // Unmounted meanwhile: the complete file is sealed by a later run; or dropped.
   const bool interrupted = !outcome && outcome.error().kind == ErrorKind::kInterrupted;
-  const bool is_over = interrupted || (outcome && *outcome != SealOutcome::kBusyElsewhere);
+  const bool hopeless = interrupted || (!outcome && outcome.error().kind == ErrorKind::kCorrupt);
   if (!outcome && !interrupted) {
     artifact->note_seal_failure(outcome.error());
     observer_.on_seal_failure(artifact, outcome.error());
   }
   {
     const MutexLock lock(mutex_);
+    const Time at = now();
     entry->runs = false;
     entry->failed = !outcome;
-    if (is_over) {
+    if (is_last || hopeless) {
       std::erase(entries_, entry);
+    } else if (outcome && *outcome == SealOutcome::kDone) {
+      start_due(at);
     } else {
-      entry->not_before = now() + (outcome ? std::chrono::seconds::zero() : entry->pause);
+      entry->not_before = at + (outcome ? std::chrono::seconds::zero() : entry->pause);
       entry->pause = outcome ? kFirstPause : std::min(2 * entry->pause, kLongestPause);
     }
   }
-  if (outcome && is_over) {
+  if (is_last) {
     observer_.on_sealed(artifact, *outcome);
   }
 }

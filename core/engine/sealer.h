@@ -9,39 +9,45 @@
 
 namespace qcache {
 
-/// Has a file sealed that is complete in this process. REQUIRES: artifact.complete().
-///
-/// What came of it: kDone, by this process or, meanwhile, by another one, or it was dropped: nobody is to find the
-/// artifact any more; kElsewhere: another process is about it, and should that die it is our turn.
-enum class SealOutcome { kDoneHere, kDoneElsewhere, kBusyElsewhere };
-/// `record` gets what was written where it is kDoneHere. Fails as FillingArtifact::seal(). Any thread.
-Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, const KeepGoing& keep_going,
-                                std::optional<Record>* record = nullptr);
+/// What came of bringing a file a step further to its end.
+enum class SealOutcome {
+  kDone,
+  /// Another process has sealed it meanwhile, or it was dropped: nobody is to find the artifact any more.
+  kGone,
+  /// Another process is about it; should that die it is our turn.
+  kBusyElsewhere,
+};
 
-/// What a Sealer tells its owner, from its thread with no lock held.
+/// Completes a file whose tiles are all made by this process, and has it sealed, in the calling thread. REQUIRES:
+/// artifact.all_made(). `record` gets what was written where it is kDone. Fails as FillingArtifact does.
+Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, std::optional<Record>& record);
+
+/// What a Sealer tells its owner, from a thread of a pool with no lock held.
 class SealObserver {
  public:
   virtual ~SealObserver() = default;
-  /// The file is sealed, or was dropped: nobody is to find the artifact any more.
+  /// kDone or kGone: nobody is to find the artifact any more.
   virtual void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) = 0;
   virtual void on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) = 0;
 };
 
-/// Seals the complete files of one process, one after another in a pool of its own, each once its readers are quiet.
+/// Brings the files of one process to their end whose tiles are all made: completes each at once, and seals it, one
+/// after another, when its readers are quiet. Hashing is for an idle thread, where nobody waits for it; the record is
+/// committed by another, as who holds locks must not be kept from the processor.
 ///
-/// What fails is tried again after a pause that doubles, for as long as somebody uses the file and a little longer.
-/// What another process is sealing is tried again until it is done. Thread-safe.
+/// What fails is tried again after a pause that doubles, for as long as somebody uses the file and a little longer; a
+/// file that is damaged is not. What another process is about is tried again until it is done. Thread-safe.
 class Sealer {
  public:
   using Time = FillingArtifact::Time;
   static constexpr std::chrono::seconds kFirstPause{1};
   static constexpr std::chrono::seconds kLongestPause{60};
 
-  /// What is given must outlive it, and the pool end before it.
-  Sealer(Env& env, Store& store, WorkerPool& pool, SealObserver& observer)
-      : env_(env), store_(store), pool_(pool), observer_(observer) {}
+  /// What is given must outlive it, and the workshop end before it.
+  Sealer(Env& env, Store& store, Workshop& workshop, SealObserver& observer)
+      : env_(env), store_(store), workshop_(workshop), observer_(observer) {}
 
-  /// REQUIRES: the artifact is complete. One that is known already begins afresh.
+  /// REQUIRES: the artifact's tiles are all made. One that is known already begins afresh.
   void add(std::shared_ptr<FillingArtifact> artifact) QCACHE_EXCLUDES(mutex_);
   /// Starts what is due, and gives up what is hopeless. To be called every few hundred milliseconds.
   void tick() QCACHE_EXCLUDES(mutex_);
@@ -53,21 +59,29 @@ class Sealer {
  private:
   struct Entry {
     std::shared_ptr<FillingArtifact> artifact;
-    Time complete_since{};
+    Time all_made_since{};
     Time not_before{};
     std::chrono::seconds pause = kFirstPause;
     bool failed = false;
-    bool runs = false;  // a job of the pool is about it
+    bool runs = false;       // a job of a pool is about it
+    bool has_right = false;  // to seal, from hashing to the commit; of the job that runs
   };
   using Entries = std::vector<std::shared_ptr<Entry>>;
 
   [[nodiscard]] Time now() const { return Time(env_.monotonic_ns()); }
   void start_due(Time at) QCACHE_REQUIRES(mutex_);
-  void run(const std::shared_ptr<Entry>& entry) QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] bool may_go_on(const FillingArtifact& artifact) QCACHE_EXCLUDES(mutex_);
+  // The steps, each a job.
+  void complete(const std::shared_ptr<Entry>& entry) QCACHE_EXCLUDES(mutex_);
+  void hash(const std::shared_ptr<Entry>& entry) QCACHE_EXCLUDES(mutex_);
+  void commit(const std::shared_ptr<Entry>& entry, const SealDraft& draft) QCACHE_EXCLUDES(mutex_);
+  // What follows from a step's end; `is_last`: nothing comes after it.
+  void ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last)
+      QCACHE_EXCLUDES(mutex_);
 
   Env& env_;
   Store& store_;
-  WorkerPool& pool_;
+  Workshop& workshop_;
   SealObserver& observer_;
   Mutex mutex_;  // taken before an artifact's
   Entries entries_ QCACHE_GUARDED_BY(mutex_);

@@ -131,10 +131,12 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::ensure(uint32_t index, Pr
     return nullptr;
   }
   const TileLock lock(env_, filling_, index);
-  // Another process may have made it while we waited for the lock.
-  QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
-  if (made_meanwhile) {
-    return nullptr;
+  // Another process may have made it while we waited for the lock; but for a complete file, where nothing is mended.
+  if (!filling_.is_complete()) {
+    QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
+    if (made_meanwhile) {
+      return nullptr;
+    }
   }
   return make(index, tile, proof, [&] { return lock.ours_alone(); });
 }
@@ -149,8 +151,7 @@ Status TileMaker::add_digest(uint32_t index) const {
       return {};
     }
   }
-  QCACHE_TRY_ASSIGN(const auto unstored, ensure(index, Proof::kChecksumAndDigest));
-  return unstored ? fail(unstored->why) : Status();
+  return fail(damaged());
 }
 
 Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark& mark, Proof proof) const {
@@ -171,9 +172,11 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
   }
   const TileMark found = mark_for(buffers.stored, mark.digest || proof == Proof::kChecksumAndDigest);
   if ((mark.digest && found.digest != mark.digest) || (mark.crc && found.crc != mark.crc)) {
-    QCACHE_TRY(filling_.unmark(index));
+    if (!filling_.is_complete()) {
+      QCACHE_TRY(filling_.unmark(index));
+    }
     stats_.tiles_rejected.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("corrupt: tile {} of {} on disk differs from its {}; it is made again", index,
+    spdlog::warn("corrupt: tile {} of {} on disk differs from its {}; it is not served", index,
                  filling_.key().virtual_path, mark.digest ? "SHA-256" : "checksum");
     return false;
   }
@@ -265,6 +268,12 @@ Status TileMaker::factorize(const Group& group, const Survey* survey) const {
   return made ? made : fail(made.error().with_context(fmt::format("no factors of '{}'", tensor.name)));
 }
 
+Error TileMaker::damaged() const {
+  return {ErrorKind::kCorrupt, 0,
+          fmt::format("the cached file of {} is damaged on disk: it is dropped, and made again by who opens it next",
+                      filling_.key().virtual_path)};
+}
+
 Result<uint64_t> TileMaker::write(const Tile& tile) const {
   const MutexLock lock(writing_);
   const auto& buffers = thread_buffers();
@@ -292,7 +301,9 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, cons
                                                             const Alone& alone) const {
   QCACHE_TRY(encode(tile));
   QCACHE_TRY(source_.check(source_.model().tensors[plan_.group(tile.group)->tensor].file));
-  const Result<uint64_t> written = write(tile);
+  // In a complete file nothing is written any more: programs may have it mapped.
+  const bool is_fixed = filling_.is_complete();
+  const Result<uint64_t> written = is_fixed ? fail(damaged()) : write(tile);
   auto& buffers = thread_buffers();
   const TileMark mark = mark_for(buffers.stored, proof == Proof::kChecksumAndDigest);
   if (written) {
@@ -302,7 +313,7 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, cons
   stats_.tiles_quantized.fetch_add(1, std::memory_order_relaxed);
   if (!stored) {
     // Half a tile is of no use, and what it occupies may be what others need to open a file at all.
-    if (!filling_.mark_of(index) && alone()) {
+    if (!is_fixed && !filling_.mark_of(index) && alone()) {
       punch(tile);
     }
     return std::make_shared<const UnstoredTile>(UnstoredTile{std::exchange(buffers.stored, {}), mark, stored.error()});

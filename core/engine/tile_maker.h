@@ -31,11 +31,11 @@ class TileMaker {
 
   /// Brings one tile to "present and verified by this process": checks it where somebody else has marked it, and makes
   /// it where nobody has or where its bytes are not those of the mark. Null, or the tile where it was made and could
-  /// not be stored.
+  /// not be stored: kCorrupt where the file is complete (FillingFile::is_complete()) and this tile of it wrong.
   [[nodiscard]] Result<std::shared_ptr<const UnstoredTile>> ensure(uint32_t index, Proof proof) const;
 
-  /// For a tile that ensure() has brought there: adds the digest that its mark lacks, over the bytes on disk. Where
-  /// they are no longer those that were made, the tile is made again.
+  /// For a tile of a complete file: adds the digest that its mark lacks, over the bytes on disk. kCorrupt where they are
+  /// not those that were made.
   [[nodiscard]] Status add_digest(uint32_t index) const;
 
  private:
@@ -52,6 +52,7 @@ class TileMaker {
   [[nodiscard]] Result<uint64_t> write(const Tile& tile) const QCACHE_EXCLUDES(writing_);
   /// Gives back the blocks of a tile of which a part was written.
   void punch(const Tile& tile) const;
+  [[nodiscard]] Error damaged() const;
   [[nodiscard]] Status factorize(const Group& group, const Survey* survey) const;
 
   Env& env_;

@@ -117,11 +117,14 @@ std::optional<uint32_t> TileSchedule::next_to_fill(unsigned at_once, Time now) {
   return fill_cursor_;
 }
 
-void TileSchedule::add_reader() {
+void TileSchedule::add_reader(bool unseen, Time now) {
   if (!readers_.any()) {
     forget_failures();
   }
   readers_.add();
+  if (unseen) {
+    readers_.on_unseen(now);
+  }
   called_off_ = false;
 }
 

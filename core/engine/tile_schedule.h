@@ -61,7 +61,8 @@ class TileSchedule {
   [[nodiscard]] std::optional<uint32_t> next_to_fill(unsigned at_once, Time now);
 
   // --- who wants it -----------------------------------------------------------------------------------------------
-  void add_reader();
+  /// `unseen`: its reads are not told by after_read().
+  void add_reader(bool unseen, Time now);
   void remove_reader(Time now);
   /// A program is about to read all of the file, for as long as Readers says.
   void expect_reader(Time now);

@@ -18,7 +18,7 @@ constexpr std::chrono::milliseconds kSealRetry{50};
 /// Waits for the end of a fill, good or bad.
 class FillEnd final : public FillingObserver {
  public:
-  void on_complete(const std::shared_ptr<FillingArtifact>& /*artifact*/) override { end(Status()); }
+  void on_all_made(const std::shared_ptr<FillingArtifact>& /*artifact*/) override { end(Status()); }
   void on_failure(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Error& error) override {
     end(fail(error));
   }
@@ -51,7 +51,7 @@ class FillEnd final : public FillingObserver {
 Result<std::optional<Record>> seal(Store& store, FillingArtifact& artifact) {
   std::optional<Record> record;
   for (;;) {
-    QCACHE_TRY_ASSIGN(const SealOutcome outcome, try_to_seal(store, artifact, {}, &record));
+    QCACHE_TRY_ASSIGN(const SealOutcome outcome, try_to_seal(store, artifact, record));
     if (outcome != SealOutcome::kBusyElsewhere) {
       return record;
     }

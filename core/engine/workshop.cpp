@@ -17,12 +17,14 @@ Workshop::Workshop(unsigned threads)
     : factor_workers_(worker_programs()),
       pool_(thread_count(threads)),
       factor_pool_(thread_count(threads)),
-      seal_pool_(1) {}
+      seal_pool_(1),
+      idle_pool_(1) {}
 
 void Workshop::stop() {
   factor_workers_.stop();  // first: threads of the factor pool wait for them
   factor_pool_.stop();
   pool_.stop();
+  idle_pool_.stop();
   seal_pool_.stop();
 }
 

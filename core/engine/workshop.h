@@ -17,8 +17,10 @@ class Workshop {
   [[nodiscard]] WorkerPool& pool() { return pool_; }
   /// For tiles of LoRA factors: each takes up to seconds, and nothing else may wait for it.
   [[nodiscard]] WorkerPool& factor_pool() { return factor_pool_; }
-  /// For sealing, one file at a time: seconds of work that nobody waits for, with a look at the source.
+  /// For sealing, one file at a time.
   [[nodiscard]] WorkerPool& seal_pool() { return seal_pool_; }
+  /// For what nobody waits for, one job at a time: its jobs may make their thread an idle one.
+  [[nodiscard]] WorkerPool& idle_pool() { return idle_pool_; }
   [[nodiscard]] FactorWorkers& factor_workers() { return factor_workers_; }
 
  private:
@@ -26,6 +28,7 @@ class Workshop {
   WorkerPool pool_;
   WorkerPool factor_pool_;
   WorkerPool seal_pool_;
+  WorkerPool idle_pool_;
 };
 
 }  // namespace qcache

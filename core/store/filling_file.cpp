@@ -164,6 +164,23 @@ uint32_t FillingFile::marked_count() const {
   return map_->marked_count();
 }
 
+bool FillingFile::is_complete() const {
+  return map_->is_complete();
+}
+
+Status FillingFile::set_complete() {
+  return TileMap::set_complete(env_, map_fd_.get(), true);
+}
+
+Result<UniqueFd> FillingFile::open_for_readers() const {
+  QCACHE_TRY_ASSIGN(UniqueFd fd, env_.open(fmt::format("/proc/self/fd/{}", data_.get()), O_RDONLY));
+  QCACHE_TRY_ASSIGN(const bool leased, try_lease(env_, fd.get()));
+  if (!leased) {
+    return fail(ErrorKind::kBusy, fmt::format("{} is just being removed", directory_.filling_path(key_.file)));
+  }
+  return fd;
+}
+
 bool FillingFile::lock_tile(uint32_t tile, std::chrono::milliseconds patience) {
   Backoff backoff(env_, patience);
   for (;;) {

@@ -64,6 +64,14 @@ class FillingFile {
   Status unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;
 
+  /// Whether the file is complete: every byte is in place, tiles and all else, and from then on nobody writes any, not
+  /// even where one proves wrong: programs may have it mapped. (Like a mark, it is no proof of what is on the disk.)
+  [[nodiscard]] bool is_complete() const;
+  /// REQUIRES: every byte is written, and the right to seal.
+  Status set_complete();
+  /// Another descriptor of the data file, for reading only, with a lease of its own.
+  [[nodiscard]] Result<UniqueFd> open_for_readers() const;
+
   /// Locks a tile against other processes (threads of this one coordinate themselves). False where another process
   /// still had it after `patience`: it may be stopped, and making the tile twice is harmless, as both write the same
   /// bytes. Returns at once where the lock is free.

@@ -209,7 +209,12 @@ Result<std::optional<Store::KeptInMap>> Store::find_kept(const std::string& base
       continue;
     }
     QCACHE_TRY_ASSIGN(UniqueFd map, open_named(env_, directory_.map_path(file), O_RDWR));
-    QCACHE_TRY_ASSIGN(const auto kept, read_kept(env_, map.get()));
+    QCACHE_TRY_ASSIGN(auto kept, read_kept(env_, map.get()));
+    QCACHE_TRY_ASSIGN(const TileMap::Summary summary, TileMap::summarize(env_, map.get()));
+    if (!kept.has_value() && summary.complete) {  // what is set now is kept until it is sealed
+      const int64_t now_ns = env_.now_ns();
+      kept = Kept{now_ns, now_ns, 0, false};
+    }
     if (kept.has_value()) {
       return std::optional(KeptInMap{std::move(map), *kept});
     }
@@ -357,8 +362,14 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
 
 Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality,
                                           const KeepGoing& keep_going) {
+  QCACHE_TRY_ASSIGN(const HashedFile hashed, prepare_seal(filling, keep_going));
+  return commit_seal(filling, std::move(draft), hashed, quality);
+}
+
+Result<HashedFile> Store::prepare_seal(FillingFile& filling, const KeepGoing& keep_going) {
   const FillingKey& key = filling.key();
-  QCACHE_TRY_ASSIGN(const auto tiles, digests_of(filling));
+  HashedFile hashed;
+  QCACHE_TRY_ASSIGN(hashed.tiles, digests_of(filling));
   // Only starts the writing, so that the disk works while the processor hashes; errors show in sync() below.
   (void)env_.start_writeback(filling.fd());
   QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, filling.fd(), key.size_bytes, keep_going));
@@ -367,16 +378,23 @@ Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, st
     return fail(ErrorKind::kCorrupt, fmt::format("{} was changed by another program while it was being made",
                                                  directory_.filling_path(key.file)));
   }
+  hashed.whole = *digest;
   if (Status synced = env_.sync(filling.fd()); !synced.has_value()) {
     // The kernel reports a failed write once; a second sync would succeed and prove nothing.
     abandon(filling, "it could not be written to disk");
     return fail(std::move(synced).error());
   }
+  return hashed;
+}
+
+Result<std::optional<Record>> Store::commit_seal(FillingFile& filling, Record draft, const HashedFile& hashed,
+                                                 std::span<const TensorQuality> quality) {
+  const FillingKey& key = filling.key();
   draft.file = key.file;
   draft.recipe = key.recipe;
   draft.size_bytes = key.size_bytes;
   draft.tile_count = key.tile_count;
-  draft.sha256 = *digest;
+  draft.sha256 = hashed.whole;
 
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   QCACHE_TRY_ASSIGN(const bool current, filling.names_lead_here());
@@ -385,11 +403,11 @@ Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, st
   }
   // Somebody may have found a tile wrong and made it again while we were hashing.
   QCACHE_TRY_ASSIGN(const auto tiles_now, digests_of(filling));
-  if (tiles_now != tiles) {
+  if (tiles_now != hashed.tiles) {
     return fail(ErrorKind::kBusy,
                 fmt::format("a tile of {} was made again while it was being saved; try again", key.virtual_path));
   }
-  return commit_sealed_locked(filling, std::move(draft), tiles, quality);
+  return commit_sealed_locked(filling, std::move(draft), hashed.tiles, quality);
 }
 
 Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record,
@@ -456,8 +474,6 @@ void Store::undo_rename_locked(const FillingFile& filling, const std::string& se
   }
 }
 
-// Takes the names from a filling file whose bytes cannot be relied on. Best effort: readers check tiles they did not
-// make.
 void Store::abandon(const FillingFile& filling, std::string_view reason) {
   const Status abandoned = [&]() -> Status {
     QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));

@@ -46,13 +46,20 @@ struct FillingLook {
   uint64_t disk_bytes = 0;
 };
 
+/// What was found in a file that is to be sealed.
+struct HashedFile {
+  std::vector<Sha256Digest> tiles;
+  Sha256Digest whole{};
+};
+
 /// One entry of the cache directory, as people see it.
 struct CacheEntry {
   /// For a filling file: what its map says (names, recipe, size, tiles; accessed_ns is the time of its last mark or
   /// use), and what was kept where it was complete before (created_ns is not 0 then). The rest is empty.
   Record record;
   bool sealed = false;
-  bool in_use = false;  ///< somebody holds a lease
+  bool complete = false;  ///< a filling file of which every byte is in place, and that is to be sealed
+  bool in_use = false;    ///< somebody holds a lease
   /// A sealed file that was made of an earlier state of its source and has not been opened since a later one's was
   /// complete.
   bool stale = false;
@@ -117,7 +124,7 @@ class Store {
   /// trusted or absent nothing is done: so look again with find_sealed() after.
   Status demote(const std::string& file);
 
-  /// Pins the complete file of `recipe`, or unpins it; one that was complete and is being looked through is meant too.
+  /// Pins the complete file of `recipe`, or unpins it; one that is to be sealed, or looked through again, is meant too.
   /// kNotFound where there is none.
   Status set_pinned(const std::string& base, const Sha256Digest& recipe, bool pinned);
   /// Whether the file that set_pinned() means is pinned; nothing where there is none.
@@ -125,11 +132,18 @@ class Store {
   /// Unpins all that goes by the name. kNotFound where nothing of it is complete.
   Status unpin_all(const std::string& base);
 
-  /// Seals a filling file whose every byte has been written. `draft` carries names, versions and times; recipe, size,
-  /// digest, backing stamp and tile digests are filled in here, and what was kept of a complete file comes back.
-  /// Hashes the whole file as it lies on disk, syncs, renames, commits, `quality` with it (none: not measured). Nothing
-  /// (and no error) where the filling file is no longer current: it was removed or replaced. After a failed sync nobody
-  /// knows what is on disk, so the filling file is dropped.
+  /// The two steps of sealing a filling file whose every byte has been written; whoever has the right to seal keeps it
+  /// from the first to the last.
+  ///
+  /// The first hashes the whole file as it lies on disk, and syncs it: seconds, and no lock is held. After a failed
+  /// sync nobody knows what is on disk, so the filling file is dropped. The second renames it and commits its record,
+  /// with `quality` (none: not measured). `draft` carries names, versions and times; recipe, size, digest, backing
+  /// stamp and tile digests are filled in here, and what was kept of a complete file comes back. Nothing (and no error)
+  /// where the filling file is no longer current: it was removed or replaced.
+  Result<HashedFile> prepare_seal(FillingFile& filling, const KeepGoing& keep_going = {});
+  Result<std::optional<Record>> commit_seal(FillingFile& filling, Record draft, const HashedFile& hashed,
+                                            std::span<const TensorQuality> quality = {});
+  /// Both.
   Result<std::optional<Record>> seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality = {},
                                      const KeepGoing& keep_going = {});
 
@@ -144,6 +158,9 @@ class Store {
   /// Drops one sealed file if its record still is the one that was `seen`. With kKeep also nothing is done where it
   /// has been read or pinned since, or is in use. Nothing where it was kept.
   Result<std::optional<uint64_t>> drop_sealed(const Record& seen, std::string_view reason, WhenInUse when);
+  /// Takes the names from a filling file whose bytes cannot be relied on, for this `reason`, which is logged. Best
+  /// effort: readers check tiles they did not make.
+  void abandon(const FillingFile& filling, std::string_view reason);
   /// Drops one filling file. Nothing where it was kept.
   Result<std::optional<uint64_t>> drop_filling(const std::string& file, std::string_view reason, WhenInUse when);
   /// Removes what crashes left behind: sealed files without a record or a map that nobody reads, records without a
@@ -183,7 +200,6 @@ class Store {
                                                      const std::vector<Sha256Digest>& tiles,
                                                      std::span<const TensorQuality> quality);
   void undo_rename_locked(const FillingFile& filling, const std::string& sealed_path);
-  void abandon(const FillingFile& filling, std::string_view reason);
   Result<bool> leave_to_other_names(const std::string& file, uint64_t size_bytes);
   Status demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles);
   Result<uint64_t> drop_locked(const std::string& file, std::string_view reason, std::vector<UniqueFd>& held);

@@ -94,6 +94,7 @@ Result<std::optional<CacheEntry>> Store::filling_entry(const std::string& file) 
   entry.record.accessed_ns = std::max(entry.record.accessed_ns, map->mtime_ns);
   entry.disk_bytes = data->allocated_bytes + map->allocated_bytes;
   const uint32_t tiles = summary->key.tile_count;
+  entry.complete = summary->complete;
   entry.progress = tiles == 0 ? 1.0 : static_cast<double>(summary->marked_count) / static_cast<double>(tiles);
   return std::optional(std::move(entry));
 }
@@ -115,7 +116,11 @@ Result<std::vector<CacheEntry>> Store::entries() {
     QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
     if (stat.has_value()) {
       QCACHE_TRY_ASSIGN(const auto unused, RemovalLock::try_acquire(env_, path));
-      all.push_back({record, true, !unused.has_value(), false, stat->allocated_bytes, 1.0});
+      CacheEntry& entry = all.emplace_back();
+      entry.record = record;
+      entry.sealed = true;
+      entry.in_use = !unused.has_value();
+      entry.disk_bytes = stat->allocated_bytes;
     }
   }
   std::multimap<std::string, const CacheEntry*> by_base;

@@ -103,8 +103,9 @@ Result<bool> Store::recover_locked(const std::string& file) {
   QCACHE_TRY_ASSIGN(const auto sealed, stat_if_there(env_, sealed_path));
   QCACHE_TRY(leave_to_other_names(file, sealed.has_value() ? sealed->size_bytes : 0));
   QCACHE_TRY_ASSIGN(const UniqueFd data, open_named(env_, sealed_path, O_RDONLY));
-  QCACHE_TRY_ASSIGN(const UniqueFd map, open_named(env_, map_path, O_RDONLY));
-  (void)env_.touch(map.get());  // for aging: when it was last used went with the record
+  QCACHE_TRY_ASSIGN(const UniqueFd map, open_named(env_, map_path, O_RDWR));
+  QCACHE_TRY(TileMap::set_complete(env_, map.get(), false));  // what proves wrong is made again, tile by tile
+  (void)env_.touch(map.get());                                // for aging: when it was last used went with the record
   if (map_path != directory_.map_path(file)) {
     QCACHE_TRY(drop_filling_locked(file));
     QCACHE_TRY(env_.rename(map_path, directory_.map_path(file)));

@@ -154,7 +154,11 @@ Result<std::vector<CacheEntry>> Store::remove_leftovers(bool dry_run) {
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   std::vector<Leftover> leftovers;
   const auto add = [&](Record record, bool sealed, std::vector<std::string> paths) -> Status {
-    Leftover leftover{{std::move(record), sealed, false, false, 0, 0.0}, std::move(paths)};
+    Leftover leftover;
+    leftover.entry.record = std::move(record);
+    leftover.entry.sealed = sealed;
+    leftover.entry.progress = 0;
+    leftover.paths = std::move(paths);
     for (const std::string& path : leftover.paths) {
       QCACHE_TRY_ASSIGN(const auto stat, stat_if_there(env_, path));
       leftover.entry.disk_bytes += stat.has_value() ? stat->allocated_bytes : 0;

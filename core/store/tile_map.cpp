@@ -31,6 +31,17 @@ struct Header {
 static_assert(std::is_trivially_copyable_v<Header> && sizeof(Header) <= kKeptOffset);
 static_assert(kKeptOffset + kKeptBytes <= kHeaderBytes);
 
+// Written and read as one word, which nobody sees half of.
+constexpr uint64_t kCompleteOffset = 3776;
+constexpr std::array<char, 8> kComplete = {'c', 'o', 'm', 'p', 'l', 'e', 't', 'e'};
+static_assert(sizeof(Header) <= kCompleteOffset && kCompleteOffset + sizeof(kComplete) <= kKeptOffset);
+
+Result<bool> read_complete(Env& env, int fd) {
+  std::array<char, 8> word{};
+  QCACHE_TRY_ASSIGN(const size_t got, env.read_at(fd, std::as_writable_bytes(std::span(word)), kCompleteOffset));
+  return got == sizeof(word) && word == kComplete;
+}
+
 // Flags of an entry.
 constexpr uint32_t kMade = 1;
 constexpr uint32_t kHasCrc = 2;
@@ -125,6 +136,7 @@ Result<std::unique_ptr<TileMap>> TileMap::open(Env& env, int fd) {
 Result<TileMap::Summary> TileMap::summarize(Env& env, int fd) {
   Summary summary;
   QCACHE_TRY_ASSIGN(summary.key, read_key(env, fd));
+  QCACHE_TRY_ASSIGN(summary.complete, read_complete(env, fd));
   constexpr uint64_t kEntriesPerRead = 4096;
   std::vector<Entry> entries;
   for (uint64_t done = 0; done < summary.key.tile_count; done += entries.size()) {
@@ -192,6 +204,15 @@ Status TileMap::unmark(uint32_t tile) {
 uint32_t TileMap::marked_count() const {
   const auto summary = summarize(env_, fd_);
   return summary.has_value() ? summary->marked_count : 0;
+}
+
+bool TileMap::is_complete() const {
+  return read_complete(env_, fd_).value_or(false);
+}
+
+Status TileMap::set_complete(Env& env, int fd, bool complete) {
+  const std::array<char, 8> word = complete ? kComplete : std::array<char, 8>{};
+  return env.write_at(fd, std::as_bytes(std::span(word)), kCompleteOffset);
 }
 
 }  // namespace qcache

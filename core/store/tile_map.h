@@ -44,8 +44,8 @@ struct TileMark {
 
 /// The map of a filling file, shared with every process that makes the same file.
 ///
-/// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine. The end of the header
-/// is for what kept.h says.
+/// Map file: `header (4096 bytes) | entry (64 bytes) per tile`, in the byte order of the machine. In the header, after
+/// what the file is, stands whether it is complete; its end is for what kept.h says.
 /// It is read and written by calls, and never mapped: on a full disk that copies what it writes (btrfs, a thin volume,
 /// a snapshot) a store through a mapping is SIGBUS, whatever was allocated, and so is a look where somebody has cut the
 /// file. A mark that cannot be read counts as none.
@@ -69,6 +69,7 @@ class TileMap {
   struct Summary {
     FillingKey key;
     uint32_t marked_count = 0;
+    bool complete = false;
   };
   static Result<Summary> summarize(Env& env, int fd);
 
@@ -85,6 +86,11 @@ class TileMap {
   Status add_digest(uint32_t tile, const Sha256Digest& digest);
   Status unmark(uint32_t tile);
   [[nodiscard]] uint32_t marked_count() const;
+
+  /// Whether somebody has said that the file is complete: every byte is in place, and none is written any more. As a
+  /// mark it is no proof.
+  [[nodiscard]] bool is_complete() const;
+  static Status set_complete(Env& env, int fd, bool complete);
 
  private:
   struct Entry;

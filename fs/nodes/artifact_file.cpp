@@ -41,16 +41,21 @@ class FillingFileNode final : public ArtifactFileNode {
   }
 };
 
-/// Of a sealed file.
-class SealedFileNode final : public ArtifactFileNode {
+/// What tells a file of which every byte is in place from others of the recipe.
+std::string state_of_complete(const ArtifactInfo& info) {
+  return info.record ? fmt::format("{} {}", to_hex(info.recipe), fmt::join(info.record->seal, " "))
+                     : fmt::format("{} complete {}", to_hex(info.recipe), info.completed_ns);
+}
+
+/// Of a file of which every byte is in place: complete, or sealed.
+class CompleteFileNode final : public ArtifactFileNode {
  public:
-  SealedFileNode(const NodeContext& context, const ArtifactInfo& info, const FileFacts& facts, bool borrowed)
-      : ArtifactFileNode(context, fmt::format("{} {}", to_hex(info.recipe), fmt::join(info.record->seal, " ")), info,
-                         facts, borrowed) {}
+  CompleteFileNode(const NodeContext& context, const ArtifactInfo& info, const FileFacts& facts, bool borrowed)
+      : ArtifactFileNode(context, state_of_complete(info), info, facts, borrowed) {}
 
   [[nodiscard]] Result<OpenFile> open(int64_t& settles_in_ns) const override {
     QCACHE_TRY_ASSIGN(OpenArtifact opened, open_artifact(settles_in_ns));
-    if (opened->sealed_fd() < 0) {
+    if (opened->complete_fd() < 0) {
       return changed();
     }
     return OpenFile{std::move(opened), ReadThrough::kBackingFile};
@@ -59,8 +64,8 @@ class SealedFileNode final : public ArtifactFileNode {
 
 std::shared_ptr<const Node> node_of(const NodeContext& context, const ArtifactInfo& info, const FileFacts& facts,
                                     bool borrowed) {
-  if (info.record) {
-    return std::make_shared<const SealedFileNode>(context, info, facts, borrowed);
+  if (info.record || info.completed_ns != 0) {
+    return std::make_shared<const CompleteFileNode>(context, info, facts, borrowed);
   }
   return std::make_shared<const FillingFileNode>(context, info, facts, borrowed);
 }

@@ -8,7 +8,8 @@ namespace qcache {
 /// refuses (EIO) to open one inode in two modes, or with two backing files:
 ///
 ///   being made   one node per recipe; read by the daemon, tile by tile
-///   sealed       one node per file that was sealed; the kernel reads the backing file
+///   complete     one node per file that was completed, until it is sealed; the kernel reads the backing file
+///   sealed       one node per file that was sealed; likewise
 ///
 /// What makes them different nodes, and how each is opened, is in artifact_file.cpp alone.
 class ArtifactFileNode : public FileNode {

@@ -73,23 +73,27 @@ TEST_F(EngineTest, AnOpenThatASealOvertakesGetsTheSealedFile) {
   const auto opened = engine.open(name());
   EXPECT_TRUE(overtaken);
   ASSERT_TRUE(opened);
-  EXPECT_GE((*opened)->sealed_fd(), 0);
+  EXPECT_GE((*opened)->complete_fd(), 0);
   EXPECT_EQ(engine.stats().opens_filling, 0U);
 }
 
 // A tile that a reader waited for is marked with its CRC only; its SHA-256 is computed over what lies on disk later.
-TEST_F(EngineTest, ByteThatFlipsBetweenMakingAndSealingIsMadeAgain) {
+TEST_F(EngineTest, AByteThatFlipsBetweenMakingAndSealingIsNeverSealed) {
   Engine& engine = start();
   const auto right = made_and_removed();
-  const auto opened = engine.open(name());
-  ASSERT_TRUE(opened);
-  constexpr uint64_t kInATile = 200'000;
-  ASSERT_TRUE(read(**opened, ByteRange{kInATile, 1000}));
-  flip_byte(engine.describe(name())->backing, kInATile);
-  ASSERT_TRUE(engine.set_warm(name(), true));
-  ASSERT_TRUE(sealed());
+  {
+    const auto opened = engine.open(name());
+    ASSERT_TRUE(opened);
+    constexpr uint64_t kInATile = 200'000;
+    ASSERT_TRUE(read(**opened, ByteRange{kInATile, 1000}));
+    flip_byte(engine.describe(name())->backing, kInATile);
+    ASSERT_TRUE(engine.set_warm(name(), true));
+    ASSERT_TRUE(reaches(ArtifactState::kAbsent)) << "it is dropped";
+  }
   EXPECT_EQ(engine.stats().tiles_rejected, 1U);
+  EXPECT_EQ(engine.errors()[0].error.kind, ErrorKind::kCorrupt);
   EXPECT_EQ(read_all(), right);
+  EXPECT_TRUE(sealed());
 }
 
 TEST_F(EngineTest, ATileWhoseMarkTheFullDiskRefusesIsServedAllTheSame) {
@@ -121,41 +125,6 @@ TEST_F(EngineTest, ATouchedFileIsReadOnAFullDiskToItsLastTrailer) {
   ASSERT_TRUE(got) << got.error().message;
   EXPECT_EQ(*got, *right);
   env_.heal();
-}
-
-TEST_F(EngineTest, TileThatCannotBeMadeAgainAtSealingIsMadeLater) {
-  Engine& engine = start();
-  const auto right = made_and_removed();
-  const auto opened = engine.open(name());
-  ASSERT_TRUE(opened);
-  const auto plan = *plan_torch_zip(*engine.model("m"), *find_scheme("int8"));
-  const auto read_group = [&](const Group& group) {
-    for (size_t i = 0; i < group.encoding.stored.size(); ++i) {
-      ASSERT_TRUE(read(**opened, ByteRange{group.data_offsets[i], group.encoding.stored[i].size_bytes()}));
-    }
-  };
-  std::vector<Group> groups;
-  for (uint32_t i = 0; i < plan->group_count(); ++i) {
-    groups.push_back(*plan->group(i));
-  }
-  const auto last = std::ranges::find_if(groups, [](const Group& group) { return group.encoding.stored.size() == 1; });
-  ASSERT_NE(last, groups.end());
-  for (auto group = groups.begin(); group != groups.end(); ++group) {
-    if (group != last) {
-      read_group(*group);
-    }
-  }
-  const auto big =
-      std::ranges::max_element(groups, {}, [](const Group& group) { return group.tiles.end - group.tiles.first; });
-  flip_byte(engine.describe(name())->backing, big->data_offsets[0] + 5000);
-  // The last tile and its mark; then the sealer's: a digest for each tile before the flipped one, whose mark it takes
-  // back. The next is that tile.
-  env_.fail(EnvCall::kWriteAt, 2 + big->tiles.first + 2, ENOSPC, "filling/");
-  read_group(*last);
-  ASSERT_TRUE(sealed()) << "its reader stayed, so the file is filled in the background";
-  ASSERT_FALSE(engine.errors().empty());
-  EXPECT_THAT(engine.errors()[0].error.message, HasSubstr("No space left"));
-  EXPECT_EQ(read_all(), right);
 }
 
 TEST_F(EngineTest, FlippedByteInASealedFileIsMadeAgain) {
@@ -225,6 +194,28 @@ TEST_F(EngineTest, BadModelFailsAlone) {
   EXPECT_EQ(broken.error().kind, ErrorKind::kInvalidModel);
   EXPECT_EQ(engine.errors()[0].subject, "broken");
   EXPECT_TRUE(read_all());
+}
+
+TEST_F(EngineTest, ACompleteFileThatIsDamagedIsDroppedAndMadeAnew) {
+  start();
+  const auto whole = read_all();
+  ASSERT_TRUE(whole);
+  std::string file;
+  {
+    env_.fail_all(EnvCall::kRename, ENOSPC, "filling/quantized");  // it stays complete
+    const auto opened = engine_->open(name());
+    ASSERT_TRUE(opened);
+    ASSERT_TRUE(reaches(ArtifactState::kFailed) || reaches(ArtifactState::kComplete));
+    file = engine_->describe(name())->backing;
+  }
+  engine_.reset();
+  env_.heal();
+  flip_byte(file, 200'000);
+  start();
+  EXPECT_EQ(read_all(), whole) << "the wrong tile comes from memory";
+  EXPECT_FALSE(env_.stat(file)) << "its names are gone";
+  EXPECT_EQ(read_all(), whole);
+  EXPECT_TRUE(sealed());
 }
 
 }  // namespace

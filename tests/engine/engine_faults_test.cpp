@@ -125,8 +125,9 @@ TEST_F(EngineTest, OutOfMemoryFailsOneReadOnly) {
   const struct {
     const char* thread;
     uint64_t nth;
-  } rows[] = {{"a worker, which has looked twice for the tile's mark and made it", 3},
-              {"the reader's own, where the tile is there", 1}};
+  } rows[] = {
+      {"a worker, which has looked twice for the tile's mark, and whether the file is complete, and made it", 5},
+      {"the reader's own, where the tile is there", 1}};
   for (const auto& row : rows) {
     env_.before(
         EnvCall::kReadAt, row.nth, [] { throw std::bad_alloc(); }, "filling/");
@@ -414,7 +415,7 @@ TEST_F(EngineTest, AnOpenFileCountsAsUsedUntilItIsClosed) {
     return false;
   };
   std::optional<OpenArtifact> opened(std::move(*engine.open(name())));
-  ASSERT_GE((*opened)->sealed_fd(), 0);
+  ASSERT_GE((*opened)->complete_fd(), 0);
   env_.advance(8 * kDay);
   EXPECT_TRUE(used_since(env_.now_ns())) << "while it is open";
   env_.advance(60'000'000'000);

@@ -25,7 +25,7 @@ TEST_F(EngineTest, ReadInPiecesEqualsReadAtOnceAndAfterSealing) {
   ASSERT_TRUE(sealed());
   const auto opened = engine.open(name());
   ASSERT_TRUE(opened);
-  EXPECT_GE((*opened)->sealed_fd(), 0);
+  EXPECT_GE((*opened)->complete_fd(), 0);
   std::vector<std::byte> pieces;
   for (uint64_t offset = 0; offset < whole->size(); offset += 100'003) {
     const auto piece = read(**opened, ByteRange{offset, 100'003});

@@ -60,7 +60,7 @@ class FillingFixture : public testing::Test, protected FillingObserver {
     return read(artifact, ByteRange{0, artifact.size_bytes()});
   }
 
-  void on_complete(const std::shared_ptr<FillingArtifact>& /*artifact*/) override { ++completed_; }
+  void on_all_made(const std::shared_ptr<FillingArtifact>& /*artifact*/) override { ++all_made_; }
   void on_failure(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Error& /*error*/) override { ++failed_; }
 
   TempDir dir_;
@@ -69,7 +69,7 @@ class FillingFixture : public testing::Test, protected FillingObserver {
   std::shared_ptr<Store> store_;
   Stats stats_;
   Workshop workshop_{2};
-  std::atomic<int> completed_{0};
+  std::atomic<int> all_made_{0};
   std::atomic<int> failed_{0};
 };
 

@@ -184,10 +184,10 @@ class SealerTest : public FillingFixture, private SealObserver {
     workshop_.stop();
   }
 
-  std::shared_ptr<FillingArtifact> complete_file(const char* dtype = "int8") {
+  std::shared_ptr<FillingArtifact> all_made_file(const char* dtype = "int8") {
     auto file = artifact(dtype);
     EXPECT_THAT(read_all(*file), is_ok());
-    EXPECT_TRUE(file->complete());
+    EXPECT_TRUE(file->all_made());
     return file;
   }
   bool is_sealed(const char* dtype = "int8") {
@@ -203,11 +203,11 @@ class SealerTest : public FillingFixture, private SealObserver {
   std::atomic<int> here_{0};
   std::atomic<int> elsewhere_{0};
   std::atomic<int> failures_{0};
-  Sealer sealer_{env_, *store_, workshop_.seal_pool(), *this};
+  Sealer sealer_{env_, *store_, workshop_, *this};
 
  private:
   void on_sealed(const std::shared_ptr<FillingArtifact>& /*artifact*/, SealOutcome outcome) override {
-    ++(outcome == SealOutcome::kDoneHere ? here_ : elsewhere_);
+    ++(outcome == SealOutcome::kDone ? here_ : elsewhere_);
   }
   void on_seal_failure(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Error& /*error*/) override {
     ++failures_;
@@ -215,13 +215,13 @@ class SealerTest : public FillingFixture, private SealObserver {
 };
 
 TEST_F(SealerTest, AFileThatNobodyReadsIsSealedAtOnce) {
-  sealer_.add(complete_file());
+  sealer_.add(all_made_file());
   EXPECT_TRUE(eventually([&] { return here_ == 1; }));
   EXPECT_TRUE(is_sealed());
 }
 
 TEST_F(SealerTest, AReaderHoldsSealingBackUntilHeIsQuietOrPatienceEnds) {
-  const auto file = complete_file();
+  const auto file = all_made_file();
   file->add_opener();
   ASSERT_THAT(read(*file, {0, 1}), is_ok());
   sealer_.add(file);
@@ -233,7 +233,7 @@ TEST_F(SealerTest, AReaderHoldsSealingBackUntilHeIsQuietOrPatienceEnds) {
 }
 
 TEST_F(SealerTest, AReaderWhoLeavesIsNotWaitedForAnyMore) {
-  const auto file = complete_file();
+  const auto file = all_made_file();
   file->add_opener();
   ASSERT_THAT(read(*file, {0, 1}), is_ok());
   sealer_.add(file);
@@ -245,7 +245,7 @@ TEST_F(SealerTest, AReaderWhoLeavesIsNotWaitedForAnyMore) {
 }
 
 TEST_F(SealerTest, WhatFailsIsTriedAgainAfterPausesThatDouble) {
-  const auto file = complete_file();
+  const auto file = all_made_file();
   file->add_opener();  // somebody still uses it
   after(Readers::kQuiet);
   env_.fail_all(EnvCall::kRename, ENOSPC, "filling/quantized");
@@ -275,7 +275,7 @@ TEST_F(SealerTest, WhatFailsIsTriedAgainAfterPausesThatDouble) {
 }
 
 TEST_F(SealerTest, WhatFailsAndNobodyUsesIsGivenUp) {
-  auto file = complete_file();
+  auto file = all_made_file();
   const std::weak_ptr<FillingArtifact> watched = file;
   env_.fail_all(EnvCall::kRename, ENOSPC, "filling/quantized");
   sealer_.add(std::move(file));
@@ -287,14 +287,17 @@ TEST_F(SealerTest, WhatFailsAndNobodyUsesIsGivenUp) {
 }
 
 TEST_F(SealerTest, WhatAnotherProcessIsSealingIsLeftToItUntilItIsDone) {
-  const auto ours = complete_file();
-  const auto theirs = complete_file();
+  const auto ours = all_made_file();
+  const auto theirs = all_made_file();
   ASSERT_TRUE(theirs->filling().try_lock_seal());
   sealer_.add(ours);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   sealer_.tick();
   EXPECT_EQ(here_ + elsewhere_ + failures_, 0);
-  ASSERT_THAT(theirs->seal(*store_), is_ok());
+  ASSERT_THAT(theirs->set_complete(), is_ok());
+  const auto draft = theirs->prepare_seal(*store_, {});
+  ASSERT_THAT(draft, is_ok());
+  ASSERT_THAT(theirs->commit_seal(*store_, *draft), is_ok());
   theirs->filling().unlock_seal();
   EXPECT_TRUE(eventually([&] {
     sealer_.tick();
@@ -305,7 +308,7 @@ TEST_F(SealerTest, WhatAnotherProcessIsSealingIsLeftToItUntilItIsDone) {
 
 TEST_F(SealerTest, NothingBeginsOnceItIsStopped) {
   sealer_.stop();
-  sealer_.add(complete_file());
+  sealer_.add(all_made_file());
   sealer_.tick();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(here_, 0);
@@ -313,12 +316,126 @@ TEST_F(SealerTest, NothingBeginsOnceItIsStopped) {
 }
 
 TEST_F(SealerTest, ADroppedFileIsNotSealed) {
-  const auto file = complete_file();
+  const auto file = all_made_file();
   file->drop();
   ASSERT_THAT(store_->drop_all(base(), "a test"), is_ok());
   sealer_.add(file);
   EXPECT_TRUE(eventually([&] { return elsewhere_ == 1; }));
   EXPECT_FALSE(is_sealed());
+}
+
+// --- complete files -------------------------------------------------------------------------------------------------
+
+class CompleteFileTest : public SealerTest {
+ protected:
+  /// A file that this process has completed; somebody has it open, so that it is not sealed yet.
+  std::shared_ptr<FillingArtifact> complete_file() {
+    auto file = all_made_file();
+    EXPECT_TRUE(file->filling().try_lock_seal());
+    EXPECT_THAT(file->set_complete(), is_ok());
+    file->filling().unlock_seal();
+    return file;
+  }
+  std::vector<std::byte> bytes_on_disk(FillingArtifact& file) {
+    std::vector<std::byte> bytes(file.size_bytes());
+    EXPECT_THAT(env_.read_at(file.filling().fd(), bytes, 0), is_ok());
+    return bytes;
+  }
+  void damage(FillingArtifact& file, uint64_t offset) {
+    EXPECT_THAT(env_.write_at(file.filling().fd(), std::as_bytes(std::span("xx", 2)), offset), is_ok());
+  }
+};
+
+TEST_F(CompleteFileTest, EveryByteIsInPlaceForWhoeverReadsTheFileItself) {
+  const auto file = all_made_file();
+  EXPECT_LT(file->complete_fd(), 0);
+  EXPECT_EQ(file->completed_ns(), 0);
+  const auto whole = read_all(*file);
+  ASSERT_THAT(file->set_complete(), is_ok());
+  ASSERT_GE(file->complete_fd(), 0);
+  EXPECT_NE(file->completed_ns(), 0);
+  std::vector<std::byte> found(file->size_bytes());
+  ASSERT_THAT(env_.read_at(file->complete_fd(), found, 0), is_ok());
+  EXPECT_EQ(found, *whole);
+  EXPECT_FALSE(env_.write_at(file->complete_fd(), std::span(found).first(1), 0)) << "it is for reading";
+  EXPECT_EQ(*read_all(*file), *whole);
+}
+
+TEST_F(CompleteFileTest, IsThereAtOnceAndSealedWhenItsReadersAreDone) {
+  const auto file = all_made_file();
+  file->add_opener();
+  ASSERT_THAT(read(*file, {0, 1}), is_ok());
+  sealer_.add(file);
+  ASSERT_TRUE(eventually([&] { return file->complete_fd() >= 0; }));
+  file->add_opener();  // who reads what is handed to the kernel is seen by nobody
+  file->remove_opener();
+  after(Readers::kQuiet);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(here_, 0);
+  after(Readers::kUnseenPatience);
+  EXPECT_TRUE(eventually([&] { return here_ == 1; }));
+  file->remove_opener();
+}
+
+TEST_F(CompleteFileTest, NobodyWritesIntoItEvenWhereATileProvesWrong) {
+  const auto file = complete_file();
+  const auto whole = bytes_on_disk(*file);
+  constexpr uint64_t kInATile = 200'000;
+  damage(*file, kInATile);
+  const auto damaged = bytes_on_disk(*file);
+  ASSERT_NE(damaged, whole);
+  const auto other = artifact();  // as another process would go on with it
+  const auto read_again = read(*other, {kInATile - 100, 1000});
+  ASSERT_THAT(read_again, is_ok()) << "made anew, in memory";
+  EXPECT_TRUE(std::ranges::equal(*read_again, std::span(whole).subspan(kInATile - 100, 1000)));
+  EXPECT_EQ(bytes_on_disk(*file), damaged);
+  ASSERT_TRUE(other->failure());
+  EXPECT_EQ(other->failure()->kind, ErrorKind::kCorrupt);
+  EXPECT_EQ(failed_, 1);
+}
+
+TEST_F(CompleteFileTest, AnotherProcessHandsItOutOnceItHasCheckedAllOfIt) {
+  const auto whole = bytes_on_disk(*complete_file());
+  const auto other = artifact();
+  EXPECT_LT(other->complete_fd(), 0);
+  ASSERT_THAT(read_all(*other), is_ok());
+  EXPECT_EQ(stats_.tiles_rejected, 0U);
+  ASSERT_THAT(other->set_complete(), is_ok());
+  EXPECT_EQ(bytes_on_disk(*other), whole);
+}
+
+TEST_F(CompleteFileTest, WhatIsNoTileIsCheckedToo) {
+  damage(*complete_file(), 0);
+  const auto other = artifact();
+  ASSERT_THAT(read_all(*other), is_ok());
+  const Status completed = other->set_complete();
+  ASSERT_FALSE(completed);
+  EXPECT_EQ(completed.error().kind, ErrorKind::kCorrupt);
+}
+
+TEST_F(CompleteFileTest, IsNotSealedWithATileThatIsNotTheOneThatWasMade) {
+  const auto file = complete_file();
+  damage(*file, 200'000);
+  sealer_.add(file);
+  EXPECT_TRUE(eventually([&] { return failures_ == 1; }));
+  after(Sealer::kLongestPause);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(failures_, 1) << "it will not get better";
+  EXPECT_FALSE(is_sealed());
+}
+
+TEST_F(CompleteFileTest, IsListedAndCanBePinnedBeforeItIsSealed) {
+  const auto file = complete_file();
+  const auto entries = store_->entries();
+  ASSERT_THAT(entries, is_ok());
+  ASSERT_EQ(entries->size(), 1U);
+  EXPECT_TRUE(entries->front().complete);
+  EXPECT_FALSE(entries->front().sealed);
+  ASSERT_THAT(store_->set_pinned(base(), file->recipe(), true), is_ok());
+  EXPECT_EQ(*store_->is_pinned(base(), file->recipe()), true);
+  sealer_.add(file);
+  ASSERT_TRUE(eventually([&] { return here_ == 1; }));
+  EXPECT_TRUE(store_->find_all(base())->front().pinned);
 }
 
 // --- ranks ----------------------------------------------------------------------------------------------------------

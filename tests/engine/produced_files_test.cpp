@@ -112,7 +112,7 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
       done.set_value(bytes ? Status() : fail(bytes.error()));
     });
     ASSERT_THAT(done.get_future().get(), is_ok());
-    ASSERT_TRUE(artifact->complete());
+    ASSERT_TRUE(artifact->all_made());
     ASSERT_THAT(Assembly(env_, *plan, **filling).write_static_bytes(), is_ok());
     on_disk.resize(env_.stat((*filling)->fd())->size_bytes);
     ASSERT_EQ(*env_.read_at((*filling)->fd(), on_disk, 0), on_disk.size());
@@ -168,7 +168,7 @@ class ProducedFiles : public testing::TestWithParam<const Scheme*>, private Fill
   uint64_t quantized_ = 0;
 
  private:
-  void on_complete(const std::shared_ptr<FillingArtifact>& /*artifact*/) override {}
+  void on_all_made(const std::shared_ptr<FillingArtifact>& /*artifact*/) override {}
   void on_failure(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Error& error) override {
     ADD_FAILURE() << error.message;
   }

@@ -71,7 +71,7 @@ TEST(TileSchedule, OfTwoJobsForATileTheFirstMakesIt) {
 
 TEST(TileSchedule, WhatNobodyWantsAnyMoreIsNotMade) {
   TileSchedule schedule(2, kStart);
-  schedule.add_reader();
+  schedule.add_reader(false, kStart);
   schedule.queued(0, Priority::kDemand);
   schedule.queued(1, Priority::kReadAhead);
   EXPECT_FALSE(schedule.begin(0, Priority::kDemand, false, kStart)) << "the read was interrupted";
@@ -113,7 +113,7 @@ TEST(TileSchedule, FillsNoMoreAtOnceThanThereAreWorkers) {
 
 TEST(TileSchedule, ReadersWhoStayAndReadersWhoAreExpectedWantAllOfIt) {
   TileSchedule schedule(2, kStart);
-  schedule.add_reader();
+  schedule.add_reader(false, kStart);
   (void)schedule.after_read({0, 1}, kStart);
   EXPECT_FALSE(schedule.wants_fill(kStart + Readers::kStays - std::chrono::nanoseconds(1)));
   EXPECT_TRUE(schedule.wants_fill(kStart + Readers::kStays));
@@ -178,7 +178,7 @@ TEST(TileSchedule, AFullDiskIsTriedAgainAfterPausesThatDouble) {
 
 TEST(TileSchedule, NothingIsReadAheadWhereThereIsNoRoom) {
   TileSchedule schedule(100, kStart);
-  schedule.add_reader();
+  schedule.add_reader(false, kStart);
   (void)schedule.after_read({0, 1}, kStart);
   EXPECT_EQ(schedule.after_read({1, 2}, kStart), (TileSpan{2, 4}));
   schedule.queued(2, Priority::kDemand);
@@ -195,7 +195,7 @@ TEST(TileSchedule, WarmingThatIsTakenBackIsRemembered) {
   EXPECT_FALSE(schedule.is_called_off());
   schedule.set_warm(false, kStart);
   EXPECT_TRUE(schedule.is_called_off());
-  schedule.add_reader();
+  schedule.add_reader(false, kStart);
   EXPECT_FALSE(schedule.is_called_off());
 }
 

@@ -24,7 +24,7 @@ std::string sha256_hex(std::string_view bytes) {
 // S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
 // read on; archivers that look for holes therefore read it.
 // S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
-// S14: `user.qcache.sha256` of a complete file is the SHA-256 of its bytes.
+// S14: `user.qcache.sha256` of a sealed file is the SHA-256 of its bytes.
 TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
   small_model().write(model("small"));
   tiled_model().write(model("tiled"));

@@ -44,7 +44,7 @@ TEST_F(NodeFiles, AFileThatIsMadeIsReadByTheDaemonAndASealedOneByTheKernel) {
   const auto opened = open(*sealed);
   ASSERT_THAT(opened, is_ok());
   EXPECT_EQ(opened->read_through, ReadThrough::kBackingFile);
-  EXPECT_GE((*opened->artifact())->sealed_fd(), 0);
+  EXPECT_GE((*opened->artifact())->complete_fd(), 0);
   EXPECT_EQ(read_all(**opened->artifact()), bytes);
   const auto late = open(*filling);
   ASSERT_THAT(late, is_ok());

@@ -49,7 +49,7 @@ class KeepsCallback final : public Artifact {
  public:
   [[nodiscard]] const Sha256Digest& recipe() const override { return recipe_; }
   [[nodiscard]] uint64_t size_bytes() const override { return 100; }
-  [[nodiscard]] int sealed_fd() const override { return -1; }
+  [[nodiscard]] int complete_fd() const override { return -1; }
   std::shared_ptr<PendingRead> read(ByteRange /*range*/, ReadIntent /*intent*/, ReadCallback callback) override {
     kept = std::move(callback);
     if (throws) {

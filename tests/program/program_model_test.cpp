@@ -30,7 +30,7 @@ TEST_F(SaveProgramModel, MakesTheFileOfTheMountInEveryDtype) {
   for (const Scheme* scheme : all_schemes()) {
     const auto opened = served->open(ArtifactName{"m", scheme, 0});
     ASSERT_THAT(opened, is_ok());
-    EXPECT_GE((*opened)->sealed_fd(), 0) << scheme->name();
+    EXPECT_GE((*opened)->complete_fd(), 0) << scheme->name();
   }
   EXPECT_EQ(served->stats().tiles_quantized, 0U);
 }
