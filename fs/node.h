@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -113,9 +114,23 @@ class FolderNode : public Node {
   [[nodiscard]] FolderEntry entry(std::string_view name, bool folder) const;
 };
 
+/// What serves who is about to open a file best.
+struct OpenAdvice {
+  enum class What {
+    kOpen,
+    kWait,       ///< until asked again: it is about to become a file that is read faster
+    kLookAgain,  ///< it has become another node, which is read faster
+  };
+  What what = What::kOpen;
+  std::chrono::nanoseconds ask_again_in{0};
+};
+
 /// A file of the mount.
 class FileNode : public Node {
  public:
+  [[nodiscard]] virtual OpenAdvice advice() const { return {}; }
+  /// The weights that a program is about to load which opens it; none where that tells nothing.
+  [[nodiscard]] virtual std::optional<ArtifactName> foretold_load() const { return std::nullopt; }
   /// kSourceChanged where its name leads to another node by now: look again. `settles_in_ns` as of Engine::open_now(),
   /// else 0.
   [[nodiscard]] virtual Result<OpenFile> open(int64_t& settles_in_ns) const = 0;

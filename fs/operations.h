@@ -89,8 +89,9 @@ class Operations {
   void announce_reader(const ArtifactName& weights, int attempt);
   void remove_child(const Request& request, const FolderNode& parent, const std::string& name, bool is_folder);
 
+  /// `attempt`: as when_settled(); `waited`: on the node's advice.
   void open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const FileNode>& file,
-                    const fuse_file_info& fi, int attempt);
+                    const fuse_file_info& fi, int attempt, bool waited);
   /// Opens what a node stands for: fills the handle and the reply's flags. `settles_in_ns` as of Engine::open_now().
   Status open_file(uint64_t id, const FileNode& file, Handle& handle, fuse_file_info* fi, int64_t& settles_in_ns);
   /// Offers it the file below, which it reads by itself or through the page cache.

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include <fmt/format.h>
@@ -67,19 +68,41 @@ void Operations::open(fuse_req_t req, uint64_t id, fuse_file_info* fi) {
     return;
   }
   through_gate(req, file->model(),
-               [this, id, file, fi = *fi](const Request& request) { open_in_gate(request, id, file, fi, 1); });
+               [this, id, file, fi = *fi](const Request& request) { open_in_gate(request, id, file, fi, 1, false); });
 }
 
 void Operations::open_in_gate(const Request& request, uint64_t id, const std::shared_ptr<const FileNode>& file,
-                              const fuse_file_info& fi, int attempt) {
+                              const fuse_file_info& fi, int attempt, bool waited) {
+  if (const auto weights = file->foretold_load()) {
+    announce_reader(*weights, 1);
+  }
+  const OpenAdvice advice = file->advice();
+  if (advice.what == OpenAdvice::What::kWait) {
+    later_.after(advice.ask_again_in, [this, request, id, file, fi, attempt] {
+      helpers_.run([this, request, id, file, fi, attempt] {
+        enter_gate(request, std::string(file->model()), [this, id, file, fi, attempt](const Request& again) {
+          open_in_gate(again, id, file, fi, attempt, true);
+        });
+      });
+    });
+    return;
+  }
+  if (waited && advice.what == OpenAdvice::What::kLookAgain) {
+    // The kernel does so once. Not for who opens what it has open already: that would look at no name.
+    if (request->claim()) {
+      fuse_reply_err(request->get(), ESTALE);
+    }
+    return;
+  }
   Handle handle;
   fuse_file_info reply = fi;
   int64_t settles_in_ns = 0;
   const Status opened = open_file(id, *file, handle, &reply, settles_in_ns);
   if (!opened && settles_in_ns > 0) {
-    when_settled(request, file->model(), settles_in_ns, attempt, [this, id, file, fi, attempt](const Request& again) {
-      open_in_gate(again, id, file, fi, attempt + 1);
-    });
+    when_settled(request, file->model(), settles_in_ns, attempt,
+                 [this, id, file, fi, attempt, waited](const Request& again) {
+                   open_in_gate(again, id, file, fi, attempt + 1, waited);
+                 });
     return;
   }
   if (!request->claim()) {

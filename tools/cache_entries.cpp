@@ -37,7 +37,7 @@ Json to_json(const CacheEntry& entry, const CacheDirectory& directory) {
       {"pinned", record.pinned},
       {"in_use", entry.in_use},
       {"source", if_sealed(record.model_path)},
-      {"sha256", if_sealed(to_hex(record.sha256))},
+      {"sha256", entry.sealed && record.is_hashed() ? Json(to_hex(record.sha256)) : Json()},
       {"file", entry.sealed ? directory.sealed_path(record.file) : directory.filling_path(record.file)},
   };
 }

@@ -237,7 +237,7 @@ Result<ExitCode> info_of_cached_files(const Surroundings& around, const InfoWord
   Json files = Json::array();
   for (const CacheEntry& entry : entries) {
     files.push_back(to_json(entry, (*store)->directory()));
-    QCACHE_TRY_ASSIGN(const auto tensors, (*store)->catalog().quality(entry.record.file, entry.record.sha256));
+    QCACHE_TRY_ASSIGN(const auto tensors, (*store)->catalog().quality(entry.record.file, entry.record.contents()));
     files.back()["sqnr"] =
         entry.sealed && !tensors.empty() ? Json::parse(quality_summary(tensors), nullptr, false) : Json();
     if (!words.json) {

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <ostream>
+#include <thread>
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
@@ -206,9 +208,11 @@ void print_warmed(std::ostream& out, const std::string& path, const WarmReport& 
              report.seconds, format_rate(static_cast<double>(report.size_bytes) / std::max(report.seconds, kShortest)));
 }
 
+constexpr std::chrono::milliseconds kAmendLook{20};
+
 // One after the other: each uses all cores by itself. A file that fails does not keep the others.
+// REQUIRES: an InterruptWatch lives.
 ExitCode warm_all(CommandContext& context, const Targets& targets, bool json) {
-  const InterruptWatch watch;
   const auto style = json                      ? ProgressBar::Style::kSilent
                      : context.out_is_terminal ? ProgressBar::Style::kTerminal
                                                : ProgressBar::Style::kLines;
@@ -254,7 +258,15 @@ Result<ExitCode> warm_in_process(const Surroundings& around, const NamedFiles& n
   options.aging_interval = std::chrono::seconds::zero();  // whoever warms a file does not mean to drop others
   QCACHE_TRY_ASSIGN(const std::unique_ptr<Engine> engine, Engine::start(around.env(), options));
   QCACHE_TRY_ASSIGN(const Targets targets, targets_in_engine(*engine, folder.name, names, words.all));
-  return warm_all(around.context(), targets, words.json);
+  const InterruptWatch watch;
+  const ExitCode exit = warm_all(around.context(), targets, words.json);
+  for (;;) {  // no mount is there that would do it later
+    QCACHE_TRY_ASSIGN(const bool amended, engine->is_amended());
+    if (amended || InterruptWatch::interrupted()) {
+      return exit;
+    }
+    std::this_thread::sleep_for(kAmendLook);
+  }
 }
 
 // The words as one name, and --rank as part of it.
@@ -302,6 +314,7 @@ Result<ExitCode> warm(CommandContext& context, const WarmWords& given) {
     return warm_in_process(around, names, *folder, words);
   }
   QCACHE_TRY_ASSIGN(const Targets targets, targets_in_mount(around, *place, words));
+  const InterruptWatch watch;
   return warm_all(context, targets, words.json);
 }
 

@@ -28,6 +28,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLookInterval{200};
+constexpr std::chrono::milliseconds kLeastLookInterval{5};
 // After this long without progress the work is asked for again: somebody else may have stopped or removed it.
 constexpr std::chrono::seconds kPatience{10};
 
@@ -247,7 +248,9 @@ Result<WarmReport> warm_and_wait(WarmTarget& target, ProgressBar& bar) {
       return fail(ErrorKind::kInterrupted,
                   fmt::format("stopped {}; what is made stays and the next warm goes on from there", target.path()));
     }
-    std::this_thread::sleep_for(kLookInterval);
+    // What is soon made is looked at often.
+    const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - began);
+    std::this_thread::sleep_for(std::clamp(waited / 16, kLeastLookInterval, kLookInterval));
   }
   bar.clear();
   report.size_bytes = state.size_bytes;

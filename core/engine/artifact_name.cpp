@@ -12,6 +12,11 @@ std::string ArtifactName::virtual_path() const {
   return fmt::format("{}/{}/{}", model, scheme->name(), file());
 }
 
+ArtifactName weights_of_folder(std::string model, const Scheme& scheme, uint32_t rank) {
+  const Container& weights = container_folder_weights();
+  return {std::move(model), &scheme, weights.rank_behind(rank), &weights};
+}
+
 std::optional<ArtifactPath> parse_artifact_path(std::string_view path) {
   // A model's name has no slash in it, but may have all else.
   const size_t model_end = path.find('/');

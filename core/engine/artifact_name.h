@@ -27,6 +27,9 @@ struct ArtifactName {
   [[nodiscard]] std::string virtual_path() const;
 };
 
+/// The weights that a folder `<model>/<dtype>/<rank>/` shows.
+[[nodiscard]] ArtifactName weights_of_folder(std::string model, const Scheme& scheme, uint32_t rank);
+
 /// What an ArtifactName::virtual_path() names. The dtype is text, because a newer qcache may have made the file.
 struct ArtifactPath {
   std::string model;

@@ -12,6 +12,7 @@
 #include "core/base/units.h"
 #include "core/engine/file_answer.h"
 #include "core/engine/quality_json.h"
+#include "core/engine/quality_probe.h"
 
 namespace qcache {
 std::string_view to_string(ArtifactState state) {
@@ -90,6 +91,8 @@ Engine::Engine(Env& env, EngineOptions options, std::shared_ptr<Store> store)
       ranks_(env, *store_),
       workshop_(options_.threads),
       sealer_(env, *store_, workshop_, *this),
+      amender_(*store_, workshop_.seal_pool(), workshop_.idle_pool(),
+               [this](const Record& record) { return find_source(record); }),
       maintenance_(env, errors_) {
   add_tasks();
   maintenance_.start();
@@ -104,6 +107,7 @@ void Engine::stop() {
     return;
   }
   sealer_.stop();
+  amender_.stop();
   for (const auto& artifact : live_.stop()) {
     artifact->abandon();
   }
@@ -172,7 +176,7 @@ Result<std::vector<TensorQuality>> Engine::quality(const std::string& model_name
                       store_->peek_sealed(base_file_name_of(name, source->path), recipe_of(name, *source)));
     if (sealed && sealed->trusted) {
       QCACHE_TRY_ASSIGN(std::vector<TensorQuality> tensors,
-                        store_->catalog().quality(sealed->record.file, sealed->record.sha256));
+                        store_->catalog().quality(sealed->record.file, sealed->record.contents()));
       if (!tensors.empty()) {
         return tensors;
       }
@@ -241,7 +245,8 @@ Result<ArtifactInfo> Engine::describe(const ArtifactName& name) {
   if (sealed && sealed->trusted) {
     const Record& record = sealed->record;
     const BackingStamp& stamp = record.backing;  // no two files of one inode have one ctime
-    info.record = FileRecord{record.sha256,
+    info.record = FileRecord{record.is_hashed() ? std::optional(record.sha256) : std::nullopt,
+                             record.contents(),
                              record.created_ns,
                              record.accessed_ns,
                              record.hits,
@@ -270,7 +275,7 @@ Result<double> Engine::progress(const ArtifactInfo& info) {
 }
 
 Result<std::vector<TensorQuality>> Engine::quality(const ArtifactInfo& info) {
-  return info.record ? store_->catalog().quality(info.file, info.record->sha256) : std::vector<TensorQuality>();
+  return info.record ? store_->catalog().quality(info.file, info.record->contents) : std::vector<TensorQuality>();
 }
 
 Result<std::optional<bool>> Engine::is_pinned(const ArtifactInfo& info) {
@@ -361,6 +366,12 @@ Status Engine::expect_reader_now(const ArtifactName& name, int64_t& settles_in_n
     opened.filling()->expect_reader();
   }
   return {};
+}
+
+std::optional<std::chrono::nanoseconds> Engine::load_comes_in(const ArtifactName& name, const Sha256Digest& recipe) {
+  const auto found = index_.locate_folder(name.model);
+  const auto artifact = found ? live_.find(base_file_name_of(name, found->path)) : nullptr;
+  return artifact && artifact->recipe() == recipe ? artifact->load_comes_in() : std::nullopt;
 }
 
 Result<std::optional<OpenArtifact>> Engine::try_open(const ArtifactName& name, const Sha256Digest* expected,
@@ -521,14 +532,35 @@ void Engine::on_all_made(const std::shared_ptr<FillingArtifact>& artifact) {
   sealer_.add(artifact);
 }
 
-void Engine::on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) {
+void Engine::on_sealed(const std::shared_ptr<FillingArtifact>& artifact, const Record* record) {
   if (artifact->name().rank > 0) {
     ranks_.changed();
   }
-  if (outcome == SealOutcome::kDone) {
+  if (record != nullptr) {
     stats_.files_sealed.fetch_add(1, std::memory_order_relaxed);
+    amender_.add(*record, artifact->quality_probe(), artifact->source_device());
   }
   live_.forget(artifact);
+}
+
+Result<MeasureQuality> Engine::find_source(const Record& record) {
+  const auto path = parse_artifact_path(record.virtual_path);
+  const Scheme* const scheme = path ? find_scheme(path->dtype) : nullptr;
+  if (scheme == nullptr) {
+    return MeasureQuality();
+  }
+  const ArtifactName name{path->model, scheme, path->rank, path->container};
+  if (!index_.locate(name.model) || index_.root_that_may_stop(name.model)) {
+    return MeasureQuality();  // nobody is to wait for it here
+  }
+  const auto source = index_.get(name.model);
+  if (!source || recipe_of(name, **source) != record.recipe) {
+    return MeasureQuality();
+  }
+  QCACHE_TRY_ASSIGN(const auto plan, plans_.plan(name, *source, record.recipe));
+  QCACHE_TRY_ASSIGN(std::unique_ptr<SourceReader> opened, SourceReader::open(env_, *source, stats_));
+  const std::shared_ptr<const SourceReader> reader = std::move(opened);
+  return quality_probe(env_, plan, reader, std::make_shared<Surveys>(*plan, *reader));
 }
 
 void Engine::on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) {
@@ -556,6 +588,11 @@ std::vector<ErrorEntry> Engine::errors() const {
 Result<CacheUse> Engine::cache_use() {
   QCACHE_TRY_ASSIGN(const CacheTotals totals, store_->totals());
   return CacheUse{totals.filling_files, totals.sealed_files, totals.disk_bytes};
+}
+
+Result<bool> Engine::is_amended() {
+  QCACHE_TRY(amender_.look());
+  return amender_.is_done();
 }
 
 Result<AgingReport> Engine::age() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/engine/amender.h"
 #include "core/engine/artifact.h"
 #include "core/engine/artifact_name.h"
 #include "core/engine/cached_ranks.h"
@@ -50,7 +51,8 @@ enum class ArtifactState {
 
 /// What is recorded of a complete file.
 struct FileRecord {
-  Sha256Digest sha256{};  ///< of all bytes
+  std::optional<Sha256Digest> sha256;  ///< of all bytes; none until they were hashed as a whole, in quiet
+  Sha256Digest contents{};             ///< Record::contents()
   int64_t created_ns = 0;
   int64_t accessed_ns = 0;
   uint64_t hits = 0;               ///< opens since it was made
@@ -174,6 +176,10 @@ class Engine final : private FillingObserver, private SealObserver {
   /// the second as open_now().
   Status expect_reader(const ArtifactName& name);
   Status expect_reader_now(const ArtifactName& name, int64_t& settles_in_ns);
+  /// For who opens a file of this recipe that was announced: as FillingArtifact::load_comes_in(). Nothing where it is
+  /// not being made here.
+  [[nodiscard]] std::optional<std::chrono::nanoseconds> load_comes_in(const ArtifactName& name,
+                                                                      const Sha256Digest& recipe);
   /// Drops the cached bytes, also those of former states of the model. Readers keep theirs. Absent bytes are no error.
   Status remove(const ArtifactName& name);
   /// The same for all that is cached of a model, in one scheme or (null) in all. Goes by what is cached, so that it
@@ -203,6 +209,8 @@ class Engine final : private FillingObserver, private SealObserver {
   /// Where models may be read from.
   [[nodiscard]] const SourceFolders& folders() const { return index_.folders(); }
   [[nodiscard]] int64_t now_ns() const { return env_.now_ns(); }
+  /// Whether all that can be found out of complete files in quiet is recorded. Begins with what is not.
+  Result<bool> is_amended();
   /// Drops what the policy says; also runs by itself every `aging_interval`.
   Result<AgingReport> age();
 
@@ -229,8 +237,11 @@ class Engine final : private FillingObserver, private SealObserver {
 
   void on_all_made(const std::shared_ptr<FillingArtifact>& artifact) override;
   void on_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
-  void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) override;
+  void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, const Record* record) override;
   void on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) override;
+
+  /// As FindSource.
+  Result<MeasureQuality> find_source(const Record& record);
 
   // A complete file that proved damaged: nobody finds it any more.
   void give_up_damaged(const std::shared_ptr<FillingArtifact>& artifact);
@@ -262,6 +273,7 @@ class Engine final : private FillingObserver, private SealObserver {
   SizeWatch size_watch_;    // likewise
   Workshop workshop_;
   Sealer sealer_;
+  Amender amender_;
   Maintenance maintenance_;
   std::atomic<bool> stopped_{false};
 };

@@ -20,6 +20,8 @@ constexpr int64_t kLargeLingerMs = 300;
 // it.
 constexpr int64_t kCalledOffLingerMs = 1'000;
 constexpr std::chrono::seconds kAccessFlushInterval{1};
+// What other processes have sealed and could not hash.
+constexpr std::chrono::hours kAmendInterval{1};
 constexpr std::chrono::seconds kSpaceCheckInterval{60};
 // How much of a long use is forgotten where this process is killed.
 constexpr std::chrono::hours kRenewalInterval{1};
@@ -42,6 +44,7 @@ void Engine::add_tasks() {
   maintenance_.add({.name = kMaintenance, .run = always([this] { sealer_.tick(); })});
   maintenance_.add(
       {.name = kMaintenance, .interval = kRenewalInterval, .at_once = false, .run = always([this] { renew_uses(); })});
+  maintenance_.add({.name = kMaintenance, .interval = kAmendInterval, .run = [this] { return amender_.look(); }});
   maintenance_.add({.name = kMaintenance,
                     .interval = kAccessFlushInterval,
                     .at_once = false,

@@ -6,7 +6,6 @@
 #include "core/base/log.h"
 #include "core/base/page_buffer.h"
 #include "core/engine/file_answer.h"
-#include "core/engine/quality_probe.h"
 
 namespace qcache {
 namespace {
@@ -29,8 +28,8 @@ FillingArtifact::FillingArtifact(ArtifactName name, std::shared_ptr<const Layout
       workshop_(workshop),
       stats_(stats),
       observer_(observer),
-      surveys_(*plan_, *source_),
-      maker_(env_, *plan_, *source_, surveys_, workshop_.factor_workers(), *filling_, stats_),
+      surveys_(std::make_shared<Surveys>(*plan_, *source_)),
+      maker_(env_, *plan_, *source_, *surveys_, workshop_.factor_workers(), *filling_, stats_),
       assembly_(env_, *plan_, *filling_),
       schedule_(plan_->tile_count(), now()) {}
 
@@ -278,26 +277,32 @@ Status FillingArtifact::add_digests(const KeepGoing& keep_going) {
   return {};
 }
 
-Result<SealDraft> FillingArtifact::prepare_seal(Store& store, const KeepGoing& keep_going) {
-  SealDraft draft;
-  const Status prepared = [&]() -> Status {
-    QCACHE_TRY(add_digests(keep_going));
-    auto quality = measure_quality(env_, *plan_, *source_, surveys_, filling_->fd(), keep_going);
-    if (quality) {
-      draft.quality = std::move(*quality);
-    } else if (quality.error().kind != ErrorKind::kInterrupted) {
-      spdlog::warn("the quality of {} stays unknown: {}", name_.virtual_path(), quality.error().message);
+TilePlaces FillingArtifact::places_of_tiles() const {
+  TilePlaces places;
+  std::vector<ByteRange> ranges;
+  for (uint32_t index = 0; index < plan_->tile_count(); ++index) {
+    const Tile tile = plan_->tile(index);
+    ranges.clear();
+    for (uint32_t stored = 0; stored < plan_->group(tile.group)->encoding.stored.size(); ++stored) {
+      const auto of_stored = plan_->tile_file_ranges(tile, stored);
+      ranges.insert(ranges.end(), of_stored.begin(), of_stored.end());
     }
-    QCACHE_TRY_ASSIGN(draft.hashed, store.prepare_seal(*filling_, keep_going));
-    return {};
-  }();
-  return prepared ? Result<SealDraft>(std::move(draft))
-                  : fail(prepared.error().with_context("cannot seal the cached file"));
+    places.add(ranges);
+  }
+  return places;
 }
 
-Result<std::optional<Record>> FillingArtifact::commit_seal(Store& store, const SealDraft& draft) {
-  auto sealed = store.commit_seal(*filling_, record_draft(), draft.hashed, draft.quality);
-  return sealed ? sealed : fail(sealed.error().with_context("cannot seal the cached file"));
+Result<HashedFile> FillingArtifact::prepare_seal(Store& store, const KeepGoing& keep_going) {
+  auto hashed = [&]() -> Result<HashedFile> {
+    QCACHE_TRY(add_digests(keep_going));
+    return store.prepare_seal(*filling_, places_of_tiles(), keep_going);
+  }();
+  return hashed ? std::move(hashed) : fail(hashed.error().with_context("cannot seal the cached file"));
+}
+
+Result<std::optional<Record>> FillingArtifact::commit_seal(Store& store, const HashedFile& hashed) {
+  auto sealed = store.commit_seal(*filling_, record_draft(), hashed);
+  return sealed ? std::move(sealed) : fail(sealed.error().with_context("cannot seal the cached file"));
 }
 
 void FillingArtifact::add_opener() {
@@ -359,8 +364,29 @@ bool FillingArtifact::dropped() const {
 
 void FillingArtifact::expect_reader() {
   const MutexLock lock(mutex_);
+  if (!schedule_.readers().expected(now())) {
+    announced_ = now();
+    ready_when_announced_ = schedule_.ready_count();
+  }
   schedule_.expect_reader(now());
   pump_fill();
+}
+
+std::optional<std::chrono::nanoseconds> FillingArtifact::load_comes_in() const {
+  const MutexLock lock(mutex_);
+  if (complete_.valid()) {
+    return std::chrono::nanoseconds{0};
+  }
+  const Time at = now();
+  if (!schedule_.readers().expected(at) || schedule_.failure() || schedule_.is_dropped()) {
+    return std::nullopt;
+  }
+  const uint32_t made = schedule_.ready_count() - std::min(schedule_.ready_count(), ready_when_announced_);
+  const uint32_t left = plan_->tile_count() - schedule_.ready_count();
+  const bool is_near = (at - announced_) * left <= std::chrono::nanoseconds(kWorthWaiting) * made;
+  // Nothing can be told by the first tiles.
+  return is_near || at - announced_ < kWorthWaiting / 10 ? std::optional(std::chrono::nanoseconds(kLookInterval))
+                                                         : std::nullopt;
 }
 
 void FillingArtifact::tick() {

@@ -12,6 +12,7 @@
 #include "core/engine/artifact.h"
 #include "core/engine/artifact_name.h"
 #include "core/engine/assembly.h"
+#include "core/engine/quality_probe.h"
 #include "core/engine/surveys.h"
 #include "core/engine/tile_maker.h"
 #include "core/engine/tile_schedule.h"
@@ -24,12 +25,6 @@
 namespace qcache {
 
 class FillingArtifact;
-
-/// What was found out of a complete file for its record.
-struct SealDraft {
-  HashedFile hashed;
-  std::vector<TensorQuality> quality;
-};
 
 /// What a filling artifact tells its owner. Called from worker threads with no lock held.
 class FillingObserver {
@@ -77,6 +72,9 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void set_warm(bool warm) QCACHE_EXCLUDES(mutex_);
   /// A program is about to load the file: makes it ahead, for as long as Readers says.
   void expect_reader() QCACHE_EXCLUDES(mutex_);
+  /// For a program that loads a file that was announced: after how long to ask again, as the rest is made soon, and a
+  /// complete file is read faster; 0 where it is complete; nothing where it is not worth waiting for.
+  [[nodiscard]] std::optional<std::chrono::nanoseconds> load_comes_in() const QCACHE_EXCLUDES(mutex_);
   /// Starts background work that has become due. Called every few hundred milliseconds by the engine.
   void tick() QCACHE_EXCLUDES(mutex_);
 
@@ -106,11 +104,15 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   /// When set_complete() was done, by the wall clock; 0: not yet. Tells one complete state of a file from the next.
   [[nodiscard]] int64_t completed_ns() const QCACHE_EXCLUDES(mutex_);
 
-  /// Adds the tiles' digests, measures the quality of the weights (a failure of that is only logged), and has `store`
-  /// hash and sync the file: seconds. Then the record is committed, which takes a moment. Fail as the Store's; kCorrupt
-  /// also where a tile has not the bytes that were made. REQUIRES: set_complete(), and the right to seal for both.
-  Result<SealDraft> prepare_seal(Store& store, const KeepGoing& keep_going);
-  Result<std::optional<Record>> commit_seal(Store& store, const SealDraft& draft);
+  /// Adds the digests that the tiles' marks lack, and has `store` hash the rest and sync the file: up to seconds. Then
+  /// the record is committed, which takes a moment. Fail as the Store's; kCorrupt also where a tile has not the bytes
+  /// that were made. REQUIRES: set_complete(), and the right to seal for both.
+  Result<HashedFile> prepare_seal(Store& store, const KeepGoing& keep_going);
+  Result<std::optional<Record>> commit_seal(Store& store, const HashedFile& hashed);
+  /// Measures how near the weights in a complete file are to their source; does not keep this.
+  [[nodiscard]] MeasureQuality quality_probe() const {
+    return qcache::quality_probe(env_, plan_, source_, surveys_);
+  }
   /// The file could not be sealed for this reason.
   void note_seal_failure(const Error& error) QCACHE_EXCLUDES(mutex_);
 
@@ -122,6 +124,9 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void abandon() QCACHE_EXCLUDES(mutex_);
 
  private:
+  // The longest that an announced load is worth waiting for, and how often who waits looks.
+  static constexpr std::chrono::seconds kWorthWaiting{2};
+  static constexpr std::chrono::milliseconds kLookInterval{5};
   // Without a read, and the unstored tiles are given up.
   static constexpr std::chrono::seconds kUnstoredKept{10};
 
@@ -145,17 +150,18 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   void deliver(ByteRange range, const FromMemory& memory, const ReadCallback& callback) const;
   // Adds the digests that the marks of tiles made for readers lack.
   Status add_digests(const KeepGoing& keep_going) QCACHE_EXCLUDES(mutex_);
+  [[nodiscard]] TilePlaces places_of_tiles() const;
   [[nodiscard]] Record record_draft() const;
 
   const ArtifactName name_;
   const std::shared_ptr<const LayoutPlan> plan_;
-  const std::unique_ptr<SourceReader> source_;
+  const std::shared_ptr<const SourceReader> source_;
   const std::shared_ptr<FillingFile> filling_;
   Env& env_;
   Workshop& workshop_;
   Stats& stats_;
   FillingObserver& observer_;
-  Surveys surveys_;
+  const std::shared_ptr<Surveys> surveys_;
   const TileMaker maker_;
   const Assembly assembly_;
   std::atomic<int64_t> last_read_ns_ = 0;
@@ -165,6 +171,9 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   WaitingReads waiting_ QCACHE_GUARDED_BY(mutex_);
   // Where the disk was full: the tiles made last.
   UnstoredTiles unstored_ QCACHE_GUARDED_BY(mutex_);
+  // When a program was last announced, and how many tiles were ready then.
+  Time announced_ QCACHE_GUARDED_BY(mutex_){};
+  uint32_t ready_when_announced_ QCACHE_GUARDED_BY(mutex_) = 0;
   bool told_all_made_ QCACHE_GUARDED_BY(mutex_) = false;
   bool seal_at_once_ QCACHE_GUARDED_BY(mutex_) = false;  // somebody warms it
   UniqueFd complete_ QCACHE_GUARDED_BY(mutex_);          // never changes once it is there

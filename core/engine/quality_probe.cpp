@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "core/base/page_buffer.h"
 #include "core/quant/number_formats.h"
@@ -109,6 +110,14 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
     QCACHE_TRY(source.check(tensor.file));
   }
   return measured;
+}
+
+MeasureQuality quality_probe(Env& env, std::shared_ptr<const LayoutPlan> plan,
+                             std::shared_ptr<const SourceReader> source, std::shared_ptr<Surveys> surveys) {
+  return [&env, plan = std::move(plan), source = std::move(source), surveys = std::move(surveys)](
+             int fd, const KeepGoing& keep_going) {
+    return measure_quality(env, *plan, *source, *surveys, fd, keep_going);
+  };
 }
 
 }  // namespace qcache

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/engine/source_reader.h"
@@ -23,5 +25,10 @@ namespace qcache {
 /// says no. Nothing is learned from a source that changed: all of it is an error then.
 Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& plan, const SourceReader& source,
                                                    Surveys& surveys, int fd, const KeepGoing& keep_going);
+
+/// The same for a file that is known later; owns what it needs but `env`.
+using MeasureQuality = std::function<Result<std::vector<TensorQuality>>(int fd, const KeepGoing& keep_going)>;
+[[nodiscard]] MeasureQuality quality_probe(Env& env, std::shared_ptr<const LayoutPlan> plan,
+                                           std::shared_ptr<const SourceReader> source, std::shared_ptr<Surveys> surveys);
 
 }  // namespace qcache

@@ -22,7 +22,7 @@ bool Readers::want_the_rest(Time now) const {
 bool Readers::hold_back_sealing(Time now, Time all_made_since) const {
   const bool reads = last_read_ && now - *last_read_ < kQuiet && now - all_made_since < kSealPatience;
   const bool may_read = unseen_since_ && now - *unseen_since_ < kUnseenPatience;
-  return any() && (reads || may_read);
+  return expected(now) || (any() && (reads || may_read));
 }
 
 }  // namespace qcache

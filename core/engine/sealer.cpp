@@ -1,13 +1,10 @@
 #include "core/engine/sealer.h"
 
-#include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "core/base/contain_exceptions.h"
+#include "core/engine/idle_thread.h"
 
 namespace qcache {
 namespace {
@@ -29,15 +26,6 @@ Result<SealOutcome> take_right(FillingFile& filling) {
   return SealOutcome::kGone;
 }
 
-/// Makes the calling thread one that works when nobody else does. Linux lets everybody do so, and only some go back.
-void become_idle() {
-  const sched_param none{};
-  (void)::sched_setscheduler(0, SCHED_IDLE, &none);
-  constexpr int kThisThread = 1;       // IOPRIO_WHO_PROCESS, with 0
-  constexpr int kIdleClass = 3 << 13;  // IOPRIO_CLASS_IDLE
-  (void)::syscall(SYS_ioprio_set, kThisThread, 0, kIdleClass);
-}
-
 }  // namespace
 
 Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, std::optional<Record>& record) {
@@ -48,8 +36,8 @@ Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, std::op
   }
   const Status sealed = [&]() -> Status {
     QCACHE_TRY(artifact.set_complete());
-    QCACHE_TRY_ASSIGN(const SealDraft draft, artifact.prepare_seal(store, {}));
-    QCACHE_TRY_ASSIGN(record, artifact.commit_seal(store, draft));
+    QCACHE_TRY_ASSIGN(const HashedFile hashed, artifact.prepare_seal(store, {}));
+    QCACHE_TRY_ASSIGN(record, artifact.commit_seal(store, hashed));
     return {};
   }();
   filling.unlock_seal();
@@ -103,7 +91,7 @@ void Sealer::start_due(Time at) {
       workshop_.idle_pool().submit(
           Priority::kFill,
           [this, entry] {
-            become_idle();
+            make_thread_idle();
             hash(entry);
           },
           source);
@@ -141,8 +129,8 @@ void Sealer::hash(const std::shared_ptr<Entry>& entry) {
       return right;
     }
     entry->has_right = true;
-    QCACHE_TRY_ASSIGN(SealDraft draft, artifact.prepare_seal(store_, [&] { return may_go_on(artifact); }));
-    workshop_.seal_pool().submit(Priority::kDemand, [this, entry, draft = std::move(draft)] { commit(entry, draft); });
+    QCACHE_TRY_ASSIGN(HashedFile hashed, artifact.prepare_seal(store_, [&] { return may_go_on(artifact); }));
+    workshop_.seal_pool().submit(Priority::kDemand, [this, entry, hashed = std::move(hashed)] { commit(entry, hashed); });
     return SealOutcome::kDone;
   });
   if (!outcome || *outcome != SealOutcome::kDone) {
@@ -150,15 +138,17 @@ void Sealer::hash(const std::shared_ptr<Entry>& entry) {
   }
 }
 
-void Sealer::commit(const std::shared_ptr<Entry>& entry, const SealDraft& draft) {
+void Sealer::commit(const std::shared_ptr<Entry>& entry, const HashedFile& hashed) {
+  std::optional<Record> record;
   const auto outcome = contain_exceptions("cannot seal the cached file", [&]() -> Result<SealOutcome> {
-    QCACHE_TRY_ASSIGN(const auto record, entry->artifact->commit_seal(store_, draft));
+    QCACHE_TRY_ASSIGN(record, entry->artifact->commit_seal(store_, hashed));
     return record ? SealOutcome::kDone : SealOutcome::kGone;
   });
-  ended(entry, outcome, outcome.has_value());
+  ended(entry, outcome, outcome.has_value(), record ? &*record : nullptr);
 }
 
-void Sealer::ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last) {
+void Sealer::ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last,
+                   const Record* record) {
   const std::shared_ptr<FillingArtifact> artifact = entry->artifact;
   if (std::exchange(entry->has_right, false)) {
     artifact->filling().unlock_seal();
@@ -185,7 +175,7 @@ void Sealer::ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome
     }
   }
   if (is_last) {
-    observer_.on_sealed(artifact, *outcome);
+    observer_.on_sealed(artifact, record);
   }
 }
 

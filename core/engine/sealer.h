@@ -26,8 +26,9 @@ Result<SealOutcome> try_to_seal(Store& store, FillingArtifact& artifact, std::op
 class SealObserver {
  public:
   virtual ~SealObserver() = default;
-  /// kDone or kGone: nobody is to find the artifact any more.
-  virtual void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, SealOutcome outcome) = 0;
+  /// Nobody is to find the artifact any more. `record`: where this process has sealed it, what was recorded; null where
+  /// another has, or it was dropped.
+  virtual void on_sealed(const std::shared_ptr<FillingArtifact>& artifact, const Record* record) = 0;
   virtual void on_seal_failure(const std::shared_ptr<FillingArtifact>& artifact, const Error& error) = 0;
 };
 
@@ -74,10 +75,10 @@ class Sealer {
   // The steps, each a job.
   void complete(const std::shared_ptr<Entry>& entry) QCACHE_EXCLUDES(mutex_);
   void hash(const std::shared_ptr<Entry>& entry) QCACHE_EXCLUDES(mutex_);
-  void commit(const std::shared_ptr<Entry>& entry, const SealDraft& draft) QCACHE_EXCLUDES(mutex_);
-  // What follows from a step's end; `is_last`: nothing comes after it.
-  void ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last)
-      QCACHE_EXCLUDES(mutex_);
+  void commit(const std::shared_ptr<Entry>& entry, const HashedFile& hashed) QCACHE_EXCLUDES(mutex_);
+  // What follows from a step's end; `is_last`: nothing comes after it. `record`: as on_sealed().
+  void ended(const std::shared_ptr<Entry>& entry, const Result<SealOutcome>& outcome, bool is_last,
+             const Record* record = nullptr) QCACHE_EXCLUDES(mutex_);
 
   Env& env_;
   Store& store_;

@@ -118,8 +118,10 @@ TileMaker::TileMaker(Env& env, const LayoutPlan& plan, const SourceReader& sourc
 
 Result<std::shared_ptr<const UnstoredTile>> TileMaker::ensure(uint32_t index, Proof proof) const {
   const Tile tile = plan_.tile(index);
+  bool marked = false;
   const auto there = [&]() -> Result<bool> {
     const auto mark = filling_.mark_of(index);
+    marked = mark.has_value();
     if (!mark) {
       return false;
     }
@@ -131,8 +133,8 @@ Result<std::shared_ptr<const UnstoredTile>> TileMaker::ensure(uint32_t index, Pr
     return nullptr;
   }
   const TileLock lock(env_, filling_, index);
-  // Another process may have made it while we waited for the lock; but for a complete file, where nothing is mended.
-  if (!filling_.is_complete()) {
+  // Another process may have made it while we waited for the lock; or mended what was wrong, but in a complete file.
+  if (!marked || !filling_.is_complete()) {
     QCACHE_TRY_ASSIGN(const bool made_meanwhile, there());
     if (made_meanwhile) {
       return nullptr;

@@ -32,6 +32,7 @@ class TileSchedule {
 
   // --- what is there ----------------------------------------------------------------------------------------------
   [[nodiscard]] bool all_ready() const { return ready_ == tiles_.size(); }
+  [[nodiscard]] uint32_t ready_count() const { return ready_; }
   /// The tiles of `needed` that are not ready, each once.
   [[nodiscard]] std::vector<uint32_t> missing(const std::vector<TileSpan>& needed) const;
   /// A tile that was ready proved not to be.

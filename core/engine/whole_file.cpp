@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/base/mutex.h"
+#include "core/engine/amender.h"
 #include "core/engine/filling_artifact.h"
 #include "core/engine/plan_cache.h"
 #include "core/engine/sealer.h"
@@ -78,7 +79,14 @@ Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& na
   artifact->abandon();
   workshop.stop();
   QCACHE_TRY(filled);
-  return seal(store, *artifact);
+  QCACHE_TRY_ASSIGN(auto record, seal(store, *artifact));
+  if (record) {
+    QCACHE_TRY(amend_record(
+        store, *record,
+        [&](const Record& /*record*/) { return artifact->quality_probe(); },
+        {}));
+  }
+  return record;
 }
 
 }  // namespace

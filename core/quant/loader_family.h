@@ -33,6 +33,7 @@ struct StoredModel {
 struct FolderFile {
   std::string name;
   std::string text;
+  bool foretells_load = false;  ///< nobody but who is about to load the weights reads it
 };
 
 /// What one family of loaders wants beside the weights of a scheme: the texts by which it recognizes a stored model.

@@ -54,7 +54,9 @@ Status Catalog::check_entry(const Record& record, std::span<const Sha256Digest> 
     return fail(ErrorKind::kInternal, fmt::format("the record of {} has {} tiles but {} digests", record.file,
                                                   record.tile_count, tiles.size()));
   }
-  if (record.file.empty() || record.file.size() > kMaxFileBytes || encode_record(record).size() > kMaxRecordBytes) {
+  Record amended = record;
+  amended.sha256 = record.is_hashed() ? record.sha256 : record.root;
+  if (record.file.empty() || record.file.size() > kMaxFileBytes || encode_record(amended).size() > kMaxRecordBytes) {
     return fail(ErrorKind::kInvalidArgument,
                 fmt::format("a name in the record of {} is too long for the catalog", record.virtual_path));
   }

@@ -47,7 +47,14 @@ class DecodedRecords {
   std::unordered_map<std::string, Entry> entries_ QCACHE_GUARDED_BY(mutex_);
 };
 
-// A file is a key, whose length (Catalog::kMaxFileBytes) is LMDB's limit as it is built by everybody.
+// Where a file's parts are, among the digests of its tiles: no file has such a name. A database of their own would have
+// to be made in catalogs of earlier builds, which on a full disk could not be opened then.
+std::string parts_key(const std::string& file) {
+  return file + "/parts";
+}
+
+// A file is a key, whose length (Catalog::kMaxFileBytes, and that of the longest name made of one) is below LMDB's limit
+// (511) as it is built by everybody.
 class LmdbCatalog final : public Catalog {
  public:
   LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options) {}
@@ -58,8 +65,11 @@ class LmdbCatalog final : public Catalog {
   Result<std::vector<TensorQuality>> quality(const std::string& file, const Sha256Digest& contents) override;
   Result<std::vector<Record>> list() override;
   Result<std::vector<std::string>> files() override;
-  Status put(const Record& record, std::span<const Sha256Digest> tiles,
+  Result<std::vector<uint8_t>> parts(const std::string& file) override;
+  using Catalog::put;
+  Status put(const Record& record, std::span<const Sha256Digest> tiles, std::span<const uint8_t> parts,
              std::span<const TensorQuality> quality) override;
+  Status amend(const std::string& file, const Sha256Digest& contents, const Amendment& amendment) override;
   Status erase(const std::string& file) override;
   Status touch(std::span<const AccessUpdate> updates) override;
   Status set_pinned(const std::string& file, bool pinned) override;
@@ -71,6 +81,9 @@ class LmdbCatalog final : public Catalog {
   Status read_value(Database database, const std::string& file, const UseValue& use);
   [[nodiscard]] std::optional<Record> decode(std::string_view file, const void* data, size_t size) const;
   int put_record(MDB_txn* txn, const Record& record) const;
+  // Of a record that is there; MDB_NOTFOUND where it is not the one that is meant.
+  using Change = std::function<int(Record& record, MDB_txn* txn)>;
+  Status change(const std::string& file, const Change& change);
 
   LmdbEnvironment environment_;
   DecodedRecords decoded_;
@@ -184,10 +197,18 @@ Result<std::vector<std::string>> LmdbCatalog::files() {
   return all;
 }
 
-Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles,
+Result<std::vector<uint8_t>> LmdbCatalog::parts(const std::string& file) {
+  std::vector<uint8_t> bytes;
+  QCACHE_TRY(read_value(&LmdbEnvironment::tiles, parts_key(file),
+                        [&](const uint8_t* data, size_t size) { bytes.assign(data, data + size); }));
+  return bytes;
+}
+
+Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tiles, std::span<const uint8_t> parts,
                         std::span<const TensorQuality> quality) {
   QCACHE_TRY(check_entry(record, tiles));
-  const std::vector<uint8_t> figures = encode_quality(record.sha256, quality);
+  const std::vector<uint8_t> figures = encode_quality(record.contents(), quality);
+  const std::string key_of_parts = parts_key(record.file);
   return environment_.write([&](MDB_txn* txn) {
     if (const int rc = put_record(txn, record); rc != 0) {
       return rc;
@@ -198,14 +219,27 @@ Status LmdbCatalog::put(const Record& record, std::span<const Sha256Digest> tile
       return rc;
     }
     value = view_of(figures.data(), figures.size());
-    return mdb_put(txn, environment_.quality(), &key, &value, 0);
+    if (const int rc = mdb_put(txn, environment_.quality(), &key, &value, 0); rc != 0) {
+      return rc;
+    }
+    key = view_of(key_of_parts);
+    if (parts.empty()) {
+      const int rc = mdb_del(txn, environment_.tiles(), &key, nullptr);
+      return rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    value = view_of(parts.data(), parts.size());
+    return mdb_put(txn, environment_.tiles(), &key, &value, 0);
   });
 }
 
 Status LmdbCatalog::erase(const std::string& file) {
   return environment_.write([&](MDB_txn* txn) {
-    for (const MDB_dbi database : {environment_.records(), environment_.tiles(), environment_.quality()}) {
-      MDB_val key = view_of(file);
+    const std::pair<MDB_dbi, std::string> keys[] = {{environment_.records(), file},
+                                                    {environment_.tiles(), file},
+                                                    {environment_.tiles(), parts_key(file)},
+                                                    {environment_.quality(), file}};
+    for (const auto& [database, name] : keys) {
+      MDB_val key = view_of(name);
       const int rc = mdb_del(txn, database, &key, nullptr);
       if (rc != 0 && rc != MDB_NOTFOUND && rc != MDB_BAD_VALSIZE) {
         return rc;
@@ -240,13 +274,13 @@ Status LmdbCatalog::touch(std::span<const AccessUpdate> updates) {
   });
 }
 
-Status LmdbCatalog::set_pinned(const std::string& file, bool pinned) {
+Status LmdbCatalog::change(const std::string& file, const Change& change) {
   bool found = false;
   QCACHE_TRY(environment_.write([&](MDB_txn* txn) {
     found = false;
     MDB_val key = view_of(file);
     MDB_val value{};
-    const int rc = mdb_get(txn, environment_.records(), &key, &value);
+    int rc = mdb_get(txn, environment_.records(), &key, &value);
     if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE) {
       return 0;
     }
@@ -254,14 +288,37 @@ Status LmdbCatalog::set_pinned(const std::string& file, bool pinned) {
     if (!record.has_value()) {
       return rc;
     }
+    rc = change(*record, txn);
+    if (rc == MDB_NOTFOUND) {
+      return 0;
+    }
     found = true;
-    record->pinned = pinned;
-    return put_record(txn, *record);
+    return rc == 0 ? put_record(txn, *record) : rc;
   }));
   if (!found) {
     return fail(ErrorKind::kNotFound, fmt::format("{} is not in the catalog {}", file, environment_.path()));
   }
   return {};
+}
+
+Status LmdbCatalog::set_pinned(const std::string& file, bool pinned) {
+  return change(file, [&](Record& record, MDB_txn* /*txn*/) {
+    record.pinned = pinned;
+    return 0;
+  });
+}
+
+Status LmdbCatalog::amend(const std::string& file, const Sha256Digest& contents, const Amendment& amendment) {
+  const std::vector<uint8_t> figures = encode_quality(contents, amendment.quality);
+  return change(file, [&](Record& record, MDB_txn* txn) {
+    if (record.contents() != contents) {
+      return MDB_NOTFOUND;
+    }
+    record.sha256 = amendment.sha256;
+    MDB_val key = view_of(file);
+    MDB_val value = view_of(figures.data(), figures.size());
+    return amendment.quality.empty() ? 0 : mdb_put(txn, environment_.quality(), &key, &value, 0);
+  });
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ std::optional<double> TensorQuality::sqnr_db() const {
   return std::isfinite(db) ? std::optional(db) : std::nullopt;
 }
 
-std::vector<uint8_t> encode_quality(const Sha256Digest& sha256, std::span<const TensorQuality> tensors) {
-  std::vector<uint8_t> out(sha256.begin(), sha256.end());
+std::vector<uint8_t> encode_quality(const Sha256Digest& contents, std::span<const TensorQuality> tensors) {
+  std::vector<uint8_t> out(contents.begin(), contents.end());
   for (const TensorQuality& tensor : tensors) {
     const auto name_bytes = static_cast<uint32_t>(tensor.module.size());
     append(out, &tensor.signal, sizeof(tensor.signal));
@@ -57,12 +57,12 @@ std::vector<uint8_t> encode_quality(const Sha256Digest& sha256, std::span<const 
   return out;
 }
 
-Result<std::vector<TensorQuality>> decode_quality(const Sha256Digest& sha256, std::span<const uint8_t> bytes) {
+Result<std::vector<TensorQuality>> decode_quality(const Sha256Digest& contents, std::span<const uint8_t> bytes) {
   Taker taker(bytes);
   Sha256Digest of{};
   taker.take_into(of);
   std::vector<TensorQuality> tensors;
-  if (taker.good() && of != sha256) {
+  if (taker.good() && of != contents) {
     return tensors;
   }
   while (taker.good() && !taker.at_end()) {

@@ -26,14 +26,14 @@ struct TensorQuality {
   friend bool operator==(const TensorQuality&, const TensorQuality&) = default;
 };
 
-/// The figures of the sealed file with this SHA-256, in the byte order of the machine.
+/// The figures of the sealed file with these Record::contents(), in the byte order of the machine.
 ///
 ///   digest (32 bytes) | per tensor: signal, noise (8-byte floats), elements (8 bytes), length of the name (4 bytes),
 ///   name
-[[nodiscard]] std::vector<uint8_t> encode_quality(const Sha256Digest& sha256, std::span<const TensorQuality> tensors);
+[[nodiscard]] std::vector<uint8_t> encode_quality(const Sha256Digest& contents, std::span<const TensorQuality> tensors);
 /// kCorrupt where the bytes are damaged. Nothing where they belong to other contents: a build that knows no figures
 /// has replaced the file.
-[[nodiscard]] Result<std::vector<TensorQuality>> decode_quality(const Sha256Digest& sha256,
+[[nodiscard]] Result<std::vector<TensorQuality>> decode_quality(const Sha256Digest& contents,
                                                                 std::span<const uint8_t> bytes);
 
 }  // namespace qcache

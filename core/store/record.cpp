@@ -19,6 +19,7 @@ using nlohmann::json;
 //   "m"  model folder            "n"  size in bytes       "a"   last access, ns since the epoch
 //   "d"  dtype                   "t"  tile count          "h"   hits     "p"  pinned
 //   "mk" method (32 bytes; may be missing)
+//   "root" root of the parts (32 bytes; may be missing; where it is there, "sha" may be)
 constexpr uint64_t kSchema = 1;
 
 // Walks CBOR and stops where it nests deeper than any record: the parser is recursive, and damaged bytes must not be
@@ -130,7 +131,7 @@ BackingStamp BackingStamp::of(const FileStat& stat) {
 
 std::vector<uint8_t> encode_record(const Record& record) {
   const BackingStamp& backing = record.backing;
-  const json map = {
+  json map = {
       {"s", kSchema},
       {"f", record.file},
       {"v", record.virtual_path},
@@ -142,13 +143,18 @@ std::vector<uint8_t> encode_record(const Record& record) {
       {"sv", record.scheme_version},
       {"n", record.size_bytes},
       {"t", record.tile_count},
-      {"sha", binary(record.sha256)},
       {"b", json::array({0, backing.inode, backing.size_bytes, backing.mtime_ns, backing.ctime_ns})},
       {"c", record.created_ns},
       {"a", record.accessed_ns},
       {"h", record.hits},
       {"p", record.pinned},
   };
+  if (record.has_parts()) {
+    map["root"] = binary(record.root);
+  }
+  if (record.is_hashed() || !record.has_parts()) {
+    map["sha"] = binary(record.sha256);
+  }
   return json::to_cbor(map);
 }
 
@@ -184,7 +190,12 @@ Result<Record> decode_record(std::span<const uint8_t> bytes) {
     reader.read("sv", record.scheme_version);
     reader.read("n", record.size_bytes);
     reader.read("t", record.tile_count);
-    reader.read("sha", record.sha256);
+    if (map.contains("root")) {
+      reader.read("root", record.root);
+    }
+    if (map.contains("sha") || !map.contains("root")) {
+      reader.read("sha", record.sha256);
+    }
     reader.read("b", record.backing);
     reader.read("c", record.created_ns);
     reader.read("a", record.accessed_ns);

@@ -25,7 +25,7 @@ struct BackingStamp {
 };
 
 /// What the catalog knows of one sealed file. The digests of its tiles are kept beside it
-/// (Catalog::tile_digests), because listing and aging never need them.
+/// (Catalog::tile_digests, parts), because listing and aging never need them.
 struct Record {
   std::string file;          ///< key: file name in the cache directory
   std::string virtual_path;  ///< "<model>/<dtype>/<rank>.bin" when it was made
@@ -39,12 +39,20 @@ struct Record {
   uint32_t scheme_version = 0;
   uint64_t size_bytes = 0;
   uint32_t tile_count = 0;
-  Sha256Digest sha256{};  ///< of the whole file
+  Sha256Digest sha256{};  ///< of the whole file; zeros: not known yet
+  /// FileParts::root() of what vouches for the bytes until that is known. Zeros: the whole was hashed before the file
+  /// was sealed, as earlier builds do.
+  Sha256Digest root{};
   BackingStamp backing;
   int64_t created_ns = 0;
   int64_t accessed_ns = 0;
   uint64_t hits = 0;  ///< opens since it was made
   bool pinned = false;
+
+  /// What tells its bytes from others for as long as the record lives.
+  [[nodiscard]] const Sha256Digest& contents() const { return has_parts() ? root : sha256; }
+  [[nodiscard]] bool has_parts() const { return root != Sha256Digest{}; }
+  [[nodiscard]] bool is_hashed() const { return sha256 != Sha256Digest{}; }
 };
 
 /// The longest encoded record: two paths and some 300 bytes.

@@ -362,23 +362,35 @@ Status Store::demote_locked(const Record& record, const std::vector<Sha256Digest
 
 Result<std::optional<Record>> Store::seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality,
                                           const KeepGoing& keep_going) {
-  QCACHE_TRY_ASSIGN(const HashedFile hashed, prepare_seal(filling, keep_going));
+  QCACHE_TRY_ASSIGN(const HashedFile hashed, prepare_seal(filling, {}, keep_going));
   return commit_seal(filling, std::move(draft), hashed, quality);
 }
 
-Result<HashedFile> Store::prepare_seal(FillingFile& filling, const KeepGoing& keep_going) {
+Result<HashedFile> Store::prepare_seal(FillingFile& filling, TilePlaces places, const KeepGoing& keep_going) {
   const FillingKey& key = filling.key();
   HashedFile hashed;
   QCACHE_TRY_ASSIGN(hashed.tiles, digests_of(filling));
   // Only starts the writing, so that the disk works while the processor hashes; errors show in sync() below.
   (void)env_.start_writeback(filling.fd());
-  QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, filling.fd(), key.size_bytes, keep_going));
-  if (!digest.has_value()) {
+  const auto digest = [&]() -> Result<std::optional<Sha256Digest>> {
+    if (places.empty()) {
+      return digest_of_file(env_, filling.fd(), key.size_bytes, keep_going);
+    }
+    QCACHE_TRY_ASSIGN(const auto rest, places.rest(key.size_bytes));
+    return digest_of_ranges(env_, filling.fd(), rest, keep_going);
+  };
+  QCACHE_TRY_ASSIGN(const auto found, digest());
+  QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(filling.fd()));
+  if (!found.has_value() || stat.size_bytes != key.size_bytes) {
     abandon(filling, "its length changed while it was being made");
     return fail(ErrorKind::kCorrupt, fmt::format("{} was changed by another program while it was being made",
                                                  directory_.filling_path(key.file)));
   }
-  hashed.whole = *digest;
+  if (places.empty()) {
+    hashed.whole = *found;
+  } else {
+    hashed.parts = FileParts{std::move(places), *found};
+  }
   if (Status synced = env_.sync(filling.fd()); !synced.has_value()) {
     // The kernel reports a failed write once; a second sync would succeed and prove nothing.
     abandon(filling, "it could not be written to disk");
@@ -395,6 +407,7 @@ Result<std::optional<Record>> Store::commit_seal(FillingFile& filling, Record dr
   draft.size_bytes = key.size_bytes;
   draft.tile_count = key.tile_count;
   draft.sha256 = hashed.whole;
+  draft.root = hashed.parts ? hashed.parts->root(key.size_bytes, hashed.tiles) : Sha256Digest{};
 
   QCACHE_TRY_ASSIGN(const DirectoryLock lock, DirectoryLock::acquire(env_, directory_.lock_path()));
   QCACHE_TRY_ASSIGN(const bool current, filling.names_lead_here());
@@ -407,11 +420,11 @@ Result<std::optional<Record>> Store::commit_seal(FillingFile& filling, Record dr
     return fail(ErrorKind::kBusy,
                 fmt::format("a tile of {} was made again while it was being saved; try again", key.virtual_path));
   }
-  return commit_sealed_locked(filling, std::move(draft), hashed.tiles, quality);
+  return commit_sealed_locked(filling, std::move(draft), hashed, quality);
 }
 
 Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record,
-                                                          const std::vector<Sha256Digest>& tiles,
+                                                          const HashedFile& hashed,
                                                           std::span<const TensorQuality> quality) {
   const std::string& filling_file = filling.key().file;
   QCACHE_TRY_ASSIGN(auto old, catalog_->find(record.file));
@@ -445,7 +458,8 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
     QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(filling.fd()));
     record.backing = BackingStamp::of(stat);
     env_.reached("sealed, not recorded");
-    return catalog_->put(record, tiles, quality);
+    const auto parts = hashed.parts ? hashed.parts->encode() : std::vector<uint8_t>();
+    return catalog_->put(record, hashed.tiles, parts, quality);
   }();
   if (!committed.has_value()) {
     undo_rename_locked(filling, sealed_path);
@@ -456,8 +470,8 @@ Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, 
       !moved.has_value()) {
     spdlog::warn("{}; it is removed later", moved.error().message);
   }
-  spdlog::info("saved {}: {} bytes, sha256 {}...", record.virtual_path, record.size_bytes,
-               to_hex(std::span(record.sha256).first(4)));
+  spdlog::info("saved {}: {} bytes, {} {}...", record.virtual_path, record.size_bytes,
+               record.has_parts() ? "root" : "sha256", to_hex(std::span(record.contents()).first(4)));
   return std::optional(std::move(record));
 }
 
@@ -498,11 +512,36 @@ Result<std::optional<SealedFile>> Store::open_verified(const Record& record, con
   if (!leased) {
     return fail(ErrorKind::kBusy, fmt::format("{} is just being removed", path));
   }
-  QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, fd.get(), record.size_bytes, keep_going));
-  if (digest != record.sha256) {
-    return std::optional<SealedFile>();
+  QCACHE_TRY_ASSIGN(const bool right, is_as_recorded(record, fd.get(), keep_going));
+  return right ? std::optional(SealedFile{std::move(fd), record}) : std::nullopt;
+}
+
+Result<UniqueFd> Store::open_in_passing(const Record& record) {
+  QCACHE_TRY(check_name(record.file));
+  QCACHE_TRY_ASSIGN(const auto now, catalog_->find(record.file));
+  if (!now.has_value() || now->backing != record.backing) {
+    return UniqueFd();
   }
-  return SealedFile{std::move(fd), record};
+  auto fd = open_named(env_, directory_.sealed_path(record.file), O_RDONLY);
+  if (!fd.has_value()) {
+    return fd.error().kind == ErrorKind::kNotFound ? Result<UniqueFd>(UniqueFd()) : fail(std::move(fd).error());
+  }
+  QCACHE_TRY_ASSIGN(const FileStat stat, env_.stat(fd->get()));
+  return BackingStamp::of(stat) == record.backing ? std::move(fd) : Result<UniqueFd>(UniqueFd());
+}
+
+Result<bool> Store::is_as_recorded(const Record& record, int fd, const KeepGoing& keep_going) {
+  if (record.is_hashed()) {
+    QCACHE_TRY_ASSIGN(const auto digest, digest_of_file(env_, fd, record.size_bytes, keep_going));
+    return digest == record.sha256;
+  }
+  QCACHE_TRY_ASSIGN(const auto encoded, catalog_->parts(record.file));
+  QCACHE_TRY_ASSIGN(const auto tiles, catalog_->tile_digests(record.file));
+  const auto parts = FileParts::decode(encoded);
+  if (!parts || parts->root(record.size_bytes, tiles) != record.root) {
+    return false;  // what vouched for it is damaged, or belongs to another file
+  }
+  return has_parts(env_, fd, record.size_bytes, *parts, tiles, keep_going);
 }
 
 Result<bool> Store::verify(const Record& record, const KeepGoing& keep_going) {

@@ -14,6 +14,7 @@
 #include "core/store/cache_directory.h"
 #include "core/store/catalog.h"
 #include "core/store/file_digest.h"
+#include "core/store/file_parts.h"
 #include "core/store/filling_file.h"
 #include "core/store/kept.h"
 
@@ -46,10 +47,11 @@ struct FillingLook {
   uint64_t disk_bytes = 0;
 };
 
-/// What was found in a file that is to be sealed.
+/// What vouches for the bytes of a file that is to be sealed.
 struct HashedFile {
   std::vector<Sha256Digest> tiles;
-  Sha256Digest whole{};
+  std::optional<FileParts> parts;
+  Sha256Digest whole{};  ///< where there are no parts
 };
 
 /// One entry of the cache directory, as people see it.
@@ -135,15 +137,16 @@ class Store {
   /// The two steps of sealing a filling file whose every byte has been written; whoever has the right to seal keeps it
   /// from the first to the last.
   ///
-  /// The first hashes the whole file as it lies on disk, and syncs it: seconds, and no lock is held. After a failed
-  /// sync nobody knows what is on disk, so the filling file is dropped. The second renames it and commits its record,
+  /// The first hashes what lies on disk beside the tiles, which have their digests, and syncs the file: seconds, and no
+  /// lock is held. (Without `places` it hashes all of it.) After a failed sync nobody knows what is on disk, so the
+  /// filling file is dropped. The second renames it and commits its record,
   /// with `quality` (none: not measured). `draft` carries names, versions and times; recipe, size, digest, backing
   /// stamp and tile digests are filled in here, and what was kept of a complete file comes back. Nothing (and no error)
   /// where the filling file is no longer current: it was removed or replaced.
-  Result<HashedFile> prepare_seal(FillingFile& filling, const KeepGoing& keep_going = {});
+  Result<HashedFile> prepare_seal(FillingFile& filling, TilePlaces places = {}, const KeepGoing& keep_going = {});
   Result<std::optional<Record>> commit_seal(FillingFile& filling, Record draft, const HashedFile& hashed,
                                             std::span<const TensorQuality> quality = {});
-  /// Both.
+  /// Both, without places.
   Result<std::optional<Record>> seal(FillingFile& filling, Record draft, std::span<const TensorQuality> quality = {},
                                      const KeepGoing& keep_going = {});
 
@@ -170,6 +173,9 @@ class Store {
   /// Opens a sealed file after hashing it against its record, so that it may be served whatever its inode looks like;
   /// nothing where they differ. kNotFound where it is gone, kBusy where it is just being removed.
   Result<std::optional<SealedFile>> open_verified(const Record& record, const KeepGoing& keep_going = {});
+  /// Opens the sealed file of a record to look through it in quiet: without a lease, as nobody is to keep it for that.
+  /// An invalid descriptor where it is not there any more, or was touched since, or the record is another one by now.
+  Result<UniqueFd> open_in_passing(const Record& record);
   /// Whether open_verified() would open it.
   Result<bool> verify(const Record& record, const KeepGoing& keep_going = {});
 
@@ -197,8 +203,9 @@ class Store {
   Result<bool> is_trusted(const Record& record);
   Result<bool> is_taken_locked(const std::string& file);
   Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record,
-                                                     const std::vector<Sha256Digest>& tiles,
+                                                     const HashedFile& hashed,
                                                      std::span<const TensorQuality> quality);
+  Result<bool> is_as_recorded(const Record& record, int fd, const KeepGoing& keep_going);
   void undo_rename_locked(const FillingFile& filling, const std::string& sealed_path);
   Result<bool> leave_to_other_names(const std::string& file, uint64_t size_bytes);
   Status demote_locked(const Record& record, const std::vector<Sha256Digest>& tiles);

@@ -35,6 +35,15 @@ class FillingFileNode final : public ArtifactFileNode {
   FillingFileNode(const NodeContext& context, const ArtifactInfo& info, const FileFacts& facts, bool borrowed)
       : ArtifactFileNode(context, to_hex(info.recipe), info, facts, borrowed) {}
 
+  [[nodiscard]] OpenAdvice advice() const override {
+    const auto comes_in = load_comes_in();
+    if (!comes_in) {
+      return {};
+    }
+    return comes_in->count() == 0 ? OpenAdvice{OpenAdvice::What::kLookAgain}
+                                  : OpenAdvice{OpenAdvice::What::kWait, *comes_in};
+  }
+
   [[nodiscard]] Result<OpenFile> open(int64_t& settles_in_ns) const override {
     QCACHE_TRY_ASSIGN(OpenArtifact opened, open_artifact(settles_in_ns));
     return OpenFile{std::move(opened), ReadThrough::kDaemon};
@@ -92,6 +101,10 @@ Result<OpenArtifact> ArtifactFileNode::open_artifact(int64_t& settles_in_ns) con
   return engine().open_now(name_, &recipe_, settles_in_ns);
 }
 
+std::optional<std::chrono::nanoseconds> ArtifactFileNode::load_comes_in() const {
+  return engine().load_comes_in(name_, recipe_);
+}
+
 NodeAttributes ArtifactFileNode::attributes() const {
   const auto info = engine().describe(name_);
   if (!info || info->recipe != recipe_) {
@@ -109,7 +122,9 @@ Result<Xattrs> ArtifactFileNode::xattrs() const {
   out.add("progress", fmt::format("{:.4f}", progress));
   out.add("source", info.model_path);
   if (info.record) {
-    out.add("sha256", to_hex(info.record->sha256));
+    if (info.record->sha256) {
+      out.add("sha256", to_hex(*info.record->sha256));
+    }
     out.add("created", format_time(info.record->created_ns));
     out.add("accessed", format_time(info.record->accessed_ns));
     out.add("hits", fmt::format("{}", info.record->hits));

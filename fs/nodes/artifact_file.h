@@ -34,6 +34,8 @@ class ArtifactFileNode : public FileNode {
   /// The artifact, if it is still the one that was looked up: else kSourceChanged, on which the kernel looks the name
   /// up again, and opens what it finds.
   [[nodiscard]] Result<OpenArtifact> open_artifact(int64_t& settles_in_ns) const;
+  /// As Engine::load_comes_in().
+  [[nodiscard]] std::optional<std::chrono::nanoseconds> load_comes_in() const;
 
  private:
   const ArtifactName name_;

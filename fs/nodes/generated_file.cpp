@@ -38,7 +38,11 @@ Result<FoundNode> GeneratedFileNode::find(const NodeContext& context, std::strin
                                           uint32_t rank, const FolderFile& file) {
   QCACHE_TRY_ASSIGN(const Written now, write(context, path.substr(0, path.find('/')), scheme, file));
   const FileFacts facts{now.text.size(), 0, context.control().started_ns(), now.access};
-  return found_node<GeneratedFileNode>(context, path, now.state(), facts, scheme, rank);
+  return found_node<GeneratedFileNode>(context, path, now.state(), facts, scheme, rank, file.foretells_load);
+}
+
+std::optional<ArtifactName> GeneratedFileNode::foretold_load() const {
+  return foretells_load_ ? std::optional(weights_of_folder(std::string(model()), scheme_, rank_)) : std::nullopt;
 }
 
 Result<OpenFile> GeneratedFileNode::open(int64_t& settles_in_ns) const {

@@ -111,8 +111,7 @@ std::optional<ArtifactName> RankFolderNode::foretold_load(std::string_view name)
   if (!relative().empty() || name != kNameSoughtByLoaders) {
     return std::nullopt;
   }
-  const Container& weights = container_folder_weights();
-  return ArtifactName{model_name(), &scheme_, weights.rank_behind(rank_), &weights};
+  return weights_of_folder(model_name(), scheme_, rank_);
 }
 
 Status RankFolderNode::remove() const {

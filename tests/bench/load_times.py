@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a program waits for its model: loading a folder through the mount beside the other ways to the same model.
 
-    tests/bench/load_times.py QCACHE_COMMAND WORK_FOLDER [--turns N] [--cold] [DTYPE...]
+    tests/bench/load_times.py QCACHE_COMMAND WORK_FOLDER [--turns N] [--cold] [--no-own] [--no-peft] [DTYPE...]
 
 It needs the packages of tests/frameworks/requirements.txt, and 4 GB in WORK_FOLDER, where a random model as large as
 Qwen2.5-0.5B is kept from run to run. For each dtype (nf4, qfloat8, int8, or those named), in a process of its own, forked
@@ -13,15 +13,19 @@ after all imports, with all weights in the page cache (with --cold: none of them
   own     the framework quantizes the original while it loads (bitsandbytes), or in place after it (quanto)
 
 "load" is from_pretrained, or quanto's requantize as docs/FRAMEWORKS.md tells; "use" is that and one token's forward, because a
-loader may leave the weights in a mapping that nobody has read yet. The least of several turns ("later" and "copy": two to a turn),
-taken turn by turn, so that a busy machine shows less. The kernels' time is what qcache computes, by the speeds in docs/SCHEMES.md, shared by all cores.
+loader may leave the weights in a mapping that nobody has read yet. Turn by turn, each way once a turn, so that a busy machine
+harms all alike: medians, and the medians of the ratios within a turn. Before each load so much memory is touched and given back
+as the load will need: a virtual machine has to ask for memory that it has not used, which takes longer than anything else here.
+With --no-peft transformers does not find peft, and so does not announce that it is going to load a folder.
 """
 
 import argparse
 import json
 import os
+import mmap
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -36,8 +40,7 @@ QUANTO = ("qfloat8", "qint8", "qint4")
 BITSANDBYTES = {"nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8-bnb": {"load_in_8bit": True},
                 "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
                 "nf4-dq": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}}
-KERNEL_GB_PER_S = {"nf4": 4.0, "qfloat8": 5.2, "int8": 10.8, "fp8": 6.1, "int4": 5.5, "w8a16": 5.8, "qint8": 7.4, "qint4": 3.0,
-                   "fp8-block": 6.1, "int8-bnb": 6.7, "fp4": 3.4, "mxfp4": 2.8, "nvfp4": 2.0, "nf4-dq": 2.1}
+READY_MEMORY = 6 << 30
 MODEL = "random-qwen2-0.5b"
 
 
@@ -54,6 +57,14 @@ def make_model(folder):
     scratch.rename(folder)  # complete, or not at all
 
 
+def hide_peft():
+    """transformers looks for the package's metadata, once."""
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, package=None: None if name == "peft" else find_spec(name, package)
+
+
 def import_everything():
     """What every way needs, before any clock starts. Starts no thread, so that forked processes can go on from here."""
     import bitsandbytes
@@ -64,6 +75,13 @@ def import_everything():
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return bitsandbytes, compressed_tensors, optimum.quanto
+
+
+def ready_memory():
+    """Has the machine get as much memory as a load needs, and gives it back."""
+    with mmap.mmap(-1, READY_MEMORY) as memory:
+        for page in range(0, READY_MEMORY, mmap.PAGESIZE):
+            memory[page] = 1
 
 
 def load_here(folder, dtype, own):
@@ -81,9 +99,9 @@ def load_here(folder, dtype, own):
         quanto.freeze(model)
     elif dtype in QUANTO:
         with init_empty_weights(include_buffers=False):
+            qmap = json.loads((folder / "quanto_qmap.json").read_text())
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
-        quanto.requantize(model, load_file(folder / "model.safetensors"), json.loads((folder / "quanto_qmap.json").read_text()),
-                          device=torch.device("cpu"))
+        quanto.requantize(model, load_file(folder / "model.safetensors"), qmap, device=torch.device("cpu"))
         model.tie_weights()
     elif own:
         model = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", quantization_config=BitsAndBytesConfig(
@@ -144,50 +162,35 @@ def wait_until_sealed(path):
     sys.exit(f"{path} is not complete after a minute")
 
 
-def quantized_bytes(source, served):
-    """Of the source, those of the tensors that are stored in another way."""
-
-    def header(path):
-        with open(path, "rb") as file:
-            return json.loads(file.read(int.from_bytes(file.read(8), "little")))
-
-    original, stored = (header(folder / "model.safetensors") for folder in (source, served))
-    return sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for name, tensor in original.items()
-               if name != "__metadata__" and stored.get(name, {}).get("dtype") != tensor["dtype"])
-
-
-def measure(command, work, source, dtype, turns, prepare):
-    """The least seconds by way, and the bytes that were quantized."""
-    mount, copy, best, quantized = work / "mnt", work / "copy", {}, 0
+def measure(command, work, source, dtype, turns, prepare, with_own):
+    """By part and way the seconds of each turn."""
+    mount, copy, seconds = work / "mnt", work / "copy", {"load": {}, "use": {}}
     mount.mkdir(exist_ok=True)
 
-    def take(way, *arguments):
-        found = in_child(load_here, *arguments)
-        best[way] = {part: min(seconds, best.get(way, found)[part]) for part, seconds in found.items()}
+    def take(way, folder, own):
+        prepare(folder if way != "first" else source)
+        ready_memory()
+        for part, value in in_child(load_here, folder, dtype, own).items():
+            seconds[part].setdefault(way, []).append(value)
 
     for _ in range(turns):
         shutil.rmtree(work / "cache", ignore_errors=True)
         subprocess.run([command, "mount", "--cache-dir", work / "cache", work / "models", mount], check=True)
         try:
             folder = mount / MODEL / dtype / "0"
-            prepare(source)
-            take("first", folder, dtype, False)
-            read_all(folder)
+            take("first", folder, False)
             wait_until_sealed(folder / "model.safetensors")
-            quantized = quantized_bytes(source, folder)
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(folder, copy, copy_function=shutil.copyfile)  # without extended attributes
-            for way, place in (("later", folder), ("copy", copy), ("later", folder), ("copy", copy)):
-                prepare(place)
-                take(way, place, dtype, False)
+            take("copy", copy, False)
+            take("later", folder, False)
         finally:
             subprocess.run([command, "unmount", mount], check=True)
-        if dtype in QUANTO or dtype in BITSANDBYTES:
-            prepare(source)
-            take("own", source, dtype, True)
+        if with_own and (dtype in QUANTO or dtype in BITSANDBYTES):
+            take("own", source, True)
     shutil.rmtree(copy)
     shutil.rmtree(work / "cache")
-    return best, quantized
+    return seconds
 
 
 def main():
@@ -197,7 +200,11 @@ def main():
     parser.add_argument("dtypes", nargs="*", default=["nf4", "qfloat8", "int8"])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="read the disk, not the page cache")
+    parser.add_argument("--no-own", action="store_true", help="leave out the framework's own quantizing")
+    parser.add_argument("--no-peft", action="store_true", help="as where peft is not installed")
     arguments = parser.parse_intermixed_args()
+    if arguments.no_peft:
+        hide_peft()
     import_everything()
     source = arguments.work.resolve() / "models" / MODEL
     if not source.exists():
@@ -206,17 +213,17 @@ def main():
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the model has "
           f"{(source / 'model.safetensors').stat().st_size / 1e6:.0f} MB")
     for dtype in arguments.dtypes:
-        best, quantized = measure(arguments.command, arguments.work.resolve(), source, dtype, arguments.turns,
-                                  evict if arguments.cold else read_all)
-        kernels = quantized / KERNEL_GB_PER_S[dtype] / 1e9 / os.cpu_count()
-        print(f"\n{dtype}: {quantized / 1e6:.0f} MB quantized, kernels {kernels:.2f} s; load {os.getloadavg()[0]:.1f}")
-        for part in ("load", "use"):
-            seconds = {way: times[part] for way, times in best.items()}
-            text = ", ".join(f"{way} {seconds[way]:.2f} s" for way in WAYS if way in seconds)
-            ratios = [f"(first - kernels) / copy {(seconds['first'] - kernels) / seconds['copy']:.2f}",
-                      f"later / copy {seconds['later'] / seconds['copy']:.2f}"]
-            if "own" in seconds:
-                ratios.append(f"first / own {seconds['first'] / seconds['own']:.3f}")
+        found = measure(arguments.command, arguments.work.resolve(), source, dtype, arguments.turns,
+                        evict if arguments.cold else read_all, not arguments.no_own)
+        print(f"\n{dtype}, {arguments.turns} turns; load {os.getloadavg()[0]:.1f}")
+        for part, times in found.items():
+            ways = [way for way in WAYS if way in times]
+            text = ", ".join(f"{way} {statistics.median(times[way]):.2f} s" for way in ways)
+
+            def ratio(way, other):
+                return f"{way} / {other} {statistics.median(a / b for a, b in zip(times[way], times[other])):.2f}"
+
+            ratios = [ratio("first", "copy"), ratio("later", "copy")] + ([ratio("first", "own")] if "own" in times else [])
             print(f"  {part:4}  {text}   {', '.join(ratios)}", flush=True)
 
 

@@ -126,7 +126,7 @@ TEST_F(EngineTest, OutOfMemoryFailsOneReadOnly) {
     const char* thread;
     uint64_t nth;
   } rows[] = {
-      {"a worker, which has looked twice for the tile's mark, and whether the file is complete, and made it", 5},
+      {"a worker, which has looked twice for the tile's mark, and whether the file is complete, and made it", 4},
       {"the reader's own, where the tile is there", 1}};
   for (const auto& row : rows) {
     env_.before(

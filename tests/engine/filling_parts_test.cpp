@@ -206,8 +206,8 @@ class SealerTest : public FillingFixture, private SealObserver {
   Sealer sealer_{env_, *store_, workshop_, *this};
 
  private:
-  void on_sealed(const std::shared_ptr<FillingArtifact>& /*artifact*/, SealOutcome outcome) override {
-    ++(outcome == SealOutcome::kDone ? here_ : elsewhere_);
+  void on_sealed(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Record* record) override {
+    ++(record != nullptr ? here_ : elsewhere_);
   }
   void on_seal_failure(const std::shared_ptr<FillingArtifact>& /*artifact*/, const Error& /*error*/) override {
     ++failures_;
@@ -404,6 +404,20 @@ TEST_F(CompleteFileTest, AnotherProcessHandsItOutOnceItHasCheckedAllOfIt) {
   EXPECT_EQ(bytes_on_disk(*other), whole);
 }
 
+TEST_F(CompleteFileTest, WhoWaitedForItsLastTileFindsItMade) {
+  const auto ours = artifact();
+  const auto theirs = artifact();
+  // After our first look at the tile's mark, and before we have its lock.
+  env_.before(EnvCall::kLockByte, 1, [&] {
+    EXPECT_THAT(read_all(*theirs), is_ok());
+    EXPECT_THAT(theirs->set_complete(), is_ok());
+  });
+  EXPECT_THAT(read(*ours, {1'000'000, 1}), is_ok());
+  EXPECT_TRUE(theirs->all_made());
+  EXPECT_EQ(ours->failure(), std::nullopt);
+  EXPECT_EQ(failed_, 0);
+}
+
 TEST_F(CompleteFileTest, WhatIsNoTileIsCheckedToo) {
   damage(*complete_file(), 0);
   const auto other = artifact();
@@ -436,6 +450,41 @@ TEST_F(CompleteFileTest, IsListedAndCanBePinnedBeforeItIsSealed) {
   sealer_.add(file);
   ASSERT_TRUE(eventually([&] { return here_ == 1; }));
   EXPECT_TRUE(store_->find_all(base())->front().pinned);
+}
+
+// --- loads that were announced --------------------------------------------------------------------------------------
+
+using AnnouncedLoadTest = CompleteFileTest;
+
+TEST_F(AnnouncedLoadTest, IsWaitedForUntilTheFileIsCompleteAndOnlyIfItWasAnnounced) {
+  const auto file = artifact();
+  EXPECT_EQ(file->load_comes_in(), std::nullopt);
+  file->expect_reader();
+  ASSERT_TRUE(file->load_comes_in());
+  EXPECT_GT(file->load_comes_in()->count(), 0);
+  ASSERT_TRUE(eventually([&] { return file->all_made(); }));
+  EXPECT_GT(file->load_comes_in()->count(), 0) << "its static bytes are not there yet";
+  ASSERT_THAT(file->set_complete(), is_ok());
+  EXPECT_EQ(file->load_comes_in()->count(), 0);
+}
+
+TEST_F(AnnouncedLoadTest, IsNotWaitedForWhereItFailedOrTakesLong) {
+  const auto file = artifact();
+  std::atomic<bool> goes_on{false};
+  env_.before(
+      EnvCall::kReadAt, 1, [&] { EXPECT_TRUE(eventually([&] { return goes_on.load(); })); }, "model.safetensors");
+  file->expect_reader();
+  EXPECT_TRUE(file->load_comes_in());
+  env_.advance(nanoseconds(seconds(1)).count());
+  EXPECT_EQ(file->load_comes_in(), std::nullopt) << "a second, and not half of it is there";
+  goes_on = true;
+  ASSERT_TRUE(eventually([&] { return file->all_made(); }));
+
+  const auto failing = artifact("nf4");
+  env_.fail_all(EnvCall::kReadAt, EIO, "model.safetensors");
+  failing->expect_reader();
+  ASSERT_TRUE(eventually([&] { return failing->failure().has_value(); }));
+  EXPECT_EQ(failing->load_comes_in(), std::nullopt);
 }
 
 // --- ranks ----------------------------------------------------------------------------------------------------------

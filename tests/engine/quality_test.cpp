@@ -22,7 +22,7 @@ const std::string kModule = "model.layers.0.self_attn.q_proj";
 
 class QualityTest : public EngineTest {
  protected:
-  /// Reads the whole file and waits until it is sealed; its figures.
+  /// Reads the whole file and waits until it is sealed and hashed; its figures.
   std::vector<TensorQuality> figures(const ArtifactName& artifact) {
     {
       const auto opened = engine_->open(artifact);
@@ -31,12 +31,12 @@ class QualityTest : public EngineTest {
     }
     for (int i = 0; i < 2000; ++i) {
       const auto info = engine_->describe(artifact);
-      if (info && info->record) {
+      if (info && info->record && info->record->sha256) {
         return *engine_->quality(*info);
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
-    ADD_FAILURE() << "never sealed";
+    ADD_FAILURE() << "never hashed";
     return {};
   }
 

@@ -24,7 +24,7 @@ std::string sha256_hex(std::string_view bytes) {
 // S7: `st_blocks` is what the file occupies on disk, and at least one for a file that has bytes, from before its first
 // read on; archivers that look for holes therefore read it.
 // S11: The bytes of a file are those of quantizing the model's whole tensors in memory, in every dtype.
-// S14: `user.qcache.sha256` of a sealed file is the SHA-256 of its bytes.
+// S14: `user.qcache.sha256` of a sealed file is the SHA-256 of its bytes; it comes some time after the file was sealed.
 TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
   small_model().write(model("small"));
   tiled_model().write(model("tiled"));
@@ -40,7 +40,7 @@ TEST_F(MountBytes, EveryDtypeEqualsTheEagerBytes) {
 
       EXPECT_TRUE(reads_as(read_whole(fs.path(file)), expected));
       EXPECT_GT(stat_of(fs.path(file)).st_blocks, 1);
-      fs.wait_until_sealed(file);
+      fs.wait_until_hashed(file);
       EXPECT_EQ(fs.xattr(file, "sha256"), sha256_hex(expected));
       EXPECT_TRUE(reads_as(read_whole(fs.path(file)), expected));
       EXPECT_EQ(stat_of(fs.path(file)).st_size, before.st_size);

@@ -122,6 +122,49 @@ TEST_F(MountFolder, ALoaderThatDoesNotComeIsNotWaitedFor) {
   EXPECT_EQ(fs.xattr("huge/int8/0/model.safetensors", "state"), "filling");
 }
 
+// S114: So does a program that opens `quanto_qmap.json`, which nobody reads but who loads weights of quanto's dtypes.
+TEST_F(MountFolder, QuantosMapForetellsALoad) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string weights = "m/qfloat8/0/model.safetensors";
+  EXPECT_EQ(stat_error(fs.path("m/qfloat8/0/quanto_qmap.json")), 0);
+  EXPECT_FALSE(read_file(fs.path("m/qfloat8/0/config.json")).empty());
+  EXPECT_EQ(fs.xattr(weights, "state"), "absent");
+  EXPECT_FALSE(read_file(fs.path("m/qfloat8/0/quanto_qmap.json")).empty());
+  fs.wait_until_sealed(weights);
+  EXPECT_TRUE(reads_as(read_whole(fs.path(weights)), expected_safetensors(model("m"), "qfloat8")));
+}
+
+// S113: Who opens announced weights while they are made waits for the rest, where that is at most 2 seconds away, and
+// then has a complete file, which the kernel reads.
+TEST_F(MountFolder, AnAnnouncedLoadOpensACompleteFile) {
+  tiled_model().write(model("m"));
+  MountedFs& fs = mount();
+  const std::string expected = expected_safetensors(model("m"), "int8");
+  EXPECT_EQ(stat_error(fs.path("m/int8/0/adapter_config.json")), ENOENT);
+  const UniqueFd fd = open_file(fs.path(kWeights));
+  EXPECT_TRUE(reads_as(read_at(fd.get(), 0, expected.size()), expected));
+  const std::string state = fs.xattr(kWeights, "state");
+  EXPECT_TRUE(state == "complete" || state == "sealed") << state;
+  if (fs.status("passthrough") != 0) {
+    EXPECT_EQ(fs.status("reads"), 0U) << "the daemon sees none of them";
+  }
+  EXPECT_EQ(fs.status("read_errors"), 0U);
+}
+
+// S113: Who opens announced weights while they are made waits for the rest, where that is at most 2 seconds away, and
+// then has a complete file, which the kernel reads.
+TEST_F(MountFolder, AnAnnouncedLoadOfALargeModelIsOpenedAtOnce) {
+  using Clock = std::chrono::steady_clock;
+  huge_model(200).write(model("huge"));
+  MountedFs& fs = mount();
+  EXPECT_EQ(stat_error(fs.path("huge/int8/0/adapter_config.json")), ENOENT);
+  const Clock::time_point asked = Clock::now();
+  const UniqueFd fd = open_file(fs.path("huge/int8/0/model.safetensors"));
+  EXPECT_LT(Clock::now() - asked, std::chrono::seconds(2));
+  EXPECT_EQ(read_at(fd.get(), 0, 4096).error, 0);
+}
+
 // S53: The other files of a folder are those of the model as they are now: read, mapped and listed without a remount,
 // and nothing of them is copied into the cache directory.
 TEST_F(MountFolder, OtherFilesAreTheModelsOwn) {
@@ -195,8 +238,8 @@ TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
   EXPECT_EQ(json_in(fs.path("m/fp8/0/config.json")).at("marker"), 7);
 }
 
-// S65: When a file of weights is sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of signal to
-// quantization noise, measured on a sample. The text before and after is another file; who has it open keeps his.
+// S65: Some time after a file of weights was sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of
+// signal to quantization noise, measured on a sample. The text before and after is another file; who has it open keeps his.
 TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
   small_model().write(model("m"));
   MountedFs& fs = mount();
@@ -205,7 +248,7 @@ TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
   EXPECT_FALSE(nlohmann::json::parse(before).contains("sqnr_db"));
   const UniqueFd old = open_file(name);
   EXPECT_EQ(read_whole(fs.path("m/nf4/0.bin")).error, 0);
-  fs.wait_until_sealed("m/nf4/0.bin");
+  fs.wait_until_hashed("m/nf4/0.bin");
 
   const std::string after = read_file(name);
   EXPECT_EQ(stat_of(name).st_size, static_cast<off_t>(after.size()));
@@ -220,7 +263,7 @@ TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
   EXPECT_EQ(summary.at("weights"), 2);
 
   EXPECT_EQ(read_whole(fs.path(kWeights)).error, 0);
-  fs.wait_until_sealed(kWeights);
+  fs.wait_until_hashed(kWeights);
   EXPECT_TRUE(json_in(fs.path("m/int8/0/qcache.json")).contains("sqnr_db")) << "whichever file of them it is";
   EXPECT_EQ(run_program({"rm", fs.path(kWeights)}), 0);
   EXPECT_FALSE(json_in(fs.path("m/int8/0/qcache.json")).contains("sqnr_db"));

@@ -130,13 +130,16 @@ class NodesTest : public testing::Test {
     return done;
   }
 
-  /// Makes the whole file and waits until it is sealed.
+  /// Makes the whole file and waits until it is sealed, and hashed.
   void seal(std::string_view path) const {
     ASSERT_THAT(set(*node(path), "user.qcache.warm", "1"), is_ok()) << path;
     for (int i = 0; i < 2000 && xattr(path, "state") != "sealed"; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     ASSERT_EQ(xattr(path, "state"), "sealed") << path;
+    for (int i = 0; i < 2000 && xattr(path, "sha256").empty(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
   }
 
   TempDir dir_;

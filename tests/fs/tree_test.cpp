@@ -313,7 +313,7 @@ TEST_F(MountTree, AttributesAreThoseOfTheTable) {
     EXPECT_EQ(fs.xattr(name, "backing"), only_filling_file(".bin"));
   }
   EXPECT_EQ(read_whole(file).error, 0);
-  fs.wait_until_sealed(name);
+  fs.wait_until_hashed(name);
   EXPECT_EQ(xattr_names(file), prefixed({"state", "progress", "source", "backing", "sha256", "created", "accessed",
                                          "hits", "pinned", "sqnr"}));
   EXPECT_EQ(fs.xattr(name, "progress"), "1.0000");

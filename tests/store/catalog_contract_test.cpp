@@ -44,7 +44,9 @@ TEST_P(CatalogContract, KeepsAllOfAnEntryAcrossOpenings) {
   whole.hits = std::numeric_limits<uint64_t>::max();
   whole.pinned = true;
   const std::vector<TensorQuality> figures = {{"a.q_proj", 100, 1, 64}, {"b.q_proj", 3, 0, 64}};
-  ASSERT_THAT(open()->put(whole, tiles(1), figures), is_ok());
+  whole.root.fill(0x81);
+  const std::vector<uint8_t> parts = {1, 2, 3};
+  ASSERT_THAT(open()->put(whole, tiles(1), parts, figures), is_ok());
   ASSERT_THAT(put(*open(), 2, 5'000), is_ok());
   ASSERT_THAT(put(*open(), 3, 0), is_ok());
   const auto catalog = open();
@@ -55,7 +57,9 @@ TEST_P(CatalogContract, KeepsAllOfAnEntryAcrossOpenings) {
   EXPECT_EQ(catalog->tile_digests(whole.file), tiles(1));
   EXPECT_EQ(catalog->tile_digests(record(2).file), tiles(2, 5'000));
   EXPECT_EQ(catalog->tile_digests(record(3).file), tiles(3, 0));
-  EXPECT_EQ(catalog->quality(whole.file, whole.sha256), figures);
+  EXPECT_EQ(catalog->parts(whole.file), parts);
+  EXPECT_EQ(catalog->parts(record(2).file), std::vector<uint8_t>());
+  EXPECT_EQ(catalog->quality(whole.file, whole.contents()), figures);
   EXPECT_EQ(catalog->list()->size(), 3U);
 }
 
@@ -67,6 +71,8 @@ TEST_P(CatalogContract, AbsentIsNotAFailure) {
     EXPECT_EQ(*catalog->find(file), std::nullopt);
     EXPECT_EQ(catalog->tile_digests(file), std::vector<Sha256Digest>());
     EXPECT_EQ(catalog->quality(file, {}), std::vector<TensorQuality>());
+    EXPECT_EQ(catalog->parts(file), std::vector<uint8_t>());
+    EXPECT_THAT(catalog->amend(file, {}, {}), fails_with(ErrorKind::kNotFound, {file}));
     EXPECT_THAT(catalog->erase(file), is_ok());
     EXPECT_THAT(catalog->touch(std::vector<AccessUpdate>{{file, 1, 1}}), is_ok());
     EXPECT_THAT(catalog->set_pinned(file, true), fails_with(ErrorKind::kNotFound, {file}));
@@ -90,6 +96,41 @@ TEST_P(CatalogContract, PutReplacesAndEraseRemovesAllOfAnEntry) {
   EXPECT_EQ(catalog->tile_digests(changed.file)->size(), 0U);
   EXPECT_EQ(catalog->tile_digests(record(2).file), tiles(2));
   EXPECT_EQ(*catalog->files(), std::vector<std::string>{record(2).file});
+}
+
+TEST_P(CatalogContract, PartsBelongToTheirEntry) {
+  const auto catalog = open();
+  const std::vector<uint8_t> parts(100'000, 7);
+  ASSERT_THAT(catalog->put(record(1), tiles(1), parts, {}), is_ok());
+  ASSERT_THAT(catalog->set_pinned(record(1).file, true), is_ok());
+  EXPECT_EQ(catalog->parts(record(1).file), parts);
+  EXPECT_EQ(catalog->tile_digests(record(1).file), tiles(1));
+  EXPECT_EQ(catalog->files()->size(), 1U);
+  ASSERT_THAT(put(*catalog, 1), is_ok());
+  EXPECT_EQ(catalog->parts(record(1).file), std::vector<uint8_t>()) << "the new entry has none";
+  ASSERT_THAT(catalog->put(record(1), tiles(1), parts, {}), is_ok());
+  ASSERT_THAT(catalog->erase(record(1).file), is_ok());
+  EXPECT_EQ(catalog->parts(record(1).file), std::vector<uint8_t>());
+}
+
+TEST_P(CatalogContract, AmendsOnlyTheContentsThatAreMeant) {
+  const std::vector<TensorQuality> figures = {{"a.q_proj", 100, 1, 64}};
+  const auto catalog = open();
+  Record sealed = record(1);
+  sealed.root.fill(1);
+  sealed.pinned = true;
+  ASSERT_THAT(catalog->put(sealed, tiles(1), std::vector<uint8_t>{1}, {}), is_ok());
+  EXPECT_FALSE((*catalog->find(sealed.file))->is_hashed());
+  Amendment amendment{tiles(9)[0], figures};
+  EXPECT_THAT(catalog->amend(sealed.file, tiles(2)[0], amendment), fails_with(ErrorKind::kNotFound, {sealed.file}));
+  EXPECT_FALSE((*catalog->find(sealed.file))->is_hashed());
+  ASSERT_THAT(catalog->amend(sealed.file, sealed.root, amendment), is_ok());
+  sealed.sha256 = amendment.sha256;
+  EXPECT_EQ(encode_record(**catalog->find(sealed.file)), encode_record(sealed)) << "all else stays";
+  EXPECT_EQ(catalog->quality(sealed.file, sealed.root), figures);
+  amendment.quality.clear();
+  ASSERT_THAT(catalog->amend(sealed.file, sealed.root, amendment), is_ok());
+  EXPECT_EQ(catalog->quality(sealed.file, sealed.root), figures) << "not measured takes nothing away";
 }
 
 TEST_P(CatalogContract, ListsByFile) {
@@ -168,6 +209,9 @@ TEST_P(CatalogContract, RefusesWhatItCannotStoreAndKeepsWhatItHas) {
   Record long_path = record(2, 0);
   long_path.model_path.assign(kMaxRecordBytes / 2, 'x');
   long_path.model_path.append(kMaxRecordBytes - encode_record(long_path).size(), 'x');
+  Record to_be_amended = long_path;
+  to_be_amended.root.fill(1);
+  EXPECT_THAT(catalog->put(to_be_amended, {}, {}), fails_with(ErrorKind::kInvalidArgument, {"too long"}));
   EXPECT_THAT(catalog->put(long_path, {}, {}), is_ok());
   long_path.model_path += 'x';
   long_path.hits = 1;

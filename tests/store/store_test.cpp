@@ -53,6 +53,49 @@ class StoreTest : public testing::TestWithParam<CatalogKind> {
   SealedFile found_;
 };
 
+// The SHA-256 of the whole is not known then: digests of the tiles, which are there, and of the rest vouch for the bytes.
+TEST_P(StoreTest, AFileThatIsSealedByItsPartsIsVerifiedByThem) {
+  const auto filling = filled(key_);
+  TilePlaces places;
+  for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
+    const uint64_t offset = tile * StoreFixture::kTileBytes;
+    places.add(std::vector<ByteRange>{{offset, std::min(StoreFixture::kTileBytes, key_.size_bytes - offset)}});
+  }
+  const auto hashed = store_->prepare_seal(*filling, places);
+  ASSERT_THAT(hashed, is_ok());
+  const auto sealed = store_->commit_seal(*filling, StoreFixture::draft(key_), *hashed);
+  ASSERT_THAT(sealed, is_ok());
+  const Record record = **sealed;
+  EXPECT_TRUE(record.has_parts());
+  EXPECT_FALSE(record.is_hashed());
+  EXPECT_EQ(look(key_), SealedState::kTrusted);
+  EXPECT_TRUE(*store_->verify(record));
+  for (const uint64_t at : {uint64_t{0}, key_.size_bytes / 2, key_.size_bytes - 1}) {
+    damage(at);
+    EXPECT_FALSE(*store_->verify(record)) << at;
+    damage(at);
+  }
+  EXPECT_TRUE(*store_->verify(record));
+  EXPECT_EQ(look(key_), SealedState::kSuspect) << "it was written";
+  ASSERT_THAT(store_->demote(record.file), is_ok());
+  EXPECT_EQ(*StoreFixture::fill(env_, **store_->open_filling(key_)), 0U) << "its tiles are vouched for";
+}
+
+TEST_P(StoreTest, PartsOfAnotherFileVouchForNothing) {
+  const auto filling = filled(key_);
+  TilePlaces places;
+  for (uint32_t tile = 0; tile < key_.tile_count; ++tile) {
+    places.add({});
+  }
+  const auto hashed = store_->prepare_seal(*filling, places);
+  ASSERT_THAT(hashed, is_ok());
+  const Record record = **store_->commit_seal(*filling, StoreFixture::draft(key_), *hashed);
+  FileParts other = *hashed->parts;
+  other.places.add({});
+  ASSERT_THAT(store_->catalog().put(record, hashed->tiles, other.encode(), {}), is_ok());
+  EXPECT_FALSE(*store_->verify(record));
+}
+
 TEST_P(StoreTest, SealsAndServes) {
   const auto filling = filled(key_);
   const auto record = store_->seal(*filling, StoreFixture::draft(key_, 77));

@@ -30,7 +30,7 @@ Result<std::vector<TensorQuality>> FakeCatalog::quality(const std::string& file,
   QCACHE_TRY(enter(CatalogCall::kQuality, file));
   const MutexLock lock(mutex_);
   const auto found = entries_.find(file);
-  const bool same_contents = found != entries_.end() && found->second.record.sha256 == contents;
+  const bool same_contents = found != entries_.end() && found->second.record.contents() == contents;
   return same_contents ? found->second.quality : std::vector<TensorQuality>();
 }
 
@@ -54,12 +54,33 @@ Result<std::vector<std::string>> FakeCatalog::files() {
   return all;
 }
 
-Status FakeCatalog::put(const Record& record, std::span<const Sha256Digest> tiles,
+Result<std::vector<uint8_t>> FakeCatalog::parts(const std::string& file) {
+  QCACHE_TRY(enter(CatalogCall::kParts, file));
+  const MutexLock lock(mutex_);
+  const auto found = entries_.find(file);
+  return found == entries_.end() ? std::vector<uint8_t>() : found->second.parts;
+}
+
+Status FakeCatalog::put(const Record& record, std::span<const Sha256Digest> tiles, std::span<const uint8_t> parts,
                         std::span<const TensorQuality> quality) {
   QCACHE_TRY(enter(CatalogCall::kPut, record.file));
   QCACHE_TRY(check_entry(record, tiles));
   const MutexLock lock(mutex_);
-  entries_[record.file] = {record, {tiles.begin(), tiles.end()}, {quality.begin(), quality.end()}};
+  entries_[record.file] = {record, {tiles.begin(), tiles.end()}, {parts.begin(), parts.end()}, {quality.begin(), quality.end()}};
+  return {};
+}
+
+Status FakeCatalog::amend(const std::string& file, const Sha256Digest& contents, const Amendment& amendment) {
+  QCACHE_TRY(enter(CatalogCall::kAmend, file));
+  const MutexLock lock(mutex_);
+  const auto found = entries_.find(file);
+  if (found == entries_.end() || found->second.record.contents() != contents) {
+    return qcache::fail(ErrorKind::kNotFound, file + " is not in the catalog");
+  }
+  found->second.record.sha256 = amendment.sha256;
+  if (!amendment.quality.empty()) {
+    found->second.quality = amendment.quality;
+  }
   return {};
 }
 

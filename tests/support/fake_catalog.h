@@ -15,11 +15,12 @@
 namespace qcache {
 
 /// The kinds of call a Catalog has, for FakeCatalog.
-enum class CatalogCall { kFind, kTileDigests, kQuality, kList, kFiles, kPut, kErase, kTouch, kSetPinned };
+enum class CatalogCall { kFind, kTileDigests, kParts, kQuality, kList, kFiles, kPut, kAmend, kErase, kTouch, kSetPinned };
 
 inline constexpr CatalogCall kAllCatalogCalls[] = {
-    CatalogCall::kFind, CatalogCall::kTileDigests, CatalogCall::kQuality, CatalogCall::kList,     CatalogCall::kFiles,
-    CatalogCall::kPut,  CatalogCall::kErase,       CatalogCall::kTouch,   CatalogCall::kSetPinned};
+    CatalogCall::kFind,  CatalogCall::kTileDigests, CatalogCall::kParts, CatalogCall::kQuality,
+    CatalogCall::kList,  CatalogCall::kFiles,       CatalogCall::kPut,   CatalogCall::kAmend,
+    CatalogCall::kErase, CatalogCall::kTouch,       CatalogCall::kSetPinned};
 
 /// A catalog in memory, which keeps the contract of Catalog (tests/store/catalog_contract_test.cpp) until told
 /// otherwise, as FakeEnv does:
@@ -50,8 +51,11 @@ class FakeCatalog final : public Catalog {
   Result<std::vector<TensorQuality>> quality(const std::string& file, const Sha256Digest& contents) override;
   Result<std::vector<Record>> list() override;
   Result<std::vector<std::string>> files() override;
-  Status put(const Record& record, std::span<const Sha256Digest> tiles,
+  Result<std::vector<uint8_t>> parts(const std::string& file) override;
+  using Catalog::put;
+  Status put(const Record& record, std::span<const Sha256Digest> tiles, std::span<const uint8_t> parts,
              std::span<const TensorQuality> quality) override;
+  Status amend(const std::string& file, const Sha256Digest& contents, const Amendment& amendment) override;
   Status erase(const std::string& file) override;
   Status touch(std::span<const AccessUpdate> updates) override;
   Status set_pinned(const std::string& file, bool pinned) override;
@@ -60,6 +64,7 @@ class FakeCatalog final : public Catalog {
   struct Entry {
     Record record;
     std::vector<Sha256Digest> tiles;
+    std::vector<uint8_t> parts;
     std::vector<TensorQuality> quality;
   };
   Status enter(CatalogCall call, const std::string& file);

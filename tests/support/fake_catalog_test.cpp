@@ -33,6 +33,8 @@ TEST(FakeCatalog, EveryCallCanBeFailedUntilHealed) {
   for (int round = 0; round < 2; ++round) {
     EXPECT_THAT(catalog.find("a"), fails_with(ErrorKind::kBusy, {"a"}));
     EXPECT_THAT(catalog.tile_digests("a"), fails_with(ErrorKind::kBusy, {"a"}));
+    EXPECT_THAT(catalog.parts("a"), fails_with(ErrorKind::kBusy, {"a"}));
+    EXPECT_THAT(catalog.amend("a", {}, {}), fails_with(ErrorKind::kBusy, {"a"}));
     EXPECT_THAT(catalog.quality("a", {}), fails_with(ErrorKind::kBusy, {"a"}));
     EXPECT_THAT(catalog.list(), fails_with(ErrorKind::kBusy, {}));
     EXPECT_THAT(catalog.files(), fails_with(ErrorKind::kBusy, {}));

@@ -241,6 +241,13 @@ void MountedFs::wait_until_sealed(std::string_view file) const {
   }
 }
 
+void MountedFs::wait_until_hashed(std::string_view file) const {
+  wait_until_sealed(file);
+  if (!eventually([&] { return !xattr(file, "sha256").empty(); })) {
+    throw std::runtime_error(std::string(file) + " is sealed, and never hashed: " + log());
+  }
+}
+
 uint64_t MountedFs::process_status(const std::string& name) const {
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
   for (std::string word; status >> word;) {

@@ -67,6 +67,8 @@ class MountedFs {
   [[nodiscard]] uint64_t status(const std::string& name) const { return status().at(name); }
   /// The extended attribute `user.qcache.<name>` of a file of the mount; empty where there is none.
   [[nodiscard]] std::string xattr(std::string_view file, const std::string& name) const;
+  /// Until all that is found out in quiet is recorded, too.
+  void wait_until_hashed(std::string_view file) const;
   void wait_until_sealed(std::string_view file) const;
   /// A number of /proc/<pid>/status, such as "RssAnon" in kB.
   [[nodiscard]] uint64_t process_status(const std::string& name) const;

@@ -23,7 +23,7 @@ std::vector<FolderFile> QuantoLoaders::files(const StoredModel& stored) const {
     map[module] = {{"weights", qtype_}, {"activations", "none"}};
   }
   constexpr int kIndent = 4;
-  return {{"quanto_qmap.json", text_of(map, kIndent)}};
+  return {{"quanto_qmap.json", text_of(map, kIndent), /*foretells_load=*/true}};
 }
 
 }  // namespace qcache
