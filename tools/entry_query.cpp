@@ -74,9 +74,7 @@ constexpr std::array kFields = {
     Field{"model", nullptr, nullptr, [](const CacheEntry& entry) { return part_of_path(entry, true); }},
     Field{"dtype", nullptr, nullptr, [](const CacheEntry& entry) { return part_of_path(entry, false); }},
     Field{"state", nullptr, nullptr,
-          [](const CacheEntry& entry) {
-            return entry.stale ? std::string("stale") : std::string(state_of(entry));
-          }},
+          [](const CacheEntry& entry) { return entry.stale ? std::string("stale") : std::string(state_of(entry)); }},
     Field{"pinned", nullptr, nullptr,
           [](const CacheEntry& entry) { return std::string(entry.record.pinned ? "yes" : "no"); }},
 };

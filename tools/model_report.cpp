@@ -154,7 +154,7 @@ Result<std::vector<FileReport>> files_of_rank_0(const std::shared_ptr<const Sour
     if (!container->is_offered(0, has_folder, *model, scheme)) {
       continue;
     }
-    const auto plan = container->plan(model, scheme, 0);
+    const auto plan = container->plan_of(model, scheme, 0);
     if (!plan) {
       problem = plan.error();
       continue;

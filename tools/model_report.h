@@ -18,7 +18,8 @@ namespace qcache {
 
 /// How far a file of a model is.
 struct FileState {
-  std::string state;  ///< "absent", "filling", "complete", "sealed", "failed"; "stale" where the model has changed since
+  std::string
+      state;  ///< "absent", "filling", "complete", "sealed", "failed"; "stale" where the model has changed since
   double progress = 0;
   std::string error;  ///< where failed
 };

@@ -35,7 +35,8 @@ constexpr std::chrono::seconds kPatience{10};
 constexpr int kFullDisk[] = {ENOSPC, EDQUOT};
 
 ArtifactState parse_state(const std::string& word) {
-  for (const ArtifactState state : {ArtifactState::kFilling, ArtifactState::kComplete, ArtifactState::kSealed, ArtifactState::kFailed}) {
+  for (const ArtifactState state :
+       {ArtifactState::kFilling, ArtifactState::kComplete, ArtifactState::kSealed, ArtifactState::kFailed}) {
     if (word == to_string(state)) {
       return state;
     }

@@ -13,8 +13,8 @@
 
 namespace qcache {
 
-/// Makes a quality_probe() for the file of a record, and takes what locks that needs. Null where their source is not there any more, or
-/// may not answer.
+/// Makes a quality_probe() for the file of a record, and takes what locks that needs. Null where their source is not
+/// there any more, or may not answer.
 using FindSource = std::function<Result<MeasureQuality>(const Record& record)>;
 
 /// Adds to a record what only a pass over all of the file tells: the SHA-256 of the whole, and the quality of its

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "core/model/source_encoding.h"
 #include "core/quant/factors.h"
 #include "core/store/cache_directory.h"
 
@@ -49,6 +50,9 @@ Sha256Digest method_of(const ArtifactName& name) {
   if (name.rank > 0) {
     hash.update(fmt::format("factors {}\n", kFactorVersion));
   }
+  if (const SourceView& view = name.container->view(); &view != &view_as_is()) {
+    hash.update(fmt::format("view {} {}\n", view.name, view.version));
+  }
   return hash.finish();
 }
 
@@ -58,6 +62,9 @@ Sha256Digest recipe_of(const ArtifactName& name, const SourceModel& model) {
   hash.update(std::as_bytes(std::span(method)));
   const Sha256Digest source = model.identity.digest();
   hash.update(std::as_bytes(std::span(source)));
+  for (const SourceEncoding* const encoding : model.encodings) {
+    hash.update(fmt::format("encoding {} {}\n", encoding->name(), encoding->version()));
+  }
   return hash.finish();
 }
 

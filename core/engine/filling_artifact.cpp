@@ -385,8 +385,9 @@ std::optional<std::chrono::nanoseconds> FillingArtifact::load_comes_in() const {
   const uint32_t left = plan_->tile_count() - schedule_.ready_count();
   const bool is_near = (at - announced_) * left <= std::chrono::nanoseconds(kWorthWaiting) * made;
   // Nothing can be told by the first tiles.
-  return is_near || at - announced_ < kWorthWaiting / 10 ? std::optional(std::chrono::nanoseconds(kLookInterval))
-                                                         : std::nullopt;
+  return is_near || at - announced_ < std::chrono::nanoseconds(kWorthWaiting) / 10
+             ? std::optional(std::chrono::nanoseconds(kLookInterval))
+             : std::nullopt;
 }
 
 void FillingArtifact::tick() {

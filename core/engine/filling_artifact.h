@@ -110,9 +110,7 @@ class FillingArtifact final : public Artifact, public std::enable_shared_from_th
   Result<HashedFile> prepare_seal(Store& store, const KeepGoing& keep_going);
   Result<std::optional<Record>> commit_seal(Store& store, const HashedFile& hashed);
   /// Measures how near the weights in a complete file are to their source; does not keep this.
-  [[nodiscard]] MeasureQuality quality_probe() const {
-    return qcache::quality_probe(env_, plan_, source_, surveys_);
-  }
+  [[nodiscard]] MeasureQuality quality_probe() const { return qcache::quality_probe(env_, plan_, source_, surveys_); }
   /// The file could not be sealed for this reason.
   void note_seal_failure(const Error& error) QCACHE_EXCLUDES(mutex_);
 

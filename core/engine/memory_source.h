@@ -17,7 +17,7 @@ class MemorySource final : public SourceReader {
   MemorySource(Env& env, std::shared_ptr<const SourceModel> model, std::vector<std::span<const std::byte>> memory,
                Stats& stats);
 
-  [[nodiscard]] Status check(size_t file) const override;
+  [[nodiscard]] Status check_file(size_t file) const override;
 
  private:
   [[nodiscard]] Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const override;

@@ -112,7 +112,7 @@ Result<std::shared_ptr<const LayoutPlan>> PlanCache::plan(const ArtifactName& na
       return known;
     }
   }
-  const auto make = [&] { return name.container->plan(model, *name.scheme, name.rank); };
+  const auto make = [&] { return name.container->plan_of(model, *name.scheme, name.rank); };
   const auto planned = large ? make_alone(make) : make();
   const MutexLock lock(mutex_);
   // Failures too: they follow from the headers as sizes do.

@@ -84,7 +84,7 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
     if (keep_going && !keep_going()) {
       return fail(ErrorKind::kInterrupted, "the filesystem is being unmounted");
     }
-    const TensorInfo& tensor = source.model().tensors[group->tensor];
+    const TensorInfo& tensor = plan.source().tensors[group->tensor];
     std::optional<Survey> survey;
     if (encoding.survey != nullptr) {
       QCACHE_TRY_ASSIGN(survey, surveys.of(index));
@@ -107,7 +107,7 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
       encoding.decode_units(stored, survey ? &*survey : nullptr, run.values);
       add(encoding.source_dtype, run, quality);
     }
-    QCACHE_TRY(source.check(tensor.file));
+    QCACHE_TRY(source.check(tensor));
   }
   return measured;
 }

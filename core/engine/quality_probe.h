@@ -29,6 +29,7 @@ Result<std::vector<TensorQuality>> measure_quality(Env& env, const LayoutPlan& p
 /// The same for a file that is known later; owns what it needs but `env`.
 using MeasureQuality = std::function<Result<std::vector<TensorQuality>>(int fd, const KeepGoing& keep_going)>;
 [[nodiscard]] MeasureQuality quality_probe(Env& env, std::shared_ptr<const LayoutPlan> plan,
-                                           std::shared_ptr<const SourceReader> source, std::shared_ptr<Surveys> surveys);
+                                           std::shared_ptr<const SourceReader> source,
+                                           std::shared_ptr<Surveys> surveys);
 
 }  // namespace qcache

@@ -130,7 +130,8 @@ void Sealer::hash(const std::shared_ptr<Entry>& entry) {
     }
     entry->has_right = true;
     QCACHE_TRY_ASSIGN(HashedFile hashed, artifact.prepare_seal(store_, [&] { return may_go_on(artifact); }));
-    workshop_.seal_pool().submit(Priority::kDemand, [this, entry, hashed = std::move(hashed)] { commit(entry, hashed); });
+    workshop_.seal_pool().submit(Priority::kDemand,
+                                 [this, entry, hashed = std::move(hashed)] { commit(entry, hashed); });
     return SealOutcome::kDone;
   });
   if (!outcome || *outcome != SealOutcome::kDone) {

@@ -1,7 +1,7 @@
 #include "core/engine/source_reader.h"
 
-#include "core/engine/strided_read.h"
 #include "core/engine/worker_pool.h"
+#include "core/model/source_encoding.h"
 #include "core/model/source_folders.h"
 
 namespace qcache {
@@ -26,18 +26,15 @@ Result<std::unique_ptr<SourceReader>> SourceReader::open(Env& env, std::shared_p
     reader->device_ = first.device;
   }
   for (size_t file = 0; file < reader->files_.size(); ++file) {
-    QCACHE_TRY(reader->check(file));
+    QCACHE_TRY(reader->check_file(file));
   }
   return reader;
 }
 
 Status SourceReader::read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const {
-  if (tensor.strides.empty()) {
-    return read_file(tensor.file, tensor.data.offset + offset, out);
-  }
-  return read_strided(tensor, offset, out, [&](uint64_t position, std::span<std::byte> part) {
-    return read_file(tensor.file, position, part);
-  });
+  return encoding_of(tensor).read(
+      tensor, offset, out,
+      [this](uint32_t file, uint64_t position, std::span<std::byte> part) { return read_file(file, position, part); });
 }
 
 Status SourceReader::read(const TensorInfo& tensor, std::span<const ByteRange> ranges, PageBuffer& out) const {
@@ -65,7 +62,17 @@ Status SourceReader::read_file(size_t file, uint64_t position, std::span<std::by
   return {};
 }
 
-Status SourceReader::check(size_t file) const {
+Status SourceReader::check(const TensorInfo& tensor) const {
+  QCACHE_TRY(check_file(tensor.file));
+  if (tensor.parts != nullptr) {
+    for (const TensorInfo& part : *tensor.parts) {
+      QCACHE_TRY(check(part));
+    }
+  }
+  return {};
+}
+
+Status SourceReader::check_file(size_t file) const {
   const auto look = [&] {
     const WorkerPool::SourceCall call;
     return env_.stat(files_.at(file).get());

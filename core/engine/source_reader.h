@@ -28,16 +28,16 @@ class SourceReader {
   /// Opens the model's weight files. kSourceChanged where they are not those of its identity.
   static Result<std::unique_ptr<SourceReader>> open(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
 
-  /// Fills `out` from the bytes at `offset` of `tensor`, row-major whatever its strides; where it has strides, both are
-  /// whole elements. kSourceChanged where the file is shorter than its header said.
+  /// Fills `out` from the bytes at `offset` of the values of `tensor`, row-major whatever its strides and encoding;
+  /// where it has either, both are whole elements. kSourceChanged where the file is shorter than its header said.
   [[nodiscard]] Status read(const TensorInfo& tensor, uint64_t offset, std::span<std::byte> out) const;
 
   /// The same for several ranges of a tensor, one after another into `out`, which gets their size.
   [[nodiscard]] Status read(const TensorInfo& tensor, std::span<const ByteRange> ranges, PageBuffer& out) const;
 
-  /// Whether opened file `file` (TensorInfo::file) still is in the identity's state. To be called after the last read()
-  /// of a piece of work and before anybody sees what was made from it.
-  [[nodiscard]] virtual Status check(size_t file) const;
+  /// Whether the opened files of `tensor` still are in the identity's state. To be called after the last read() of a
+  /// piece of work and before anybody sees what was made from it.
+  [[nodiscard]] Status check(const TensorInfo& tensor) const;
 
   /// Of the filesystem that holds the files; 0 where there are none.
   [[nodiscard]] uint64_t device() const { return device_; }
@@ -45,6 +45,7 @@ class SourceReader {
 
  protected:
   SourceReader(Env& env, std::shared_ptr<const SourceModel> model, Stats& stats);
+  [[nodiscard]] virtual Status check_file(size_t file) const;
   [[nodiscard]] virtual Status read_file(size_t file, uint64_t position, std::span<std::byte> out) const;
 
  private:

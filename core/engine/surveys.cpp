@@ -33,7 +33,7 @@ Result<Survey> Surveys::make(uint32_t group) const {
   constexpr uint64_t kReadBytes = uint64_t{512} << 10;
   const std::shared_ptr<const Group> planned = plan_.group(group);
   const Encoding& encoding = planned->encoding;
-  const TensorInfo& tensor = source_.model().tensors[planned->tensor];
+  const TensorInfo& tensor = plan_.source().tensors[planned->tensor];
   // Whole units at a time: what a scheme averages may not be cut.
   const uint64_t unit = encoding.source_bytes_per_unit;
   const uint64_t step = std::max<uint64_t>(1, kReadBytes / unit) * unit;
@@ -45,7 +45,7 @@ Result<Survey> Surveys::make(uint32_t group) const {
     QCACHE_TRY(source_.read(tensor, offset, bytes));
     encoding.survey(encoding.source_dtype, bytes, survey);
   }
-  QCACHE_TRY(source_.check(tensor.file));
+  QCACHE_TRY(source_.check(tensor));
   return survey;
 }
 

@@ -199,7 +199,7 @@ Result<bool> TileMaker::verify(uint32_t index, const Tile& tile, const TileMark&
 Status TileMaker::encode(const Tile& tile) const {
   const std::shared_ptr<const Group> group = plan_.group(tile.group);
   const Encoding& encoding = group->encoding;
-  const TensorInfo& tensor = source_.model().tensors[group->tensor];
+  const TensorInfo& tensor = plan_.source().tensors[group->tensor];
   const size_t stored_count = encoding.stored.size();
   auto& buffers = thread_buffers();
   buffers.stored.resize(stored_count);
@@ -255,7 +255,7 @@ Status TileMaker::encode(const Tile& tile) const {
 
 Status TileMaker::factorize(const Group& group, const Survey* survey) const {
   const Encoding& encoding = group.encoding;
-  const TensorInfo& tensor = source_.model().tensors[group.tensor];
+  const TensorInfo& tensor = plan_.source().tensors[group.tensor];
   FactorRequest request;
   request.rank = static_cast<uint32_t>(encoding.stored[kLoraA].shape.at(0));
   request.rows = tensor.shape.at(0);
@@ -302,7 +302,7 @@ void TileMaker::punch(const Tile& tile) const {
 Result<std::shared_ptr<const UnstoredTile>> TileMaker::make(uint32_t index, const Tile& tile, Proof proof,
                                                             const Alone& alone) const {
   QCACHE_TRY(encode(tile));
-  QCACHE_TRY(source_.check(source_.model().tensors[plan_.group(tile.group)->tensor].file));
+  QCACHE_TRY(source_.check(plan_.source().tensors[plan_.group(tile.group)->tensor]));
   // In a complete file nothing is written any more: programs may have it mapped.
   const bool is_fixed = filling_.is_complete();
   const Result<uint64_t> written = is_fixed ? fail(damaged()) : write(tile);

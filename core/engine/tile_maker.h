@@ -34,8 +34,8 @@ class TileMaker {
   /// not be stored: kCorrupt where the file is complete (FillingFile::is_complete()) and this tile of it wrong.
   [[nodiscard]] Result<std::shared_ptr<const UnstoredTile>> ensure(uint32_t index, Proof proof) const;
 
-  /// For a tile of a complete file: adds the digest that its mark lacks, over the bytes on disk. kCorrupt where they are
-  /// not those that were made.
+  /// For a tile of a complete file: adds the digest that its mark lacks, over the bytes on disk. kCorrupt where they
+  /// are not those that were made.
   [[nodiscard]] Status add_digest(uint32_t index) const;
 
  private:

@@ -81,10 +81,7 @@ Result<std::optional<Record>> fill_and_seal(Store& store, const ArtifactName& na
   QCACHE_TRY(filled);
   QCACHE_TRY_ASSIGN(auto record, seal(store, *artifact));
   if (record) {
-    QCACHE_TRY(amend_record(
-        store, *record,
-        [&](const Record& /*record*/) { return artifact->quality_probe(); },
-        {}));
+    QCACHE_TRY(amend_record(store, *record, [&](const Record& /*record*/) { return artifact->quality_probe(); }, {}));
   }
   return record;
 }

@@ -9,6 +9,7 @@
 
 #include "core/base/result.h"
 #include "core/layout/layout_plan.h"
+#include "core/model/views.h"
 #include "core/quant/scheme.h"
 
 namespace qcache {
@@ -38,13 +39,19 @@ struct Container {
   std::string_view suffix;
   ContainerRanks ranks = ContainerRanks::kEach;
   bool holds_weights = true;  ///< else what is added to them
-  /// Fails as Groups::plan() does.
+  /// Of the model as `view` sees it. Fails as Groups::plan() does.
   Plan plan = nullptr;
+  const SourceView& (*view)() = view_as_is;
   /// Why a model that the scheme serves has no such file (one sentence). Null: it always has.
   Refusal refusal = nullptr;
 
   [[nodiscard]] bool stands_in_folder() const { return path.find('/') != std::string_view::npos; }
   [[nodiscard]] bool has_rank(uint32_t rank) const { return ranks != ContainerRanks::kAboveZero || rank > 0; }
+  /// The plan of a file, of a model as it is.
+  [[nodiscard]] Result<std::shared_ptr<const LayoutPlan>> plan_of(const std::shared_ptr<const SourceModel>& model,
+                                                                  const Scheme& scheme, uint32_t rank) const {
+    return plan(view().look(model), scheme, rank);
+  }
   /// The rank of the file that is shown for `shown`.
   [[nodiscard]] uint32_t rank_behind(uint32_t shown) const { return ranks == ContainerRanks::kShared ? 0 : shown; }
   /// Whether the folder of `rank` shows it and no other rank's folder does.

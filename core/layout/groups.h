@@ -35,7 +35,7 @@ struct TileSpan {
 
 /// One source tensor and where what is stored for it lies.
 struct Group {
-  uint32_t tensor = 0;  ///< index into SourceModel::tensors
+  uint32_t tensor = 0;  ///< index into the tensors of LayoutPlan::source()
   Encoding encoding;
   std::vector<uint64_t> data_offsets;   ///< in the file, per stored tensor
   std::vector<uint32_t> trailer_bytes;  ///< per stored tensor; 0 where none depends on tensor bytes

@@ -72,10 +72,12 @@ class LayoutPlan {
 
   /// Where the tile's bytes of stored tensor `stored` lie in the file, in kernel order.
   [[nodiscard]] std::vector<ByteRange> tile_file_ranges(const Tile& tile, uint32_t stored) const;
+  /// The model as the plan sees it (SourceView): its tensors are those that Group::tensor means.
+  [[nodiscard]] const SourceModel& source() const { return groups_.model(); }
 
  protected:
   explicit LayoutPlan(Groups groups);
-  [[nodiscard]] const SourceModel& model() const { return groups_.model(); }
+  [[nodiscard]] const SourceModel& model() const { return source(); }
   /// Sets where the stored tensors of the group of this number lie, and what their trailers are.
   virtual void place(uint32_t index, Group& group) const = 0;
 

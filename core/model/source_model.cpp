@@ -10,6 +10,7 @@
 #include "core/model/model_facts.h"
 #include "core/model/pipeline.h"
 #include "core/model/safetensors.h"
+#include "core/model/source_encoding.h"
 #include "core/model/source_folders.h"
 #include "core/model/text.h"
 #include "core/model/torch_checkpoint.h"
@@ -53,6 +54,7 @@ class ModelReader {
     }
     QCACHE_TRY(read_weights(names));
     QCACHE_TRY(read_config());
+    QCACHE_TRY(recognize_encodings());
     add_tensor_facts(model_.tensors, model_.facts);
     identity.settled_at_ns = settled_at_ns();
     identity.seen_since_ns = env_.monotonic_ns();
@@ -64,6 +66,17 @@ class ModelReader {
     return model_.component.empty() ? model_.path : model_.path + '/' + model_.component;
   }
   [[nodiscard]] std::string path_of(std::string_view name) const { return folder() + '/' + std::string(name); }
+
+  Status recognize_encodings() {
+    for (const SourceEncoding* const encoding : all_source_encodings()) {
+      QCACHE_TRY(encoding->recognize(model_.facts, model_.tensors));
+      const auto is_of_it = [&](const TensorInfo& tensor) { return tensor.encoding == encoding; };
+      if (std::ranges::any_of(model_.tensors, is_of_it)) {
+        model_.encodings.push_back(encoding);
+      }
+    }
+    return {};
+  }
 
   Status read_weights(const std::vector<std::string>& names) {
     const auto chosen = choose_weight_files(names);

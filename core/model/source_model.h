@@ -41,6 +41,7 @@ struct SourceModel {
   std::vector<std::string> files;  ///< absolute paths of the weight files, each at index TensorInfo::file
   std::vector<TensorInfo> tensors;
   ModelFacts facts;
+  std::vector<const SourceEncoding*> encodings;  ///< of its tensors, but the plain one; part of the identity
   std::string config_text;           ///< config.json as it was read; empty where there is none that can be used
   std::vector<SourceSpot> spots;     ///< of the files that were read: weights (as `files`), then index and config.json
   std::vector<std::string> folders;  ///< its files may be read from these (SourceFolders)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,9 @@ namespace qcache {
 /// Extent per dimension in items (dtype.h), outermost first; empty for a scalar.
 using Shape = std::vector<uint64_t>;
 
-/// One tensor of a source model, as its file's header describes it.
+class SourceEncoding;
+
+/// One tensor of a source model: as its file's header describes it, unless it has an encoding.
 /// Whoever builds one has checked that all its elements lie inside the file and that
 /// `data.size == element_count() * item_bytes(dtype)` without overflow.
 struct TensorInfo {
@@ -26,6 +29,10 @@ struct TensorInfo {
   /// In elements, one per extent: how far apart neighbours in that dimension lie. Empty where the tensor is row-major
   /// and contiguous, as nearly all are; else 0 (an expanded extent) and any other distance are possible.
   std::vector<uint64_t> strides = {};
+  /// Where its values are not stored as they are (source_encoding.h): how, and in which tensors. `data` and `file` are
+  /// those of the first then.
+  const SourceEncoding* encoding = nullptr;
+  std::shared_ptr<const std::vector<TensorInfo>> parts = nullptr;
 
   [[nodiscard]] uint64_t element_count() const {
     uint64_t count = 1;

@@ -163,7 +163,7 @@ Status check_same(Env& env, const Held& held, const std::shared_ptr<const Source
   const TensorsByName held_by_name = by_name(held.model);
   for (const TensorInfo& source : folder->tensors) {
     QCACHE_TRY_ASSIGN(const bool same, equal(Pieces(*ours, *held_by_name.at(source.name)), Pieces(*theirs, source)));
-    QCACHE_TRY(theirs->check(source.file));
+    QCACHE_TRY(theirs->check(source));
     if (!same) {
       return refuse(
           fmt::format("tensor {} of the program has other values than in {}: save a changed model for a "

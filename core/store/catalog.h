@@ -23,7 +23,7 @@ struct AccessUpdate {
 
 /// What is found out of a sealed file in quiet.
 struct Amendment {
-  Sha256Digest sha256{};  ///< of the whole file
+  Sha256Digest sha256{};               ///< of the whole file
   std::vector<TensorQuality> quality;  ///< empty: not measured, what is known stays
 };
 

@@ -53,8 +53,8 @@ std::string parts_key(const std::string& file) {
   return file + "/parts";
 }
 
-// A file is a key, whose length (Catalog::kMaxFileBytes, and that of the longest name made of one) is below LMDB's limit
-// (511) as it is built by everybody.
+// A file is a key, whose length (Catalog::kMaxFileBytes, and that of the longest name made of one) is below LMDB's
+// limit (511) as it is built by everybody.
 class LmdbCatalog final : public Catalog {
  public:
   LmdbCatalog(const std::string& path, const CatalogOptions& options) : environment_(path, options) {}

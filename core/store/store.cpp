@@ -423,8 +423,7 @@ Result<std::optional<Record>> Store::commit_seal(FillingFile& filling, Record dr
   return commit_sealed_locked(filling, std::move(draft), hashed, quality);
 }
 
-Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record,
-                                                          const HashedFile& hashed,
+Result<std::optional<Record>> Store::commit_sealed_locked(FillingFile& filling, Record record, const HashedFile& hashed,
                                                           std::span<const TensorQuality> quality) {
   const std::string& filling_file = filling.key().file;
   QCACHE_TRY_ASSIGN(auto old, catalog_->find(record.file));

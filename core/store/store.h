@@ -202,8 +202,7 @@ class Store {
   Result<std::optional<Record>> find_record(const std::string& base, const Sha256Digest& recipe);
   Result<bool> is_trusted(const Record& record);
   Result<bool> is_taken_locked(const std::string& file);
-  Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record,
-                                                     const HashedFile& hashed,
+  Result<std::optional<Record>> commit_sealed_locked(FillingFile& filling, Record record, const HashedFile& hashed,
                                                      std::span<const TensorQuality> quality);
   Result<bool> is_as_recorded(const Record& record, int fd, const KeepGoing& keep_going);
   void undo_rename_locked(const FillingFile& filling, const std::string& sealed_path);

@@ -90,7 +90,8 @@ TEST_F(AmenderTest, WhatIsDroppedMeanwhileIsLeftAlone) {
                            {}),
               is_ok());
   EXPECT_EQ(*store_->catalog().find(one.file), std::nullopt);
-  EXPECT_THAT(amend_record(*store_, one, [&](const Record& /*record*/) { return measure(); }, {}), is_ok()) << "it is not there any more";
+  EXPECT_THAT(amend_record(*store_, one, [&](const Record& /*record*/) { return measure(); }, {}), is_ok())
+      << "it is not there any more";
 }
 
 TEST_F(AmenderTest, ATouchedFileIsNotHashedBeforeItsTilesAreChecked) {

@@ -44,7 +44,7 @@ class FillingFixture : public testing::Test, protected FillingObserver {
   /// Begins a file or goes on with it, as another process would.
   std::shared_ptr<FillingArtifact> artifact(const char* dtype = "int8") {
     const ArtifactName of = name(dtype);
-    auto plan = of.container->plan(model_, *of.scheme, 0);
+    auto plan = of.container->plan_of(model_, *of.scheme, 0);
     auto source = SourceReader::open(env_, model_, stats_);
     EXPECT_TRUE(plan && source);
     const FillingKey key{base(dtype), of.virtual_path(), recipe_of(of, *model_), (*plan)->size_bytes(),

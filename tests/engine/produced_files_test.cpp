@@ -181,7 +181,7 @@ TEST_P(ProducedFiles, AreAsPlanned) {
     const auto model = random_model();
     ASSERT_EQ(why_not_served(*model, *GetParam()), std::nullopt);
     for (const Container* const container : {&container_checkpoint(), &container_folder_weights()}) {
-      const auto plan = container->plan(model, *GetParam(), 0);
+      const auto plan = container->plan_of(model, *GetParam(), 0);
       ASSERT_THAT(plan, is_ok());
       Bytes delivered;
       Bytes on_disk;

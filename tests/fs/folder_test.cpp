@@ -239,7 +239,8 @@ TEST_F(MountFolder, ConfigKeepsEverythingAndSaysHowItIsQuantized) {
 }
 
 // S65: Some time after a file of weights was sealed, `qcache.json` of its folder gets `sqnr_db`: by module the ratio of
-// signal to quantization noise, measured on a sample. The text before and after is another file; who has it open keeps his.
+// signal to quantization noise, measured on a sample. The text before and after is another file; who has it open keeps
+// his.
 TEST_F(MountFolder, QualityIsToldOnceTheWeightsAreSealed) {
   small_model().write(model("m"));
   MountedFs& fs = mount();

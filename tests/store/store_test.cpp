@@ -53,7 +53,8 @@ class StoreTest : public testing::TestWithParam<CatalogKind> {
   SealedFile found_;
 };
 
-// The SHA-256 of the whole is not known then: digests of the tiles, which are there, and of the rest vouch for the bytes.
+// The SHA-256 of the whole is not known then: digests of the tiles, which are there, and of the rest vouch for the
+// bytes.
 TEST_P(StoreTest, AFileThatIsSealedByItsPartsIsVerifiedByThem) {
   const auto filling = filled(key_);
   TilePlaces places;

@@ -66,7 +66,8 @@ Status FakeCatalog::put(const Record& record, std::span<const Sha256Digest> tile
   QCACHE_TRY(enter(CatalogCall::kPut, record.file));
   QCACHE_TRY(check_entry(record, tiles));
   const MutexLock lock(mutex_);
-  entries_[record.file] = {record, {tiles.begin(), tiles.end()}, {parts.begin(), parts.end()}, {quality.begin(), quality.end()}};
+  entries_[record.file] = {
+      record, {tiles.begin(), tiles.end()}, {parts.begin(), parts.end()}, {quality.begin(), quality.end()}};
   return {};
 }
 

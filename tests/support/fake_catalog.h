@@ -15,11 +15,23 @@
 namespace qcache {
 
 /// The kinds of call a Catalog has, for FakeCatalog.
-enum class CatalogCall { kFind, kTileDigests, kParts, kQuality, kList, kFiles, kPut, kAmend, kErase, kTouch, kSetPinned };
+enum class CatalogCall {
+  kFind,
+  kTileDigests,
+  kParts,
+  kQuality,
+  kList,
+  kFiles,
+  kPut,
+  kAmend,
+  kErase,
+  kTouch,
+  kSetPinned
+};
 
 inline constexpr CatalogCall kAllCatalogCalls[] = {
-    CatalogCall::kFind,  CatalogCall::kTileDigests, CatalogCall::kParts, CatalogCall::kQuality,
-    CatalogCall::kList,  CatalogCall::kFiles,       CatalogCall::kPut,   CatalogCall::kAmend,
+    CatalogCall::kFind,  CatalogCall::kTileDigests, CatalogCall::kParts,    CatalogCall::kQuality,
+    CatalogCall::kList,  CatalogCall::kFiles,       CatalogCall::kPut,      CatalogCall::kAmend,
     CatalogCall::kErase, CatalogCall::kTouch,       CatalogCall::kSetPinned};
 
 /// A catalog in memory, which keeps the contract of Catalog (tests/store/catalog_contract_test.cpp) until told

@@ -1,4 +1,4 @@
-#include "core/engine/strided_read.h"
+#include "core/model/strided_read.h"
 
 #include <algorithm>
 #include <cstring>
