@@ -208,7 +208,11 @@ Result<std::optional<Store::KeptInMap>> Store::find_kept(const std::string& base
     if (!key.has_value() || key->recipe != recipe) {
       continue;
     }
-    QCACHE_TRY_ASSIGN(UniqueFd map, open_named(env_, directory_.map_path(file), O_RDWR));
+    auto opened = open_named(env_, directory_.map_path(file), O_RDWR);
+    if (!opened.has_value() && opened.error().kind == ErrorKind::kNotFound) {
+      continue;  // it was just sealed, or dropped
+    }
+    QCACHE_TRY_ASSIGN(UniqueFd map, std::move(opened));
     QCACHE_TRY_ASSIGN(auto kept, read_kept(env_, map.get()));
     QCACHE_TRY_ASSIGN(const TileMap::Summary summary, TileMap::summarize(env_, map.get()));
     if (!kept.has_value() && summary.complete) {  // what is set now is kept until it is sealed
@@ -224,12 +228,18 @@ Result<std::optional<Store::KeptInMap>> Store::find_kept(const std::string& base
 
 Result<std::optional<bool>> Store::is_pinned(const std::string& base, const Sha256Digest& recipe) {
   QCACHE_TRY(check_name(base));
-  QCACHE_TRY_ASSIGN(const auto record, find_record(base, recipe));
-  if (record.has_value()) {
-    return std::optional(record->pinned);
+  constexpr int kLooks = 2;  // what is sealed between two looks at its names is seen by the next
+  for (int look = 0; look < kLooks; ++look) {
+    QCACHE_TRY_ASSIGN(const auto record, find_record(base, recipe));
+    if (record.has_value()) {
+      return std::optional(record->pinned);
+    }
+    QCACHE_TRY_ASSIGN(const auto found, find_kept(base, recipe));
+    if (found.has_value()) {
+      return std::optional(found->kept.pinned);
+    }
   }
-  QCACHE_TRY_ASSIGN(const auto found, find_kept(base, recipe));
-  return found.has_value() ? std::optional(found->kept.pinned) : std::nullopt;
+  return std::optional<bool>();
 }
 
 Status Store::set_pinned(const std::string& base, const Sha256Digest& recipe, bool pinned) {

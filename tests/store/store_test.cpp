@@ -82,6 +82,17 @@ TEST_P(StoreTest, AFileThatIsSealedByItsPartsIsVerifiedByThem) {
   EXPECT_EQ(*StoreFixture::fill(env_, **store_->open_filling(key_)), 0U) << "its tiles are vouched for";
 }
 
+TEST_P(StoreTest, APinIsSeenWhileTheFileIsBeingSealed) {
+  const auto filling = filled(key_);
+  ASSERT_THAT(filling->set_complete(), is_ok());
+  ASSERT_THAT(store_->set_pinned(key_.file, key_.recipe, true), is_ok());
+  // Between the look at what the map is of, and the look at what is kept in it.
+  env_.before(
+      EnvCall::kOpen, 2, [&] { EXPECT_THAT(store_->seal(*filling, StoreFixture::draft(key_)), is_ok()); }, ".map");
+  EXPECT_EQ(*store_->is_pinned(key_.file, key_.recipe), true);
+  EXPECT_EQ(look(key_), SealedState::kTrusted) << "it was sealed meanwhile";
+}
+
 TEST_P(StoreTest, PartsOfAnotherFileVouchForNothing) {
   const auto filling = filled(key_);
   TilePlaces places;
