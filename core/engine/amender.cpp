@@ -48,11 +48,7 @@ Status amend_record(Store& store, const Record& record, const FindSource& find_s
 }
 
 bool Amender::begin(const Record& record) {
-  if (stopping_ || record.is_hashed() || !begun_.insert(record.contents()).second) {
-    return false;
-  }
-  ++queued_;
-  return true;
+  return !stopping_ && !record.is_hashed() && begun_.insert(key_of(record)).second;
 }
 
 void Amender::add(const Record& record, MeasureQuality measure, uint64_t source) {
@@ -81,15 +77,15 @@ Status Amender::look() {
   return {};
 }
 
-bool Amender::goes_on(const std::string& path, const Result<bool>& step) {
+bool Amender::goes_on(const Record& record, const Result<bool>& step) {
   if (step && *step) {
     return true;
   }
   if (!step && step.error().kind != ErrorKind::kInterrupted) {
-    spdlog::warn("the SHA-256 of {} stays unknown: {}", path, step.error().message);
+    spdlog::warn("the SHA-256 of {} stays unknown: {}", record.virtual_path, step.error().message);
   }
   const MutexLock lock(mutex_);
-  --queued_;
+  begun_.erase(key_of(record));
   return false;
 }
 
@@ -98,7 +94,7 @@ void Amender::find(const std::shared_ptr<Job>& job) {
     QCACHE_TRY_ASSIGN(job->fd, store_.open_in_passing(job->record));
     return job->fd.valid();
   });
-  if (goes_on(job->record.virtual_path, found)) {
+  if (goes_on(job->record, found)) {
     idle_pool_.submit(
         Priority::kFill, [this, job] { examine(job); }, job->source);
   }
@@ -110,7 +106,7 @@ void Amender::examine(const std::shared_ptr<Job>& job) {
     return find_out(
         store_.env(), job->record, job->fd.get(), job->measure, [this] { return may_go_on(); }, job->amendment);
   });
-  if (goes_on(job->record.virtual_path, found)) {
+  if (goes_on(job->record, found)) {
     pool_.submit(Priority::kFill, [this, job] { commit(*job); });
   }
 }
@@ -120,12 +116,12 @@ void Amender::commit(const Job& job) {
     QCACHE_TRY(commit_amendment(store_, job.record, job.amendment));
     return false;
   });
-  (void)goes_on(job.record.virtual_path, committed);
+  (void)goes_on(job.record, committed);
 }
 
 bool Amender::is_done() const {
   const MutexLock lock(mutex_);
-  return queued_ == 0;
+  return begun_.empty();
 }
 
 bool Amender::may_go_on() {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/base/mutex.h"
@@ -24,8 +25,8 @@ Status amend_record(Store& store, const Record& record, const FindSource& find_s
 
 /// Amends the records of one cache directory in quiet, one after another: files are read by a thread that works when
 /// nobody else does; another finds them and commits what was found, as who holds locks must not be kept from the
-/// processor. Several processes may come to amend the same one: both find the same. What fails is left to the next
-/// process. Thread-safe.
+/// processor. Several processes may come to amend the same one: both find the same. What fails is tried again by the
+/// next look(). Thread-safe.
 class Amender {
  public:
   /// What is given must outlive it, and the pools end before it.
@@ -54,7 +55,7 @@ class Amender {
   void examine(const std::shared_ptr<Job>& job) QCACHE_EXCLUDES(mutex_);
   void commit(const Job& job) QCACHE_EXCLUDES(mutex_);
   // Whether a step went well and told to go on; else the job is over.
-  bool goes_on(const std::string& path, const Result<bool>& step) QCACHE_EXCLUDES(mutex_);
+  bool goes_on(const Record& record, const Result<bool>& step) QCACHE_EXCLUDES(mutex_);
   // Whether nobody has begun with the record yet; then the caller is to.
   [[nodiscard]] bool begin(const Record& record) QCACHE_REQUIRES(mutex_);
   [[nodiscard]] bool may_go_on() QCACHE_EXCLUDES(mutex_);
@@ -64,8 +65,10 @@ class Amender {
   WorkerPool& idle_pool_;
   const FindSource find_source_;
   mutable Mutex mutex_;
-  uint64_t queued_ QCACHE_GUARDED_BY(mutex_) = 0;
-  std::set<Sha256Digest> begun_ QCACHE_GUARDED_BY(mutex_);  // by their contents
+  // What tells a sealed file from the next of its name, which may have the same bytes.
+  using Key = std::tuple<std::string, uint64_t, int64_t>;
+  static Key key_of(const Record& record) { return {record.file, record.backing.inode, record.backing.ctime_ns}; }
+  std::set<Key> begun_ QCACHE_GUARDED_BY(mutex_);  // and not ended
   bool stopping_ QCACHE_GUARDED_BY(mutex_) = false;
 };
 

@@ -71,6 +71,16 @@ TEST_F(AmenderTest, RecordsGetTheSha256AndTheQuality) {
   EXPECT_EQ(measured_, 2) << "once for each";
 }
 
+TEST_F(AmenderTest, AFileThatWasDroppedAndMadeAgainIsHashedAgain) {
+  for (int round = 0; round < 2; ++round) {
+    const Record one = sealed(1);
+    amender_.add(one, measure(), 0);
+    ASSERT_TRUE(done());
+    EXPECT_EQ(recorded(one), right(1)) << round;
+    ASSERT_THAT(store_->drop(one.file, "a test"), is_ok());
+  }
+}
+
 TEST_F(AmenderTest, AQualityThatCannotBeMeasuredKeepsNothingElse) {
   quality_ = fail(ErrorKind::kIo, "the source is gone");
   const Record one = sealed(1);
