@@ -244,6 +244,7 @@ TEST_F(MountCommands, UnmountNamesWhoUsesTheMount) {
   reader.signal(SIGKILL);
   reader.wait();
   EXPECT_TRUE(eventually([&] { return said({"unmount", fs.path()}).status == 0; }));
+  EXPECT_TRUE(eventually([&] { return !fs.running(); })) << "it ends by itself, and is not to be told while it does";
 }
 
 // S110: A mount hides nothing unasked: where another filesystem is mounted, and on a folder that is not empty, it is
